@@ -1,0 +1,30 @@
+"""Fused kernels for score-based generative models: target-distribution-aware Langevin steps (TDAS, PDS).
+
+The whole public surface:
+
+    M = tdas_ops.Preconditioner.from_images(images)     the filter M, from images of the target data
+    z = tdas_ops.NoiseStream(seed=0)                    reproducible noise
+    tdas_ops.noise, step, langevin_step, precondition   the ops
+    tdas_ops.samplers, tdas_ops.sde                     samplers made of them
+"""
+
+from tdas_ops import samplers, sde
+from tdas_ops._backends import backend_info, use_backend
+from tdas_ops._version import __version__
+from tdas_ops.noise import NoiseStream
+from tdas_ops.ops import langevin_step, noise, precondition, step
+from tdas_ops.preconditioner import Preconditioner
+
+__all__ = [
+    "NoiseStream",
+    "Preconditioner",
+    "__version__",
+    "backend_info",
+    "langevin_step",
+    "noise",
+    "precondition",
+    "samplers",
+    "sde",
+    "step",
+    "use_backend",
+]

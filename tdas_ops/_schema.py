@@ -1,0 +1,52 @@
+"""The schema of every op, with its fake kernel: the one place where an op's signature is written.
+
+Each op writes into tensors that its caller allocated and returns nothing, so one schema serves the functional and the
+in-place call, and the fake kernel has nothing to compute. Each backend is an overload of the same schema, for example
+`torch.ops.tdas_ops.step.reference`; `_backends.py` says which one a call takes.
+
+The arguments that several ops share:
+
+- `freq`, `skew`: half spectra R and w, `[C, H, W // 2 + 1]`; `space`: A, `[C, H, W]`; absent means R = 1, w = 0, A = 1.
+- `filter_drift`: D = M M^T + S (method "pds"), else D = I (method "tdas").
+- `d`, `d_tensor`: the drift scale, a number or (if given) a tensor with 1 or B elements; `n`, `n_tensor` the noise scale;
+  when both are absent the noise scale is `sqrt(2 d)`.
+- `z`: the caller's own pixel noise; else `seeds`, `draw`, `first_sample` of a `NoiseStream`; the op adds 1 to `draw`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+BACKENDS = ("reference", "cpp", "cuda")
+
+_MASKS = "Tensor? freq, Tensor? space, Tensor? skew"
+_NOISE = "Tensor? z, Tensor? seeds, Tensor({alias}!)? draw, int first_sample"
+
+SCHEMAS = {
+    # g[pair, C, H, W], complex64: DESIGN section "noise contract"; reads draw, does not advance it
+    "normal_pairs": "(Tensor(a!) out, Tensor seeds, Tensor draw, int first_pair) -> ()",
+    # out = n M z
+    "noise": "(Tensor(a!) out, Tensor? freq, Tensor? space, float n, Tensor? n_tensor, "
+    + _NOISE.format(alias="b")
+    + ") -> ()",
+    # out = M v, M^T v or M M^T v
+    "precondition": "(Tensor(a!) out, Tensor v, Tensor? freq, Tensor? space, str which) -> ()",
+    # mean = x + d D v;  out = mean + n M z
+    "step": f"(Tensor(a!) out, Tensor(b!)? mean, Tensor x, Tensor v, {_MASKS}, bool filter_drift, "
+    "float d, Tensor? d_tensor, float? n, Tensor? n_tensor, " + _NOISE.format(alias="c") + ") -> ()",
+    # the same with d = 2 alpha (snr |M z| / |D score|)^2 and n = sqrt(2 d)
+    "langevin_step": f"(Tensor(a!) out, Tensor(b!)? mean, Tensor x, Tensor score, {_MASKS}, bool filter_drift, "
+    "float snr, float alpha, Tensor? alpha_tensor, bool per_sample, " + _NOISE.format(alias="c") + ") -> ()",
+}
+
+
+def _fake(*args: object) -> None:
+    """Nothing to allocate: every output is an argument."""
+
+
+LIBRARY = torch.library.Library("tdas_ops", "DEF")
+
+for _name, _schema in SCHEMAS.items():
+    for _backend in BACKENDS:
+        LIBRARY.define(f"{_name}.{_backend}{_schema}", tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.register_fake(f"tdas_ops::{_name}.{_backend}", _fake, lib=LIBRARY)

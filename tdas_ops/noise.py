@@ -1,0 +1,134 @@
+"""`NoiseStream`: reproducible noise as a function of (seed, sample, draw, element)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_WORD = 1 << 64
+
+
+def _whole(name: str, value: Any, limit: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
+        raise ValueError(f"{name}: got {value!r}, expected an integer from 0 to {limit - 1}")
+    return value
+
+
+def _signed(word: int) -> int:
+    return word - _WORD if word >= _WORD // 2 else word
+
+
+class NoiseStream:
+    """The noise of a batch: every op that is given the stream takes one draw from it.
+
+    A value depends on its seed, its sample, the draw and its place in the image, and on nothing else: not on the batch it
+    is made in, the device, the backend or the number of threads.
+
+    Args:
+        seed: one 64-bit seed for the whole batch; element b of a batch is sample `first_sample + b` of that seed, so
+            shards of a batch made on different machines agree with the whole.
+        seeds: instead of `seed`, one seed for each sample of the batch; each is sample 0 of its own seed, so that one
+            picture can be made again alone.
+        first_sample: index of the first sample of the batch, with `seed` only.
+        draw: index of the next draw.
+        device: where the stream lives; by default that of the first tensor it is used with. On a GPU the draw counter
+            stays on the device, is advanced by the op itself and so survives the replay of a CUDA graph.
+
+    Raises:
+        ValueError: seed and seeds both or neither given, an integer out of range, or `first_sample` with `seeds`.
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        first_sample: int = 0,
+        draw: int = 0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if (seed is None) == (seeds is None):
+            raise ValueError("NoiseStream: got both or neither of seed and seeds, expected exactly one")
+        if seeds is not None and (len(seeds) == 0 or first_sample != 0):
+            raise ValueError(
+                f"NoiseStream: got {len(seeds)} seeds and first_sample={first_sample}, "
+                "expected at least one seed and, with seeds, no first_sample"
+            )
+        self.per_sample = seeds is not None
+        words = [_whole("seed", s, _WORD) for s in (seeds if seeds is not None else [seed])]
+        self.first_sample = _whole("first_sample", first_sample, 1 << 32)
+        self._set(words, _whole("draw", draw, _WORD), torch.device("cpu"))
+        self._bound = False
+        if device is not None:
+            self.to(device)
+
+    seeds: Tensor
+    """int64 `[1]` or `[B]`, the bits of the 64-bit seeds."""
+    draw: Tensor
+    """int64 `[1]`, index of the next draw."""
+
+    def _set(self, words: list[int], draw: int, device: torch.device) -> None:
+        # An op inside or outside inference mode must be able to advance the counter: make it a normal tensor.
+        with torch.inference_mode(False):
+            self.seeds = torch.tensor([_signed(w) for w in words], dtype=torch.int64, device=device)
+            self.draw = torch.tensor([_signed(draw)], dtype=torch.int64, device=device)
+
+    def to(self, device: torch.device | str) -> NoiseStream:
+        """Moves the stream (in place) and returns it. Leaving a GPU waits for it."""
+        device = torch.device(device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        with torch.inference_mode(False):
+            self.seeds, self.draw = self.seeds.to(device), self.draw.to(device)
+        self._bound = True
+        return self
+
+    def arguments(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
+        """What an op needs for one draw of `batch` samples: seeds, draw counter, first sample.
+
+        Raises:
+            ValueError: the batch is not the one the seeds are for, or the stream lives on another device.
+        """
+        if self.seeds.device != device:
+            if self._bound:
+                raise ValueError(
+                    f"noise: got a stream on {self.seeds.device}, expected one on {device} (stream.to(device) moves it)"
+                )
+            self.to(device)
+        elif not self._bound:
+            self._bound = True
+        if self.per_sample and batch != self.seeds.shape[0]:
+            raise ValueError(f"noise: got a stream of {self.seeds.shape[0]} seeds, expected one for each of {batch} samples")
+        return self.seeds, self.draw, self.first_sample
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain integers that restore the stream; reads the draw counter, so on a GPU it waits for the device."""
+        words = [s % _WORD for s in self.seeds.tolist()]
+        return {
+            "seeds": words,
+            "per_sample": self.per_sample,
+            "first_sample": self.first_sample,
+            "draw": int(self.draw.item()) % _WORD,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues the stream that `state_dict` described, on the device where this one lives."""
+        made = NoiseStream.from_state_dict(state)
+        self.per_sample, self.first_sample = made.per_sample, made.first_sample
+        self.seeds, self.draw = made.seeds.to(self.seeds.device), made.draw.to(self.draw.device)
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any], device: torch.device | str | None = None) -> NoiseStream:
+        """The stream that `state_dict` described."""
+        expected = {"seeds", "per_sample", "first_sample", "draw"}
+        if set(state) != expected:
+            raise ValueError(f"state: got the keys {sorted(state)}, expected {sorted(expected)}")
+        seeds = {"seeds": state["seeds"]} if state["per_sample"] else {"seed": state["seeds"][0]}
+        return cls(**seeds, first_sample=state["first_sample"], draw=state["draw"], device=device)
+
+    def __repr__(self) -> str:
+        what = f"{self.seeds.shape[0]} seeds" if self.per_sample else f"first_sample={self.first_sample}"
+        return f"NoiseStream({what}, device={self.seeds.device})"

@@ -1,0 +1,363 @@
+"""The public functions, and the one place where inputs are checked.
+
+Shapes: the state x and the score are `[B, C, H, W]`. Checks read shapes, dtypes and Python numbers, never values on a
+device, and come before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from tdas_ops import _backends
+from tdas_ops.noise import NoiseStream
+from tdas_ops.preconditioner import Preconditioner
+
+Scale = float | Tensor
+Noise = NoiseStream | torch.Generator | Tensor
+
+_STATE = (torch.float32, torch.float64)
+_SCORE = {
+    torch.float32: (torch.float32, torch.bfloat16, torch.float16),
+    torch.float64: (torch.float64, torch.float32, torch.bfloat16, torch.float16),
+}
+_NO_DRAW = (None, None, None, 0)
+
+
+def _dense(name: str, t: Tensor) -> None:
+    if not (t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last)):
+        raise ValueError(f"{name}: got strides {tuple(t.stride())}, expected a contiguous or channels_last tensor")
+
+
+def _check_state(x: Tensor, M: Preconditioner) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: got {type(x).__name__}, expected a tensor [B, C, H, W]")
+    if not isinstance(M, Preconditioner):
+        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
+    if x.dim() != 4 or x.shape[1:] != M.shape or x.shape[0] == 0:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
+    if x.dtype not in _STATE or (x.dtype is torch.float64 and x.device.type != "cpu"):
+        raise TypeError(f"x: got {x.dtype} on {x.device}, expected float32 (or float64 on the CPU)")
+    if x.device != M.device:
+        raise ValueError(f"M: got a preconditioner on {M.device}, expected one on {x.device} (M.to(device) moves it)")
+    if x.requires_grad:
+        raise ValueError("x: got a tensor that requires grad, expected one that does not (use x.detach())")
+
+
+def _check_like(name: str, t: Tensor, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name}: got {type(t).__name__}, expected a tensor of shape {tuple(x.shape)}")
+    if t.shape != x.shape:
+        raise ValueError(f"{name}: got shape {tuple(t.shape)}, expected {tuple(x.shape)}, the shape of x")
+    if t.dtype not in dtypes:
+        raise TypeError(f"{name}: got {t.dtype}, expected one of {', '.join(str(d) for d in dtypes)} beside x in {x.dtype}")
+    if t.device != x.device:
+        raise ValueError(f"{name}: got a tensor on {t.device}, expected {x.device}, the device of x")
+    if t.requires_grad:
+        raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not (sample under torch.no_grad)")
+
+
+def _check_out(out: Tensor, x: Tensor, *others: Any) -> None:
+    _check_like("out", out, x, (x.dtype,))
+    _dense("out", out)
+    if any(out is other for other in others):
+        raise ValueError("out: got the score or the noise tensor itself, expected x or a tensor of its own")
+
+
+def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
+    """A scale as (number, tensor): one of the two carries it."""
+    if isinstance(value, Tensor):
+        if value.numel() not in (1, x.shape[0]) or value.dim() > 4 or value.shape[1:].numel() != 1:
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected one value or one for each of {x.shape[0]} samples")
+        if not value.dtype.is_floating_point:
+            raise TypeError(f"{name}: got {value.dtype}, expected a floating-point tensor")
+        if value.device != x.device:
+            raise ValueError(f"{name}: got a tensor on {value.device}, expected {x.device}, the device of x")
+        if value.requires_grad:
+            raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not")
+        return 0.0, value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a tensor") from None
+    if not 0.0 <= number < inf:
+        raise ValueError(f"{name}: got {number}, expected a finite number that is not negative")
+    return number, None
+
+
+def _drawn(noise: Noise | None, x: Tensor, needed: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
+    """The noise arguments of an op: z, seeds, draw, first_sample."""
+    if isinstance(noise, NoiseStream):
+        return None, *noise.arguments(x.shape[0], x.device)
+    if isinstance(noise, Tensor):
+        _check_like("noise", noise, x, (x.dtype,))
+        return noise, None, None, 0
+    if isinstance(noise, torch.Generator):
+        if noise.device.type != x.device.type:
+            raise ValueError(f"noise: got a generator on {noise.device}, expected one on {x.device}, the device of x")
+        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=noise), None, None, 0
+    if noise is not None:
+        raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream, a torch.Generator or a tensor")
+    if needed:
+        raise ValueError("noise: got None, expected a NoiseStream, a torch.Generator or a tensor (or noise_scale=0)")
+    return _NO_DRAW
+
+
+def _drift_method(M: Preconditioner) -> bool:
+    if M.method is None:
+        raise ValueError("M: got a filter without a method, expected method 'pds' or 'tdas' (a filter colours noise only)")
+    return M.method == "pds"
+
+
+def noise(
+    M: Preconditioner,
+    shape: Sequence[int],
+    noise: Noise,
+    scale: Scale = 1.0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Coloured noise `scale * M z`: start points of a sampler, random fields.
+
+    Args:
+        M: the filter, `[C, H, W]`; the result lies on its device.
+        shape: `(B, C, H, W)`.
+        noise: a `NoiseStream`, a `torch.Generator`, or unit normal pixel noise z of the given shape.
+        scale: number, or tensor with one value or one for each sample; sigma_max starts a VE sampler, 1 a VP one.
+        dtype: float32, or float64 on the CPU; ignored when `out` is given.
+        memory_format: `torch.contiguous_format` or `torch.channels_last`; ignored when `out` is given.
+        out: tensor to write to.
+
+    Raises:
+        ValueError, TypeError: one sentence that names the argument, before anything is written.
+
+    Source: TDAS, arXiv 2206.04029 (filtered noise); the noise contract of the package for the draws.
+    """
+    if not isinstance(M, Preconditioner):
+        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
+    if out is None:
+        if tuple(shape[1:]) != M.shape or len(shape) != 4 or shape[0] < 1:
+            raise ValueError(f"shape: got {tuple(shape)}, expected (B >= 1, {', '.join(map(str, M.shape))}) as M has it")
+        if dtype not in _STATE or (dtype is torch.float64 and M.device.type != "cpu"):
+            raise TypeError(f"dtype: got {dtype} on {M.device}, expected float32 (or float64 on the CPU)")
+        out = torch.empty(tuple(shape), dtype=dtype, device=M.device, memory_format=memory_format)
+    else:
+        _check_state(out, M)
+        _check_out(out, out, noise)
+        if tuple(shape) != tuple(out.shape):
+            raise ValueError(f"shape: got {tuple(shape)}, expected {tuple(out.shape)}, the shape of out")
+    n, n_tensor = _scale("scale", scale, out)
+    drawn = _drawn(noise, out, True)
+    freq, space, _ = M.masks(out.dtype)
+    _backends.kernel("noise", out.device)(out, freq, space, n, n_tensor, *drawn)
+    return out
+
+
+def precondition(
+    v: Tensor, M: Preconditioner, which: Literal["M", "Mt", "MMt"] = "M", *, out: Tensor | None = None
+) -> Tensor:
+    """The filter alone: `M v`, `M^T v` or `M M^T v`, where `M = F^-1 R F A`.
+
+    Args:
+        v: `[B, C, H, W]`, float32, bfloat16, float16, or float64 on the CPU.
+        which: "M", "Mt" (the transpose) or "MMt" (the preconditioner of the drift, without its skew part).
+        out: tensor to write to, like v; must not be v itself.
+
+    Returns: a tensor like v (dtype and memory format); computed in float32, float64 for float64 v.
+
+    Raises:
+        ValueError, TypeError: one sentence that names the argument, before anything is written.
+
+    Source: PDS, arXiv 2207.02196, equation of the preconditioner M.
+    """
+    if not isinstance(M, Preconditioner):
+        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
+    if not isinstance(v, Tensor) or v.dim() != 4 or v.shape[1:] != M.shape or v.shape[0] == 0:
+        got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+        raise ValueError(f"v: got {got}, expected a tensor [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
+    double = v.dtype is torch.float64
+    if v.dtype not in _SCORE[torch.float64] or (double and v.device.type != "cpu"):
+        raise TypeError(f"v: got {v.dtype} on {v.device}, expected float32, bfloat16, float16 (or float64 on the CPU)")
+    if v.device != M.device:
+        raise ValueError(f"M: got a preconditioner on {M.device}, expected one on {v.device} (M.to(device) moves it)")
+    if v.requires_grad:
+        raise ValueError("v: got a tensor that requires grad, expected one that does not (use v.detach())")
+    if which not in ("M", "Mt", "MMt"):
+        raise ValueError(f"which: got {which!r}, expected 'M', 'Mt' or 'MMt'")
+    if out is None:
+        out = torch.empty_like(v)
+    else:
+        _check_out(out, v, v)
+    freq, space, _ = M.masks(torch.float64 if double else torch.float32)
+    _backends.kernel("precondition", v.device)(out, v, freq, space, which)
+    return out
+
+
+@overload
+def step(
+    x: Tensor,
+    v: Tensor,
+    M: Preconditioner,
+    step_size: Scale,
+    *,
+    noise: Noise | None = ...,
+    noise_scale: Scale | None = ...,
+    out: Tensor | None = ...,
+    return_mean: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def step(
+    x: Tensor,
+    v: Tensor,
+    M: Preconditioner,
+    step_size: Scale,
+    *,
+    noise: Noise | None = ...,
+    noise_scale: Scale | None = ...,
+    out: Tensor | None = ...,
+    return_mean: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def step(
+    x: Tensor,
+    v: Tensor,
+    M: Preconditioner,
+    step_size: Scale,
+    *,
+    noise: Noise | None = None,
+    noise_scale: Scale | None = None,
+    out: Tensor | None = None,
+    return_mean: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """One update of a sampler: `x_mean = x + d D v`, `x' = x_mean + n M z`.
+
+    With the defaults this is a Langevin step of step size eta: d = eta and n = sqrt(2 eta). `D` is the identity for a
+    preconditioner of method "tdas" and `M M^T` (plus its skew part S) for "pds".
+
+    Args:
+        x: state, `[B, C, H, W]`, float32 (float64 on the CPU).
+        v: score or drift, the shape of x, float32, bfloat16 or float16 (float64 beside a float64 x).
+        M: the preconditioner, `[C, H, W]`, on the device of x.
+        step_size: d, in units of sigma^2; a number, or a tensor with one value or one for each sample.
+        noise: a `NoiseStream` (one draw is taken), a `torch.Generator`, or unit normal pixel noise z like x; may be
+            absent only when `noise_scale` is 0.
+        noise_scale: n, in units of sigma; like `step_size`; `sqrt(2 step_size)` when absent.
+        out: tensor to write to, like x; may be x itself.
+        return_mean: also return x_mean.
+
+    Returns: x', or (x', x_mean), with dtype and memory format of x.
+
+    Raises:
+        ValueError, TypeError: one sentence that names the argument, before anything is written. Values on a device are
+            never read: a negative step size in a tensor gives NaN noise, and non-finite scores pass through.
+
+    Source: TDAS, arXiv 2206.04029 (noise and start filtered); PDS, arXiv 2207.02196 and 2302.06504 (drift as well).
+    """
+    _check_state(x, M)
+    _check_like("v", v, x, _SCORE[x.dtype])
+    d, d_tensor = _scale("step_size", step_size, x)
+    n, n_tensor = (None, None) if noise_scale is None else _scale("noise_scale", noise_scale, x)
+    if out is None:
+        written = torch.empty_like(x)
+    else:
+        _check_out(out, x, v, noise)
+        written = out
+    filter_drift = _drift_method(M)
+    drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
+    mean = torch.empty_like(x) if return_mean else None
+    freq, space, skew = M.masks(x.dtype)
+    _backends.kernel("step", x.device)(
+        written, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn
+    )
+    return written if mean is None else (written, mean)
+
+
+@overload
+def langevin_step(
+    x: Tensor,
+    score: Tensor,
+    M: Preconditioner,
+    snr: float,
+    *,
+    noise: Noise,
+    alpha: Scale = ...,
+    norm: Literal["batch", "sample"] = ...,
+    out: Tensor | None = ...,
+    return_mean: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def langevin_step(
+    x: Tensor,
+    score: Tensor,
+    M: Preconditioner,
+    snr: float,
+    *,
+    noise: Noise,
+    alpha: Scale = ...,
+    norm: Literal["batch", "sample"] = ...,
+    out: Tensor | None = ...,
+    return_mean: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def langevin_step(
+    x: Tensor,
+    score: Tensor,
+    M: Preconditioner,
+    snr: float,
+    *,
+    noise: Noise,
+    alpha: Scale = 1.0,
+    norm: Literal["batch", "sample"] = "batch",
+    out: Tensor | None = None,
+    return_mean: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """A Langevin step whose size follows the snr rule: `eta = 2 alpha (snr |M z| / |D score|)^2`.
+
+    Then `x_mean = x + eta D score` and `x' = x_mean + sqrt(2 eta) M z`. The norms are those of the preconditioned
+    tensors; all of it stays on the device.
+
+    Args:
+        x, score, M, noise, out, return_mean: as in `step`.
+        snr: the signal-to-noise ratio r of the corrector, for example 0.16.
+        alpha: alpha_t of the SDE at this step (1 for VE); a number, or a tensor with one value or one for each sample.
+        norm: "batch" averages the norms over the batch (the papers' rule; samples whose norm is not finite are left
+            out), "sample" gives each sample its own step size, so that it never depends on its neighbours.
+
+    Raises:
+        ValueError, TypeError: one sentence that names the argument, before anything is written.
+
+    Source: Song et al., arXiv 2011.13456, algorithms 4 and 5; PDS, arXiv 2207.02196, for the preconditioned norms.
+    """
+    _check_state(x, M)
+    _check_like("score", score, x, _SCORE[x.dtype])
+    ratio, tensor = _scale("snr", snr, x)
+    if tensor is not None:
+        raise TypeError("snr: got a tensor, expected a number")
+    a, a_tensor = _scale("alpha", alpha, x)
+    if norm not in ("batch", "sample"):
+        raise ValueError(f"norm: got {norm!r}, expected 'batch' or 'sample'")
+    if out is None:
+        written = torch.empty_like(x)
+    else:
+        _check_out(out, x, score, noise)
+        written = out
+    filter_drift = _drift_method(M)
+    drawn = _drawn(noise, x, True)
+    mean = torch.empty_like(x) if return_mean else None
+    freq, space, skew = M.masks(x.dtype)
+    _backends.kernel("langevin_step", x.device)(
+        written, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn
+    )
+    return written if mean is None else (written, mean)
