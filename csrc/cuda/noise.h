@@ -1,0 +1,13 @@
+// Complex unit normals on a GPU, no torch.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "../params.h"
+
+namespace tdas_ops::cuda {
+
+// Enqueues the kernel on `stream`; nothing waits. Returns the launch error, cudaSuccess where all went well.
+cudaError_t normal_pairs(const NormalPairsArgs& args, cudaStream_t stream);
+
+}  // namespace tdas_ops::cuda
