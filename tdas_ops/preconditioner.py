@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from tdas_ops.reference import full_spectrum
+
 Method = Literal["pds", "tdas"] | None
 Shape = tuple[int, int, int]
 Mask = Tensor | np.ndarray | str | os.PathLike[str]
@@ -325,14 +327,6 @@ class ImageStatistics:
         if self._power is None or self._square is None:
             raise ValueError("images: got none, expected at least one image")
         return torch.log1p(self._power / self.count), self._square / self.count
-
-
-def full_spectrum(half: Tensor, width: int) -> Tensor:
-    """The even full spectrum `[..., H, W]` of a real half spectrum `[..., H, W // 2 + 1]`."""
-    height = half.shape[-2]
-    ky = -torch.arange(height) % height
-    kx = torch.arange(half.shape[-1], width)
-    return torch.cat([half, half[..., ky[:, None], width - kx]], dim=-1)
 
 
 def _check_shape(shape: Sequence[int]) -> Shape:

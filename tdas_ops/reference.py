@@ -3,9 +3,9 @@
 The functions take the arguments of their schema (`_schema.py`). They compute in the dtype of x (float32, or float64 for
 reference work) on any device, and never wait for the device.
 
-The identity behind them: with `M = F^-1 R F A`, the update `d M M^T v + n M z` is `M [d M^T v + n z]`, so noise and drift
-share the second half of the filter. The bracket lives in the domain between the two halves, called the core here: the
-half spectrum when there is no space mask, the pixels when there is one.
+What depends on the caller's tensors goes through real FFTs of each sample, so that a non-finite value stays in its sample.
+Noise drawn here goes through one complex FFT a pair of samples: both are real and imaginary part of `M (z_even + i z_odd)`.
+That makes it bit-identical under any split of the batch and any number of threads, which real FFTs in torch are not.
 """
 
 from __future__ import annotations
@@ -64,94 +64,91 @@ def normal_pairs(out: Tensor, seeds: Tensor, draw: Tensor, first_pair: int) -> N
     out[..., half:] = box_muller(r2, r3)[..., : width - half]
 
 
-class _Filter:
-    """M of one call: masks in the dtype of the state, `core` = M^T into the core domain, `finish` = M out of it."""
-
-    def __init__(self, like: Tensor, freq: Tensor | None, space: Tensor | None) -> None:
-        self.size = like.shape[-2:]
-        self.dtype = like.dtype
-        self.freq, self.space = freq, space
-
-    def forward(self, v: Tensor) -> Tensor:
-        return torch.fft.rfft2(v.to(self.dtype))
-
-    def inverse(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft2(spectrum, s=self.size)
-
-    def scaled(self, spectrum: Tensor) -> Tensor:
-        return spectrum if self.freq is None else spectrum * self.freq
-
-    def core(self, v: Tensor) -> Tensor:
-        """M^T v: half spectrum without a space mask, pixels with one."""
-        if self.space is None:
-            return self.scaled(self.forward(v))
-        v = v.to(self.dtype)
-        return self.space * (v if self.freq is None else self.inverse(self.scaled(self.forward(v))))
-
-    def embed(self, z: Tensor) -> Tensor:
-        """The caller's pixel noise, in the core domain."""
-        return self.forward(z) if self.space is None else z
-
-    def finish(self, u: Tensor) -> Tensor:
-        """M of something in the core domain, as pixels."""
-        if self.space is None:
-            return self.inverse(self.scaled(u))
-        u = self.space * u
-        return u if self.freq is None else self.inverse(self.scaled(self.forward(u)))
-
-    def turn(self, v: Tensor, skew: Tensor) -> Tensor:
-        """S v = F^-1 i w F v."""
-        return self.inverse(torch.complex(torch.zeros_like(skew), skew) * self.forward(v))
-
-    def white(self, batch: int, channels: int, seeds: Tensor, draw: Tensor, first_sample: int, normal: Callable) -> Tensor:
-        """One draw of unit white noise in the core domain (pixel or spectral noise of the contract); advances draw."""
-        height, width = self.size
-        alone = seeds.numel() > 1
-        first_pair = 0 if alone else first_sample // 2
-        pairs = batch if alone else (first_sample + batch + 1) // 2 - first_pair
-        g = torch.empty(pairs, channels, height, width, dtype=torch.complex64, device=seeds.device)
-        normal(g, seeds, draw, first_pair)
-        draw.add_(1)
-        if self.space is None:
-            even, odd = half_spectra(g.to(self.dtype.to_complex()))
-        else:
-            even, odd = g.real.to(self.dtype), g.imag.to(self.dtype)
-        if alone:
-            return even
-        both = torch.stack((even, odd), dim=1).flatten(0, 1)
-        return both[first_sample % 2 :][:batch]
+def full_spectrum(half: Tensor, width: int) -> Tensor:
+    """The even full spectrum `[..., H, W]` of a real half spectrum `[..., H, W // 2 + 1]`."""
+    height = half.shape[-2]
+    ky = -torch.arange(height, device=half.device) % height
+    kx = width - torch.arange(half.shape[-1], width, device=half.device)
+    return torch.cat([half, half[..., ky[:, None], kx]], dim=-1)
 
 
-def half_spectra(g: Tensor) -> tuple[Tensor, Tensor]:
-    """The half spectra of z_even and z_odd, where `F (z_even + i z_odd) = sqrt(HW) g` and g is `[..., H, W]`."""
-    height, width = g.shape[-2:]
-    ky = -torch.arange(height, device=g.device) % height
-    kx = -torch.arange(width // 2 + 1, device=g.device) % width
-    here, mirrored = g[..., : width // 2 + 1], g[..., ky[:, None], kx].conj()
-    scale = 0.5 * math.sqrt(height * width)
-    return (here + mirrored) * scale, (here - mirrored) * (-1j * scale)
+def _filtered(v: Tensor, freq: Tensor | None) -> Tensor:
+    """F^-1 R F v, for real or complex v."""
+    if freq is None:
+        return v
+    if v.is_complex():
+        return torch.fft.ifft2(full_spectrum(freq, v.shape[-1]) * torch.fft.fft2(v))
+    return torch.fft.irfft2(freq * torch.fft.rfft2(v), s=v.shape[-2:])
+
+
+def apply_m(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
+    """M v = F^-1 R F A v."""
+    return _filtered(v if space is None else space * v, freq)
+
+
+def apply_mt(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
+    """M^T v = A F^-1 R F v."""
+    v = _filtered(v, freq)
+    return v if space is None else space * v
+
+
+def apply_mmt(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
+    """M M^T v; without a space mask both halves share one pair of transforms: F^-1 R^2 F v."""
+    if space is None:
+        return _filtered(v, None if freq is None else freq.square())
+    return apply_m(apply_mt(v, freq, space), freq, space)
+
+
+def apply_skew(v: Tensor, skew: Tensor) -> Tensor:
+    """S v = F^-1 i w F v."""
+    return torch.fft.irfft2(torch.complex(torch.zeros_like(skew), skew) * torch.fft.rfft2(v), s=v.shape[-2:])
+
+
+def _drift(v: Tensor, freq: Tensor | None, space: Tensor | None, skew: Tensor | None, filter_drift: bool) -> Tensor:
+    """D v."""
+    if not filter_drift:
+        return v
+    drift = apply_mmt(v, freq, space)
+    return drift if skew is None else drift + apply_skew(v, skew)
+
+
+def _coloured(
+    x: Tensor,
+    freq: Tensor | None,
+    space: Tensor | None,
+    z: Tensor | None,
+    seeds: Tensor | None,
+    draw: Tensor | None,
+    first_sample: int,
+    normal: Callable[..., None],
+) -> Tensor | None:
+    """M z of the caller's z, or of one draw of the stream (which advances it); None where there is neither."""
+    if z is not None:
+        return apply_m(z, freq, space)
+    if seeds is None or draw is None:
+        return None
+    batch, channels, height, width = x.shape
+    alone = seeds.numel() > 1
+    first_pair = 0 if alone else first_sample // 2
+    pairs = batch if alone else (first_sample + batch + 1) // 2 - first_pair
+    g = torch.empty(pairs, channels, height, width, dtype=torch.complex64, device=x.device)
+    normal(g, seeds, draw, first_pair)
+    draw.add_(1)
+    g = g.to(x.dtype.to_complex())
+    if space is None:
+        # spectral noise: F z = sqrt(HW) g
+        g = g if freq is None else full_spectrum(freq, width) * g
+        both = torch.fft.ifft2(g, norm="ortho")
+    else:
+        both = apply_m(g, freq, space)
+    if alone:
+        return both.real
+    samples = torch.stack((both.real, both.imag), dim=1).flatten(0, 1)
+    return samples[first_sample % 2 :][:batch]
 
 
 def _per_sample(number: float, tensor: Tensor | None, like: Tensor) -> float | Tensor:
     return number if tensor is None else tensor.to(like.dtype).reshape(-1, 1, 1, 1)
-
-
-def _draw(
-    m: _Filter, x: Tensor, z: Tensor | None, seeds: Tensor | None, draw: Tensor | None, first: int, normal: Callable
-) -> Tensor | None:
-    if z is not None:
-        return m.embed(z)
-    if seeds is None or draw is None:
-        return None
-    return m.white(x.shape[0], x.shape[1], seeds, draw, first, normal)
-
-
-def _drift(m: _Filter, v: Tensor, skew: Tensor | None, filter_drift: bool) -> Tensor:
-    """D v, as pixels."""
-    if not filter_drift:
-        return v.to(m.dtype)
-    drift = m.finish(m.core(v))
-    return drift if skew is None else drift + m.turn(v, skew)
 
 
 def noise(
@@ -165,24 +162,18 @@ def noise(
     draw: Tensor | None,
     first_sample: int,
     *,
-    normal: Callable = normal_pairs,
+    normal: Callable[..., None] = normal_pairs,
 ) -> None:
     """out = n M z."""
-    m = _Filter(out, freq, space)
-    white = _draw(m, out, z, seeds, draw, first_sample, normal)
-    assert white is not None
-    out.copy_(m.finish(white) * _per_sample(n, n_tensor, out))
+    coloured = _coloured(out, freq, space, z, seeds, draw, first_sample, normal)
+    assert coloured is not None
+    torch.mul(coloured, _per_sample(n, n_tensor, out), out=out)
 
 
 def precondition(out: Tensor, v: Tensor, freq: Tensor | None, space: Tensor | None, which: str) -> None:
     """out = M v, M^T v or M M^T v, computed in float32 (float64 for float64 v)."""
-    wide = v if v.dtype is torch.float64 else v.float()
-    m = _Filter(wide, freq, space)
-    if which == "M":
-        out.copy_(m.finish(m.embed(wide)))
-        return
-    core = m.core(wide)
-    out.copy_(m.finish(core) if which == "MMt" else m.inverse(core) if space is None else core)
+    apply = {"M": apply_m, "Mt": apply_mt, "MMt": apply_mmt}[which]
+    out.copy_(apply(v if v.dtype is torch.float64 else v.float(), freq, space))
 
 
 def step(
@@ -203,26 +194,19 @@ def step(
     draw: Tensor | None,
     first_sample: int,
     *,
-    normal: Callable = normal_pairs,
+    normal: Callable[..., None] = normal_pairs,
 ) -> None:
     """mean = x + d D v;  out = mean + n M z."""
-    m = _Filter(x, freq, space)
     d_each = _per_sample(d, d_tensor, x)
     if n is None and n_tensor is None:
         n_each = torch.sqrt(2 * d_each) if isinstance(d_each, Tensor) else math.sqrt(2 * d_each)
     else:
         n_each = _per_sample(n or 0.0, n_tensor, x)
-    white = _draw(m, x, z, seeds, draw, first_sample, normal)
-    if mean is None and filter_drift and white is not None:
-        update = m.finish(d_each * m.core(v) + n_each * white)
-        if skew is not None:
-            update = update + d_each * m.turn(v, skew)
-        torch.add(x, update, out=out)
-        return
-    clean = x + d_each * _drift(m, v, skew, filter_drift)
+    coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
+    clean = x + d_each * _drift(v.to(x.dtype), freq, space, skew, filter_drift)
     if mean is not None:
         mean.copy_(clean)
-    out.copy_(clean if white is None else clean + m.finish(n_each * white))
+    out.copy_(clean if coloured is None else clean + n_each * coloured)
 
 
 def langevin_step(
@@ -243,16 +227,15 @@ def langevin_step(
     draw: Tensor | None,
     first_sample: int,
     *,
-    normal: Callable = normal_pairs,
+    normal: Callable[..., None] = normal_pairs,
 ) -> None:
     """The step with `eta = 2 alpha (snr |M z| / |D score|)^2`, norms per sample or averaged over the batch.
 
     The batch average leaves out samples whose norm is not finite, so that one broken sample does not move the others.
     """
-    m = _Filter(x, freq, space)
-    white = _draw(m, x, z, seeds, draw, first_sample, normal)
-    assert white is not None
-    drift, coloured = _drift(m, score, skew, filter_drift), m.finish(white)
+    coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
+    assert coloured is not None
+    drift = _drift(score.to(x.dtype), freq, space, skew, filter_drift)
     drift_norm, noise_norm = drift.flatten(1).norm(dim=1), coloured.flatten(1).norm(dim=1)
     if not per_sample:
         drift_norm, noise_norm = (

@@ -1,7 +1,7 @@
 """Samplers: loops of `step` and `langevin_step` around a score function.
 
-A score function is any callable `(x, level) -> score`: x is `[B, C, H, W]`, `level` a float32 tensor `[B]` on the device
-of x with sigma (VE and annealed Langevin) or t (VP, sub-VP) of every sample. No loop waits for the device, unless
+A score function is any callable `(x, level) -> score`: x is `[B, C, H, W]`, `level` a tensor `[B]` in the dtype and on the
+device of x with sigma (VE and annealed Langevin) or t (VP, sub-VP) of every sample. No loop waits for the device, unless
 `check_finite` is set or a callback asks for values.
 
 A run can be interrupted and continued: `callback` receives a `State` after every iteration; its `state_dict()` handed to
@@ -93,7 +93,8 @@ def pc(
         predictor: None for corrector-only sampling.
         corrector_steps: Langevin steps per iteration; 0 for predictor-only sampling.
         norm: how the snr rule takes its norms; see `langevin_step`.
-        start: the start point, by default `noise(M, scale=sigma_max)` (VE) or scale 1 (VP, sub-VP).
+        start: the start point, by default `noise(M, scale=sigma_max)` (VE) or scale 1 (VP, sub-VP), float32; a run keeps
+            the dtype of its start.
         end_time: by default that of the speed-up rule.
         denoise: return the last x_mean; otherwise the last x.
         hook: called after each corrector and predictor step as `hook(x, level, noise) -> x`, for example `inpaint(...)`.
@@ -102,7 +103,7 @@ def pc(
         check_finite: stop with an error when x is no longer finite; waits for the device once an iteration.
         progress: show a progress bar.
 
-    Returns: samples `[B, C, H, W]`, float32.
+    Returns: samples `[B, C, H, W]`, in the dtype of the start.
 
     Raises:
         ValueError: bad arguments, before the first evaluation of the score.
@@ -117,7 +118,7 @@ def pc(
     if corrector_steps < 0 or (predictor is None and corrector_steps == 0):
         raise ValueError(f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step")
     run = _begin(shape, M, noise, sde.start_scale, start, iterations, resume)
-    conditions = torch.tensor([level.condition for level in levels], dtype=torch.float32).to(M.device)
+    conditions = torch.tensor([level.condition for level in levels], dtype=run.x.dtype).to(M.device)
     x, x_mean = run.x, run.x_mean
     for i in tqdm(range(run.iteration, iterations), initial=run.iteration, total=iterations, disable=not progress):
         level, condition = levels[i], conditions[i].expand(shape[0])
@@ -175,7 +176,7 @@ def annealed_langevin(
         start: by default `noise(M, scale=sigmas[0])`.
         hook, callback, resume, check_finite, progress: as in `pc`.
 
-    Returns: samples `[B, C, H, W]`, float32.
+    Returns: samples `[B, C, H, W]`, in the dtype of the start.
 
     Raises:
         ValueError: bad arguments, before the first evaluation of the score.
@@ -193,7 +194,7 @@ def annealed_langevin(
         step_size = ncsnv2_step_size(sigmas, steps)
     last = sigmas[-1]
     run = _begin(shape, M, noise, sigmas[0], start, len(sigmas), resume)
-    conditions = torch.tensor(sigmas, dtype=torch.float32).to(M.device)
+    conditions = torch.tensor(sigmas, dtype=run.x.dtype).to(M.device)
     x = run.x
     for i in tqdm(range(run.iteration, len(sigmas)), initial=run.iteration, total=len(sigmas), disable=not progress):
         sigma, condition = sigmas[i], conditions[i].expand(shape[0])

@@ -1,0 +1,210 @@
+"""The noise contract: known answers, distribution, and what a value may depend on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import pair_plain, philox_plain, pixel_noise, relative_rms
+
+import tdas_ops
+from tdas_ops import NoiseStream, Preconditioner, reference
+
+KNOWN = [  # counter, key, output: the vectors published with Random123
+    ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        [0xA4093822, 0x299F31D0],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
+def test_philox_known_answers(counter, key, expected):
+    words = lambda values: [torch.tensor([v]) for v in values]  # noqa: E731
+    got = [int(r) for r in reference.philox4x32(words(counter), tuple(words(key)))]
+    assert got == expected
+    assert philox_plain(counter, key) == expected
+
+
+def draw_pairs(pairs: int, shape, seed: int = 7, draw: int = 0, first: int = 0, backend: str = "reference"):
+    out = torch.full((pairs, *shape), complex(math.nan, math.nan), dtype=torch.complex64)
+    stream = NoiseStream(seed, draw=draw)
+    getattr(torch.ops.tdas_ops.normal_pairs, backend)(out, stream.seeds, stream.draw, first)
+    return out
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 2, 5), (3, 1, 1), (1, 3, 2)])
+@pytest.mark.parametrize(("seed", "draw", "pair"), [(0, 0, 0), ((1 << 64) - 1, (5 << 32) + 3, 2), (1 << 63, 1, 9)])
+def test_pairs_equal_the_contract(backend, shape, seed, draw, pair):
+    """Every element against the contract worked out counter by counter in Python integers and float64."""
+    got = draw_pairs(2, shape, seed, draw, pair, backend)
+    for i in range(2):
+        assert (got[i] - pair_plain(seed, pair + i, draw, shape)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("ra", [0, 1, 2, 0xFFFFFFFF, 0xFFFFFFFE, 0xF8000000, 0xF7FFFFFF, 0x80000000])
+@pytest.mark.parametrize("rb", [0, 1, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_box_muller_at_its_edges(ra, rb):
+    from conftest import normal_plain
+
+    got = complex(reference.box_muller(torch.tensor(ra), torch.tensor(rb)))
+    assert abs(got - normal_plain(ra, rb)) < 2e-6
+
+
+def test_moments_and_distribution(backend):
+    stats = pytest.importorskip("scipy.stats")
+    g = draw_pairs(8, (3, 64, 64), backend=backend)
+    values = torch.view_as_real(g).double().flatten()
+    n = values.numel()
+    assert abs(values.mean()) < 5 / math.sqrt(n)
+    assert abs(values.square().mean() - 1) < 5 * math.sqrt(2 / n)
+    assert abs((values**3).mean()) < 5 * math.sqrt(15 / n)
+    assert abs((values**4).mean() - 3) < 5 * math.sqrt(96 / n)
+    assert stats.kstest(values.numpy(), "norm").pvalue > 1e-4
+    re, im = g.real.double().flatten(), g.imag.double().flatten()
+    assert abs((re * im).mean()) < 5 / math.sqrt(len(re))
+    assert not stats.kstest(1.02 * values.numpy(), "norm").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_white_in_both_domains(space):
+    """No correlation between pixels, frequencies, channels or samples: the periodogram is flat, and so is its own."""
+    shape, batch = (2, 16, 16), 400
+    mask = torch.ones(shape, dtype=torch.float64)
+    M = Preconditioner.from_masks(None if space else mask, mask if space else None)
+    z = tdas_ops.noise(M, (batch, *shape), NoiseStream(3)).double()
+    power = torch.fft.fft2(z, norm="ortho").abs().square().mean(0)
+    real = torch.zeros(16, 16, dtype=torch.bool)
+    real[::8, ::8] = True  # the self-conjugate frequencies have one degree of freedom, the others two
+    spread = torch.where(real, math.sqrt(2 / batch), math.sqrt(1 / batch))
+    assert ((power - 1).abs() / spread).max() < 5
+    assert abs(((power - 1) / spread).square().mean() - 1) < 0.25
+    assert ((z.square().mean(0) - 1).abs() / math.sqrt(2 / batch)).max() < 5
+    flat = z.reshape(batch, -1)
+    correlation = (flat.T @ flat / batch - torch.eye(flat.shape[1])).abs()
+    assert correlation.fill_diagonal_(0).max() < 6 / math.sqrt(batch)
+    between = torch.corrcoef(flat)
+    assert between.fill_diagonal_(0).abs().max() < 6 / math.sqrt(flat.shape[1])
+
+
+@pytest.mark.parametrize("space", [True, False])
+@pytest.mark.parametrize("first", [0, 5])
+def test_noise_equals_the_contract(backend, space, first):
+    shape = (2, 4, 5)
+    M = Preconditioner.from_masks(
+        torch.ones(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64) if space else None
+    )
+    stream = NoiseStream(11, first_sample=first, draw=2)
+    for draw in (2, 3):
+        got = tdas_ops.noise(M, (3, *shape), stream, scale=2.0, dtype=torch.float64)
+        expected = 2 * pixel_noise(11, [first, first + 1, first + 2], draw, shape, space)
+        assert relative_rms(got, expected) < 2e-6
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_split_and_offset_change_nothing(backend, space):
+    shape = (1, 8, 9)
+    M = Preconditioner.from_masks(torch.ones(shape), torch.ones(shape) if space else None)
+    whole = tdas_ops.noise(M, (7, *shape), NoiseStream(5))
+    for cut in (1, 2, 5):
+        left = tdas_ops.noise(M, (cut, *shape), NoiseStream(5))
+        right = tdas_ops.noise(M, (7 - cut, *shape), NoiseStream(5, first_sample=cut))
+        assert torch.equal(torch.cat([left, right]), whole)
+
+
+def test_thread_count_changes_nothing(backend):
+    shape = (3, 64, 64)
+    M = Preconditioner.identity(shape)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(tdas_ops.noise(M, (5, *shape), NoiseStream(5)))
+    torch.set_num_threads(1)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_seed_per_sample_makes_a_picture_again_alone(backend, space):
+    shape = (1, 6, 6)
+    M = Preconditioner.from_masks(torch.ones(shape), torch.ones(shape) if space else None)
+    batch = tdas_ops.noise(M, (3, *shape), NoiseStream(seeds=[4, 9, 4]))
+    assert torch.equal(batch[0], batch[2])
+    for b, seed in enumerate((4, 9)):
+        assert torch.equal(tdas_ops.noise(M, (1, *shape), NoiseStream(seeds=[seed]))[0], batch[b])
+        assert torch.equal(tdas_ops.noise(M, (1, *shape), NoiseStream(seed))[0], batch[b])
+
+
+def test_draws_never_overlap(backend):
+    shape = (1, 8, 8)
+    M = Preconditioner.identity(shape)
+    stream = NoiseStream(1)
+    x = tdas_ops.noise(M, (2, *shape), stream)
+    seen = [x]
+    for _ in range(3):
+        seen.append(tdas_ops.step(torch.zeros_like(x), torch.zeros_like(x), M, 0.5, noise=stream))
+        seen.append(tdas_ops.noise(M, (2, *shape), stream))
+    values = torch.cat([s.flatten() for s in seen])
+    assert stream.state_dict()["draw"] == len(seen)
+    assert len(values.unique()) == len(values)
+
+
+def test_draw_counter_crosses_32_bits(backend):
+    out = draw_pairs(1, (1, 4, 4), draw=(1 << 32) - 1, backend=backend)
+    after = draw_pairs(1, (1, 4, 4), draw=1 << 32, backend=backend)
+    assert (after[0] - pair_plain(7, 0, 1 << 32, (1, 4, 4))).abs().max() < 1e-5
+    assert not torch.equal(out, after)
+    stream = NoiseStream(7, draw=(1 << 32) - 1)
+    tdas_ops.noise(Preconditioner.identity((1, 4, 4)), (1, 1, 4, 4), stream)
+    assert stream.state_dict()["draw"] == 1 << 32
+
+
+def test_backends_agree():
+    if "cpp" not in tdas_ops.backend_info()["available"]:
+        pytest.skip(tdas_ops.backend_info()["missing"]["cpp"])
+    a, b = (draw_pairs(3, (3, 33, 47), backend=name) for name in ("reference", "cpp"))
+    assert (a - b).abs().max() < 1e-5
+
+
+def test_state_dict_continues():
+    M = Preconditioner.identity((1, 4, 4))
+    for stream in (NoiseStream((1 << 64) - 2, first_sample=3), NoiseStream(seeds=[1, 2])):
+        tdas_ops.noise(M, (2, 1, 4, 4), stream)
+        copy = NoiseStream.from_state_dict(stream.state_dict())
+        other = NoiseStream(0)
+        other.load_state_dict(stream.state_dict())
+        expected = tdas_ops.noise(M, (2, 1, 4, 4), stream)
+        assert torch.equal(tdas_ops.noise(M, (2, 1, 4, 4), copy), expected)
+        assert torch.equal(tdas_ops.noise(M, (2, 1, 4, 4), other), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "exactly one"),
+        ({"seed": 1, "seeds": [1]}, "exactly one"),
+        ({"seed": -1}, r"seed: got -1, expected an integer from 0"),
+        ({"seed": 1 << 64}, "seed: got"),
+        ({"seed": 1.5}, "seed: got 1.5"),
+        ({"seed": True}, "seed: got True"),
+        ({"seeds": []}, "at least one seed"),
+        ({"seeds": [1, 2], "first_sample": 1}, "no first_sample"),
+        ({"seed": 0, "first_sample": -1}, "first_sample: got -1"),
+        ({"seed": 0, "draw": -1}, "draw: got -1"),
+    ],
+)
+def test_stream_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NoiseStream(**arguments)
+
+
+def test_stream_checks_its_batch():
+    M = Preconditioner.identity((1, 4, 4))
+    stream = NoiseStream(seeds=[1, 2])
+    with pytest.raises(ValueError, match="2 seeds, expected one for each of 3 samples"):
+        tdas_ops.noise(M, (3, 1, 4, 4), stream)
+    assert stream.state_dict()["draw"] == 0
