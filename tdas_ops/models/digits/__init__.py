@@ -1,0 +1,11 @@
+"""The embedded model of handwritten digits, 32x32, grey levels in [0, 1]; see README.md beside this file."""
+
+from __future__ import annotations
+
+from tdas_ops.models.model import Filter
+from tdas_ops.sde import VE
+
+SHAPE = (1, 32, 32)
+SDE = VE(sigma_min=0.01, sigma_max=16.0, native_iterations=400)
+SNR = 0.16
+FILTERS = {"pds": Filter(alpha=5.0), "tdas": Filter(alpha=5.0)}
