@@ -76,7 +76,7 @@ def extension(build):
         home = None if obstacle else home
     # No contraction: every instruction set gives the same bits. -fopenmp only compiles: at run time the symbols are those
     # of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too.
-    cxx = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
+    cxx = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
     arguments = {
         "sources": ["csrc/binding.cpp", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))],
         "depends": sorted(map(str, Path("csrc").rglob("*.*h"))),

