@@ -157,3 +157,70 @@ def test_a_wrong_kernel_is_caught(fault):
     z = torch.randn_like(p.x)
     expected = tdas_ops.step(p.x, p.v, p.M, 0.3, noise_scale=0.7, noise=z)
     assert not relative_rms(FAULTS[fault](p, z), expected) < 1e-6
+
+
+@pytest.mark.parametrize(("freq", "space"), MASKS)
+def test_identity_1_noise_joins_half_way(freq, space):
+    """d M M^T v + n M z = M [d M^T v + n z]."""
+    p = make_problem(freq=freq, space=space)
+    z = torch.randn_like(p.x)
+    bracket = 0.3 * tdas_ops.precondition(p.v, p.M, "Mt") + 0.7 * z
+    got = tdas_ops.step(p.x, p.v, p.M, 0.3, noise_scale=0.7, noise=z)
+    assert relative_rms(got, p.x + tdas_ops.precondition(bracket, p.M, "M")) < TIGHT
+
+
+def test_identity_2_noise_drawn_in_the_frequency_domain():
+    """x + F^-1 [d R^2 F v + n R Z] with Z = sqrt(HW) g of the pair, for an even and an odd sample."""
+    p = make_problem(batch=2, shape=(2, 6, 5), space=False)
+    g = torch.empty(1, 2, 6, 5, dtype=torch.complex64)
+    stream = tdas_ops.NoiseStream(4)
+    torch.ops.tdas_ops.normal_pairs.reference(g, stream.seeds, stream.draw, 0)
+    both = 0.3 * p.R.square() * published.dft(p.v[0] + 1j * p.v[1]) + 0.7 * p.R * (30**0.5) * g[0].to(torch.complex128)
+    update = published.inverse_dft(both)
+    with tdas_ops.use_backend("reference"):
+        got = tdas_ops.step(p.x, p.v, p.M, 0.3, noise_scale=0.7, noise=stream)
+    assert relative_rms(got[0], p.x[0] + update.real) < TIGHT
+    assert relative_rms(got[1], p.x[1] + update.imag) < TIGHT
+
+
+@pytest.mark.parametrize(("freq", "space"), MASKS)
+def test_identity_3_two_samples_in_one_complex_transform(freq, space):
+    p = make_problem(batch=2, freq=freq, space=space, skew=True)
+    both = p.v[0] + 1j * p.v[1]
+    packed = published.inverse_dft(
+        p.R * published.dft(p.A.square() * published.inverse_dft(p.R * published.dft(both)))
+    ) + published.inverse_dft(1j * p.w * published.dft(both))
+    got = tdas_ops.step(torch.zeros_like(p.v), p.v, p.M, 1.0, noise_scale=0.0)
+    assert relative_rms(got[0], packed.real) < TIGHT
+    assert relative_rms(got[1], packed.imag) < TIGHT
+    broken = p.R.clone()
+    broken[0, 1, 1] += 0.01  # no longer even: the two samples leak into each other
+    mixed = published.inverse_dft(broken * published.dft(both)).real
+    alone = published.inverse_dft(broken * published.dft(p.v[0])).real
+    assert relative_rms(mixed, alone) > 1e-4
+
+
+def decimate(x: torch.Tensor, inverse: bool) -> torch.Tensor:
+    """In-place radix-2 FFT of a line: forward by decimation in frequency (natural to bit-reversed order), inverse by
+    decimation in time (bit-reversed to natural order, unnormalised)."""
+    x, n = x.clone(), len(x)
+    sizes = [2**k for k in range(1, n.bit_length())]
+    for size in sizes if inverse else reversed(sizes):
+        half = size // 2
+        turn = torch.exp((2j if inverse else -2j) * torch.pi * torch.arange(half, dtype=torch.float64) / size)
+        for at in range(0, n, size):
+            a, b = x[at : at + half].clone(), x[at + half : at + size].clone()
+            if inverse:
+                x[at : at + half], x[at + half : at + size] = a + turn * b, a - turn * b
+            else:
+                x[at : at + half], x[at + half : at + size] = a + b, (a - b) * turn
+    return x
+
+
+def test_identity_4_no_reordering_pass():
+    """Decimation in frequency, times R stored in bit-reversed order, decimation in time: F^-1 R F with no permutation."""
+    n = 16
+    v, R = torch.randn(n, dtype=torch.complex128), torch.rand(n, dtype=torch.float64)
+    order = torch.tensor([int(f"{k:04b}"[::-1], 2) for k in range(n)])
+    got = decimate(R[order] * decimate(v, False), True) / n
+    assert relative_rms(torch.view_as_real(got), torch.view_as_real(torch.fft.ifft(R * torch.fft.fft(v)))) < TIGHT
