@@ -1,0 +1,381 @@
+"""The contract of the public ops: dtypes, layouts, outputs, isolation, compilation, errors."""
+
+from __future__ import annotations
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_problem, relative_rms
+
+import tdas_ops
+from tdas_ops import NoiseStream, Preconditioner, _schema
+
+SHAPE = (3, 8, 9)
+
+
+def single(batch: int = 3, **options):
+    """A float32 problem: preconditioner, state, score, and the float64 originals."""
+    p = make_problem(batch, SHAPE, **options)
+    return p.M, p.x.float(), p.v.float(), p
+
+
+def run_step(M, x, v, **options):
+    return tdas_ops.step(x, v, M, 0.1, noise=NoiseStream(3, first_sample=1), **options)
+
+
+def run_langevin(M, x, v, **options):
+    return tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(3, first_sample=1), **options)
+
+
+RUNS = pytest.mark.parametrize("run", [run_step, run_langevin])
+
+
+@RUNS
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("space", [True, False])
+def test_float32_agrees_with_float64(backend, run, method, space):
+    M, x, v, p = single(method=method, space=space)
+    expected = run(M, x.double(), v.double())
+    assert relative_rms(run(M, x, v), expected) < 1e-6
+
+
+@RUNS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_scores_are_widened_first(backend, run, dtype):
+    M, x, v, _ = single()
+    got = run(M, x, v.to(dtype))
+    assert got.dtype is torch.float32
+    assert torch.equal(got, run(M, x, v.to(dtype).float()))
+
+
+@RUNS
+@pytest.mark.parametrize("return_mean", [False, True])
+def test_memory_format_is_kept(run, return_mean):
+    M, x, v, _ = single()
+    expected = run(M, x, v)
+    last = run(M, x.contiguous(memory_format=torch.channels_last), v, return_mean=return_mean)
+    for y in last if return_mean else (last,):
+        assert y.is_contiguous(memory_format=torch.channels_last)
+    assert relative_rms(last[0] if return_mean else last, expected) < 1e-6
+    sliced = torch.empty(3, 3, 8, 20)[..., ::2][..., :9].copy_(x)
+    got = run(M, sliced, v)
+    assert got.is_contiguous()
+    assert relative_rms(got, expected) < 1e-6
+
+
+@RUNS
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_out_and_in_place(backend, run, memory_format):
+    M, x, v, _ = single()
+    x = x.contiguous(memory_format=memory_format)
+    expected, expected_mean = run(M, x, v, return_mean=True)
+    own = torch.full_like(x, math.nan)
+    assert run(M, x, v, out=own) is own
+    assert torch.equal(own, run(M, x, v))
+    state = x.clone()
+    got, mean = run(M, state, v, out=state, return_mean=True)
+    assert got is state
+    assert torch.equal(state, expected)
+    assert torch.equal(mean, expected_mean)
+    assert not mean.data_ptr() == state.data_ptr()
+
+
+@RUNS
+def test_outputs_are_fully_written(backend, run, poisoned):
+    M, x, v, _ = single()
+    got, mean = run(M, x, v, return_mean=True)
+    assert got.isfinite().all() and mean.isfinite().all()
+    assert tdas_ops.noise(M, (3, *SHAPE), NoiseStream(1)).isfinite().all()
+    for which in ("M", "Mt", "MMt"):
+        assert tdas_ops.precondition(v, M, which).isfinite().all()
+
+
+@RUNS
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("space", [True, False])
+def test_non_finite_scores_stay_in_their_sample(backend, run, bad, space):
+    M, x, v, _ = single(batch=4, space=space)
+    expected = run_step(M, x, v) if run is run_step else None
+    v[1, 0, 2, 3] = bad
+    got = run(M, x, v)
+    assert not got[1].isfinite().all()
+    for b in (0, 2, 3):
+        assert got[b].isfinite().all()
+        if expected is not None:
+            assert torch.equal(got[b], expected[b])
+
+
+def test_sample_norm_never_sees_its_neighbours():
+    M, x, v, _ = single()
+    z = torch.randn_like(x)
+    whole = tdas_ops.langevin_step(x, v, M, 0.16, noise=z, norm="sample")
+    v2 = v.clone()
+    v2[0] *= 100
+    moved = tdas_ops.langevin_step(x, v2, M, 0.16, noise=z, norm="sample")
+    assert torch.equal(moved[1:], whole[1:])
+    assert not torch.equal(moved[0], whole[0])
+    batch = tdas_ops.langevin_step(x, v2, M, 0.16, noise=z, norm="batch")
+    assert not torch.allclose(batch[1:], whole[1:])
+
+
+def test_three_kinds_of_noise():
+    M, x, v, _ = single()
+    z = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    from_tensor = tdas_ops.step(x, v, M, 0.1, noise=z)
+    assert torch.equal(tdas_ops.step(x, v, M, 0.1, noise=torch.Generator().manual_seed(5)), from_tensor)
+    stream = NoiseStream(5)
+    assert not torch.equal(tdas_ops.step(x, v, M, 0.1, noise=stream), from_tensor)
+    assert stream.state_dict()["draw"] == 1
+
+
+def test_noise_draws_even_at_zero_scale():
+    """The draw counter depends on the calls alone, never on their values."""
+    M, x, v, _ = single()
+    stream = NoiseStream(5)
+    tdas_ops.step(x, v, M, 0.1, noise_scale=0.0, noise=stream)
+    assert stream.state_dict()["draw"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_precondition_keeps_dtype(backend, dtype):
+    M, _, v, p = single()
+    got = tdas_ops.precondition(v.to(dtype), M, "MMt")
+    assert got.dtype is dtype
+    assert relative_rms(got, tdas_ops.precondition(v.to(dtype).double(), M, "MMt")) < {
+        torch.float32: 1e-6, torch.float64: 1e-13, torch.bfloat16: 4e-3, torch.float16: 5e-4
+    }[dtype]  # fmt: skip
+    out = torch.full_like(got, math.nan)
+    assert tdas_ops.precondition(v.to(dtype), M, "MMt", out=out) is out
+    assert torch.equal(out, got)
+
+
+def test_noise_out_dtype_and_format():
+    M = Preconditioner.identity(SHAPE)
+    a = tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), scale=torch.tensor([1.0, 3.0]))
+    b = torch.full((2, *SHAPE), math.nan).contiguous(memory_format=torch.channels_last)
+    assert tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), scale=torch.tensor([1.0, 3.0]), out=b) is b
+    assert torch.equal(a, b)
+    assert relative_rms(a, tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), torch.tensor([1.0, 3.0]), dtype=torch.float64)) < 1e-6
+    last = tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), memory_format=torch.channels_last)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+# Compilation, dispatch
+
+
+def arguments(op: str, M: Preconditioner, x: torch.Tensor, v: torch.Tensor, stream: NoiseStream | None, z=None, mean=False):
+    """The arguments of an overload, in the order of its schema."""
+    freq, space, skew = M.masks(x.dtype)
+    drawn = (None, stream.seeds, stream.draw, 1) if stream is not None else (z, None, None, 0)
+    out = torch.empty_like(x)
+    other = torch.empty_like(x) if mean else None
+    return {
+        "noise": (out, freq, space, 0.5, None, *drawn),
+        "precondition": (out, v, freq, space, "MMt"),
+        "step": (out, other, x, v, freq, space, skew, True, 0.1, None, None, torch.rand(3), *drawn),
+        "langevin_step": (out, other, x, v, freq, space, skew, True, 0.16, 1.0, None, False, *drawn),
+    }[op]
+
+
+@pytest.mark.parametrize("op", ["noise", "precondition", "step", "langevin_step"])
+@pytest.mark.parametrize("own_noise", [False, True])
+def test_opcheck(backend, op, own_noise):
+    M, x, v, p = single(skew=True)
+    stream = None if own_noise else NoiseStream(1)
+    overload = getattr(getattr(torch.ops.tdas_ops, op), backend)
+    torch.library.opcheck(overload, arguments(op, M, x, v, stream, z=v if own_noise else None, mean=own_noise))
+
+
+def test_opcheck_normal_pairs(backend):
+    stream = NoiseStream(1)
+    out = torch.empty(2, 1, 4, 5, dtype=torch.complex64)
+    torch.library.opcheck(getattr(torch.ops.tdas_ops.normal_pairs, backend), (out, stream.seeds, stream.draw, 0))
+
+
+def sampling(M, stream):
+    def run(x, v, d):
+        x, mean = tdas_ops.step(x, v, M, d, noise=stream, return_mean=True)
+        x = tdas_ops.langevin_step(x, v, M, 0.16, noise=stream, norm="sample")
+        x = tdas_ops.step(x, v, M, 0.1, noise_scale=d, noise=stream, out=x)
+        return x + tdas_ops.precondition(v, M, "Mt") + tdas_ops.noise(M, x.shape, stream), mean
+
+    return run
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_compiles_without_a_graph_break(compiler):
+    M, x, v, _ = single()
+    eager, compiled = NoiseStream(2), NoiseStream(2)
+    function = torch.compile(sampling(M, compiled), fullgraph=True, backend=compiler)
+    for d in (torch.rand(3), torch.rand(3)):
+        for got, expected in zip(function(x, v, d), sampling(M, eager)(x, v, d), strict=True):
+            assert relative_rms(got, expected) < 1e-6
+        assert compiled.state_dict() == eager.state_dict()
+
+
+def test_inference_mode():
+    M, x, v, _ = single()
+    stream = NoiseStream(2)
+    expected = [run_step(M, x, v), tdas_ops.step(x, v, M, 0.1, noise=NoiseStream(2))]
+    with torch.inference_mode():
+        made_inside = NoiseStream(2)
+        assert torch.equal(run_step(M, x, v), expected[0])
+        assert torch.equal(tdas_ops.step(x, v, M, 0.1, noise=stream), expected[1])
+    assert torch.equal(tdas_ops.step(x, v, M, 0.1, noise=made_inside), expected[1])
+    tdas_ops.step(x, v, M, 0.1, noise=stream)
+    assert stream.state_dict()["draw"] == 2
+
+
+def test_no_op_waits_for_the_device():
+    """On fake tensors every read of a value raises, so a run that completes has read none."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+    from tdas_ops import reference
+
+    M, x, v, _ = single(skew=True)
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        fake = lambda t: mode.from_tensor(t)  # noqa: E731
+        fx, fv, d = fake(x), fake(v), fake(torch.rand(3))
+        masks = [fake(m) for m in M.masks(torch.float32)]
+        drawn = (None, fake(torch.zeros(1, dtype=torch.int64)), fake(torch.zeros(1, dtype=torch.int64)), 1)
+        out, mean = torch.empty_like(fx), torch.empty_like(fx)
+        reference.noise(out, *masks[:2], 0.0, d, *drawn)
+        reference.step(out, mean, fx, fv, *masks, True, 0.0, d, None, None, *drawn)
+        for per_sample in (False, True):
+            reference.langevin_step(out, mean, fx, fv, *masks, True, 0.16, 0.0, d, per_sample, *drawn)
+        with pytest.raises(DataDependentOutputException):
+            d[0].item()
+
+
+def test_call_chain_is_short():
+    """From `tdas_ops.step` to the kernel: at most four frames of the package."""
+    import sys
+
+    M, x, v, _ = single()
+    deepest: list[str] = []
+
+    def spy(*args, **kwargs):
+        frame, names = sys._getframe(1), []
+        while frame is not None:
+            if "tdas_ops" in Path(frame.f_code.co_filename).parts:
+                names.append(frame.f_code.co_name)
+            frame = frame.f_back
+        deepest[:] = names
+
+    library = torch.library.Library("tdas_ops_probe", "DEF")
+    library.define("step" + _schema.SCHEMAS["step"])
+    library.impl("step", spy, "CPU")
+    from tdas_ops import _backends
+
+    before = _backends._table["step"]["cpu"]
+    _backends._table["step"]["cpu"] = torch.ops.tdas_ops_probe.step.default
+    try:
+        tdas_ops.step(x, v, M, 0.1, noise=NoiseStream(1))
+    finally:
+        _backends._table["step"]["cpu"] = before
+    assert len(deepest) <= 4
+    assert deepest[-1] == "step"
+
+
+def test_no_loop_of_the_samplers_reads_a_value():
+    """No `.item()`, `float(tensor)` or `.cpu()` in the loops of samplers.py; `check_finite` and `state_dict` may."""
+    tree = ast.parse((Path(tdas_ops.__file__).parent / "samplers.py").read_text())
+    calls = [
+        ast.unparse(call.func)
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.For) and "score_fn" in ast.unparse(loop)
+        for call in ast.walk(loop)
+        if isinstance(call, ast.Call)
+    ]
+    assert "score_fn" in calls
+    assert not [c for c in calls if c.rsplit(".", 1)[-1] in ("item", "tolist", "cpu", "float", "bool", "synchronize")]
+
+
+# Backends
+
+
+def test_backend_choice():
+    info = tdas_ops.backend_info()
+    assert "reference" in info["available"]
+    assert info["paths"]["cpu"].keys() == set(_schema.SCHEMAS)
+    with tdas_ops.use_backend("reference"):
+        assert tdas_ops.backend_info()["paths"]["cpu"]["normal_pairs"] == "reference"
+        assert tdas_ops.backend_info()["chosen"] == "reference"
+    assert tdas_ops.backend_info() == info
+    with pytest.raises(ValueError, match="got 'turbo', expected one of reference, cpp, cuda"), tdas_ops.use_backend("turbo"):
+        pass
+    if "cuda" not in info["available"]:
+        with pytest.raises(ValueError, match="'cuda' is not available"), tdas_ops.use_backend("cuda"):
+            pass
+    assert tdas_ops.backend_info() == info
+
+
+# Errors: one sentence that names the argument, and nothing is written
+
+
+def bad_calls():
+    M, x, v, p = single()
+    z = NoiseStream(1)
+    step, langevin, noise, pre = tdas_ops.step, tdas_ops.langevin_step, tdas_ops.noise, tdas_ops.precondition
+    leaf = x.clone().requires_grad_()
+    strided = torch.empty(3, 3, 8, 18)[..., ::2]
+    filter_only = make_problem(3, SHAPE, method=None).M
+    return {
+        "x not a tensor": (TypeError, "x: got list", lambda o: step([1], v, M, 0.1, noise=z, out=o)),
+        "x of rank 3": (ValueError, r"x: got shape \(3, 8, 9\)", lambda o: step(x[0], v[0], M, 0.1, noise=z, out=o)),
+        "x of another size": (ValueError, r"expected \[B >= 1, 3, 8, 9\]", lambda o: step(x[..., :8], v, M, 0.1, noise=z, out=o)),
+        "empty batch": (ValueError, "x: got shape", lambda o: step(x[:0], v[:0], M, 0.1, noise=z, out=o)),
+        "x in half": (TypeError, "x: got torch.float16", lambda o: step(x.half(), v, M, 0.1, noise=z, out=o)),
+        "x on another device": (ValueError, "M: got a preconditioner on cpu, expected one on meta", lambda o: step(x.to("meta"), v, M, 0.1, noise=z, out=o)),
+        "x needs grad": (ValueError, "x: got a tensor that requires grad", lambda o: step(leaf, v, M, 0.1, noise=z, out=o)),
+        "M not one": (TypeError, "M: got Tensor", lambda o: step(x, v, x, 0.1, noise=z, out=o)),
+        "M without method": (ValueError, "M: got a filter without a method", lambda o: step(x, v, filter_only, 0.1, noise=z, out=o)),
+        "v of another shape": (ValueError, r"v: got shape \(2, 3, 8, 9\), expected \(3, 3, 8, 9\)", lambda o: step(x, v[:2], M, 0.1, noise=z, out=o)),
+        "v in int": (TypeError, "v: got torch.int64", lambda o: step(x, v.long(), M, 0.1, noise=z, out=o)),
+        "v in double": (TypeError, "v: got torch.float64", lambda o: step(x, v.double(), M, 0.1, noise=z, out=o)),
+        "v on another device": (ValueError, "v: got a tensor on meta", lambda o: step(x, v.to("meta"), M, 0.1, noise=z, out=o)),
+        "v needs grad": (ValueError, "v: got a tensor that requires grad", lambda o: step(x, leaf, M, 0.1, noise=z, out=o)),
+        "negative step": (ValueError, "step_size: got -0.1", lambda o: step(x, v, M, -0.1, noise=z, out=o)),
+        "NaN step": (ValueError, "step_size: got nan", lambda o: step(x, v, M, math.nan, noise=z, out=o)),
+        "infinite step": (ValueError, "step_size: got inf", lambda o: step(x, v, M, math.inf, noise=z, out=o)),
+        "step a string": (TypeError, "step_size: got str", lambda o: step(x, v, M, "big", noise=z, out=o)),
+        "step of 2 samples": (ValueError, r"step_size: got shape \(2,\)", lambda o: step(x, v, M, torch.rand(2), noise=z, out=o)),
+        "step in a column": (ValueError, r"step_size: got shape \(1, 3\)", lambda o: step(x, v, M, torch.rand(1, 3), noise=z, out=o)),
+        "step in int": (TypeError, "step_size: got torch.int64", lambda o: step(x, v, M, torch.ones(3).long(), noise=z, out=o)),
+        "step elsewhere": (ValueError, "step_size: got a tensor on meta", lambda o: step(x, v, M, torch.rand(3, device="meta"), noise=z, out=o)),
+        "negative noise scale": (ValueError, "noise_scale: got -1.0", lambda o: step(x, v, M, 0.1, noise_scale=-1.0, noise=z, out=o)),
+        "no noise": (ValueError, "noise: got None", lambda o: step(x, v, M, 0.1, out=o)),
+        "noise an int": (TypeError, "noise: got int", lambda o: step(x, v, M, 0.1, noise=0, out=o)),
+        "noise of another shape": (ValueError, "noise: got shape", lambda o: step(x, v, M, 0.1, noise=x[:2], out=o)),
+        "noise in double": (TypeError, "noise: got torch.float64", lambda o: step(x, v, M, 0.1, noise=x.double(), out=o)),
+        "seeds of another batch": (ValueError, "noise: got a stream of 2 seeds", lambda o: step(x, v, M, 0.1, noise=NoiseStream(seeds=[1, 2]), out=o)),
+        "out of another shape": (ValueError, "out: got shape", lambda o: step(x, v, M, 0.1, noise=z, out=o[:2])),
+        "out in double": (TypeError, "out: got torch.float64", lambda o: step(x, v, M, 0.1, noise=z, out=o.double())),
+        "out is the score": (ValueError, "out: got the score or the noise", lambda o: step(x, v, M, 0.1, noise=z, out=v)),
+        "out strided": (ValueError, "out: got strides", lambda o: step(x, v, M, 0.1, noise=z, out=strided)),
+        "negative snr": (ValueError, "snr: got -1.0", lambda o: langevin(x, v, M, -1, noise=z, out=o)),
+        "snr a tensor": (TypeError, "snr: got a tensor", lambda o: langevin(x, v, M, torch.tensor(0.1), noise=z, out=o)),
+        "norm unknown": (ValueError, "norm: got 'max'", lambda o: langevin(x, v, M, 0.1, noise=z, norm="max", out=o)),
+        "langevin without noise": (ValueError, "noise: got None", lambda o: langevin(x, v, M, 0.1, noise=None, out=o)),
+        "noise shape": (ValueError, r"shape: got \(3, 3, 8, 8\)", lambda o: noise(M, (3, 3, 8, 8), z)),
+        "noise dtype": (TypeError, "dtype: got torch.float16", lambda o: noise(M, x.shape, z, dtype=torch.float16)),
+        "noise without M": (TypeError, "M: got NoneType", lambda o: noise(None, x.shape, z)),
+        "which unknown": (ValueError, "which: got 'MM'", lambda o: pre(v, M, "MM", out=o)),
+        "precondition of ints": (TypeError, "v: got torch.int64", lambda o: pre(v.long(), M, out=o)),
+        "precondition of a list": (ValueError, "v: got list", lambda o: pre([v], M, out=o)),
+        "precondition needs grad": (ValueError, "v: got a tensor that requires grad", lambda o: pre(leaf, M, out=o)),
+        "precondition in place": (ValueError, "out: got the score", lambda o: pre(v, M, out=v)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", bad_calls())
+def test_bad_input_is_one_sentence_and_changes_nothing(case):
+    error, message, call = bad_calls()[case]
+    out = torch.full((3, *SHAPE), 7.0)
+    with pytest.raises(error, match=message) as caught:
+        call(out)
+    text = str(caught.value)
+    assert "\n" not in text and "expected" in text
+    assert (out == 7.0).all()
