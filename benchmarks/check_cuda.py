@@ -55,7 +55,13 @@ def parse(report: str) -> list[Kernel]:
 def compile_source(nvcc: str, source: Path, architecture: str) -> tuple[int, str]:
     """Exit status and report of one compilation; a spill is an error."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-gencode=arch=compute_{architecture},code=sm_{architecture}"]
+        command = [
+            nvcc,
+            "-std=c++20",
+            "-O3",
+            "--expt-relaxed-constexpr",
+            f"-gencode=arch=compute_{architecture},code=sm_{architecture}",
+        ]
         command += ["-Xptxas", "-v,-warn-spills,-Werror", "-cubin", "-o", f"{folder}/out.cubin", str(source)]
         done = subprocess.run(command, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

@@ -41,8 +41,8 @@ NormalPairsArgs normal_pairs_args(const at::Tensor& out, const at::Tensor& seeds
   TORCH_CHECK_TYPE(out.scalar_type() == at::kComplexFloat, "normal_pairs: `out` has dtype ", out.scalar_type(),
                    "; expected complex64.");
   TORCH_CHECK_VALUE(out.dim() == 4, "normal_pairs: `out` has shape ", out.sizes(), "; expected [pairs, C, H, W].");
-  TORCH_CHECK_VALUE(out.is_contiguous() && !out.is_conj(), "normal_pairs: `out` has strides ", out.strides(),
-                    out.is_conj() ? " and is a conjugate view" : "", "; expected a contiguous tensor.");
+  TORCH_CHECK_VALUE(out.is_contiguous(), "normal_pairs: `out` has strides ", out.strides(),
+                    "; expected a contiguous tensor.");
   check_counters("seeds", seeds, out);
   check_counters("draw", draw, out);
   const int64_t pairs = out.size(0), rows = out.size(1) * out.size(2), width = out.size(3);

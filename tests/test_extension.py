@@ -1,0 +1,252 @@
+"""The compiled noise kernel against known answers and against the contract in float64, and what must not change a bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import tdas_ops
+from tdas_ops import _extension
+
+extension = _extension.load()
+pytestmark = pytest.mark.skipif(extension is None, reason=str(_extension.reason()))
+
+# From the Random123 distribution's known-answer file: counter, key, result.
+KNOWN_ANSWERS = [
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
+
+SHAPES = [(3, 2, 5, 8), (2, 1, 28, 28), (1, 3, 7, 33), (2, 2, 4, 1), (1, 1, 1, 2), (2, 1, 3, 129)]
+
+
+def words(text: str) -> list[int]:
+    return [int(word, 16) for word in text.split()]
+
+
+def signed(bits: int) -> int:
+    """The int64 whose bits are those of this uint64."""
+    return bits - (1 << 64) if bits >= 1 << 63 else bits
+
+
+def normal_pairs(shape, seeds=7, draw=0, first_pair=0):
+    """The op on a NaN-filled output."""
+    out = torch.full(shape, complex("nan+nanj"), dtype=torch.complex64)
+    seeds = torch.tensor(seeds if isinstance(seeds, list) else [seeds], dtype=torch.int64)
+    torch.ops.tdas_ops.normal_pairs.cpp(out, seeds, torch.tensor([draw], dtype=torch.int64), first_pair)
+    return out
+
+
+def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+    """Philox4x32-10 of counters `[N, 4]` in numpy."""
+    c = counter.astype(np.uint64)
+    k0, k1 = key
+    low = np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        p0, p2 = c[:, 0] * np.uint64(0xD2511F53), c[:, 2] * np.uint64(0xCD9E8D57)
+        c = np.stack(
+            [
+                (p2 >> np.uint64(32)) ^ c[:, 1] ^ np.uint64(k0),
+                p2 & low,
+                (p0 >> np.uint64(32)) ^ c[:, 3] ^ np.uint64(k1),
+                p0 & low,
+            ],
+            axis=1,
+        )
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c.astype(np.uint32)
+
+
+def contract(shape, seed=7, draw=0, first_pair=0, pair_indices=None) -> torch.Tensor:
+    """g[P, C, H, W] in float64 from the float32 uniforms of the contract. Any seed and draw are uint64 here."""
+    pairs, channels, height, width = shape
+    half = (width + 1) // 2
+    rows = channels * height
+    planes = []
+    for p in pair_indices or range(first_pair, first_pair + pairs):
+        counter = np.zeros((rows * half, 4), dtype=np.uint64)
+        counter[:, 0] = np.arange(rows * half)
+        counter[:, 1:] = [p, draw & 0xFFFFFFFF, draw >> 32]
+        r = philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(rows, half, 4)
+        g = np.concatenate([box_muller(r[..., 0], r[..., 1]), box_muller(r[..., 2], r[..., 3])], axis=1)
+        planes.append(g[:, :width].reshape(channels, height, width))
+    return torch.from_numpy(np.stack(planes))
+
+
+def box_muller(ra: np.ndarray, rb: np.ndarray) -> np.ndarray:
+    unit = lambda a: (a.astype(np.float32).astype(np.float64) * 2.0**-32 + 2.0**-33).astype(np.float32)  # noqa: E731
+    u, v = unit(ra).astype(np.float64), unit(~ra).astype(np.float64)
+    rho = np.sqrt(-2 * np.where(v < 1 / 32, np.log1p(-np.minimum(v, 0.5)), np.log(u)))
+    theta = 2 * np.pi * rb.view(np.int32).astype(np.float32).astype(np.float64) * 2.0**-32
+    return rho * np.exp(1j * theta)
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
+def test_philox_known_answers(counter, key, expected):
+    assert extension.philox4x32(words(counter), words(key)) == words(expected)
+    assert philox(np.array([words(counter)]), tuple(words(key)))[0].tolist() == words(expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_element_follows_the_contract(shape):
+    seed, draw = 0x9E3779B97F4A7C15, 0x0000000300000002
+    got = normal_pairs(shape, signed(seed), draw, first_pair=5)
+    assert (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+
+
+def test_the_bound_can_fail():
+    """Zeros, a wrong seed word, a wrong draw and a shifted pair are all far outside it."""
+    shape = (2, 1, 8, 8)
+    expected = contract(shape, seed=7 << 32)
+    for wrong in (
+        torch.zeros(shape, dtype=torch.complex64),
+        normal_pairs(shape, 7),
+        normal_pairs(shape, 7 << 32, draw=1),
+        normal_pairs(shape, 7 << 32, first_pair=1),
+    ):
+        assert (wrong - expected).abs().max() > 0.1
+    assert (normal_pairs(shape, 7 << 32) - expected).abs().max() < 1e-5
+
+
+def test_extreme_words_stay_accurate():
+    """A million pairs reach u within 1e-6 of both ends; the bound is absolute, so both ends of the radius count."""
+    shape = (4, 1, 512, 512)
+    assert (normal_pairs(shape, 1) - contract(shape, 1)).abs().max() < 1e-5
+
+
+def test_one_seed_a_pair():
+    seeds = [3, -1, 1 << 40]
+    got = normal_pairs((3, 2, 4, 6), seeds, draw=9)
+    for plane, seed in zip(got, seeds, strict=True):
+        assert torch.equal(plane, normal_pairs((1, 2, 4, 6), seed, draw=9)[0])
+        expected = contract((1, 2, 4, 6), seed % (1 << 64), 9)[0]
+        assert (plane - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("width", [1, 31, 32, 64, 257])
+def test_splitting_the_pairs_changes_no_bit(width):
+    whole = normal_pairs((7, 3, 9, width), 11, draw=4)
+    parts = [normal_pairs((n, 3, 9, width), 11, draw=4, first_pair=first) for first, n in ((0, 1), (1, 4), (5, 2))]
+    assert torch.equal(torch.view_as_real(whole), torch.view_as_real(torch.cat(parts)))
+
+
+def test_the_number_of_threads_changes_no_bit():
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(normal_pairs((3, 3, 128, 130), 5))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_instruction_sets_give_the_same_bits():
+    """Each in its own process; one that the machine lacks is refused in a sentence."""
+    code = (
+        "import hashlib, torch, tdas_ops; from tdas_ops import _extension\n"
+        "out = torch.empty(3, 2, 40, 41, dtype=torch.complex64)\n"
+        "torch.ops.tdas_ops.normal_pairs.cpp(out, torch.tensor([5]), torch.tensor([6]), 7)\n"
+        "isa = _extension.load().build_info()['cpu_instruction_set']\n"
+        "print(isa, hashlib.sha256(torch.view_as_real(out).numpy().tobytes()).hexdigest())"
+    )
+    processes = {
+        isa: subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "TDAS_OPS_CPU_ISA": isa},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for isa in ("baseline", "avx2", "avx512", "none-such")
+    }
+    digests = {}
+    for isa, process in processes.items():
+        output, error = process.communicate()
+        if process.returncode == 0:
+            name, digests[isa] = output.split()
+            assert name == isa
+        else:
+            assert f"TDAS_OPS_CPU_ISA is '{isa}'; expected avx512, avx2 or baseline" in error
+    assert "baseline" in digests and "none-such" not in digests
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_draws_and_seeds_are_not_written():
+    seeds, draw = torch.tensor([7]), torch.tensor([3])
+    out = torch.empty(1, 1, 2, 2, dtype=torch.complex64)
+    torch.ops.tdas_ops.normal_pairs.cpp(out, seeds, draw, 0)
+    assert seeds.tolist() == [7] and draw.tolist() == [3]
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 0, 2, 2), (1, 1, 2, 0)], ids=str)
+def test_empty_outputs(shape):
+    assert normal_pairs(shape).shape == shape
+
+
+def test_moments():
+    """Unit variance of both parts, no correlation between them; bounds are five standard errors of a million normals."""
+    g = torch.view_as_real(normal_pairs((4, 1, 512, 512), 2)).double().reshape(-1, 2)
+    error = 5 / len(g) ** 0.5
+    assert g.mean(0).abs().max() < error
+    assert (g.square().mean(0) - 1).abs().max() < error * 2**0.5
+    assert g.prod(1).mean().abs() < error
+    assert (g.pow(4).mean(0) - 3).abs().max() < error * 96**0.5
+
+
+ONE, COUNT = torch.tensor([1]), torch.tensor([0])
+OUT = torch.zeros(3, 1, 2, 4, dtype=torch.complex64)
+ERRORS = [
+    ((OUT.real.contiguous(), ONE, COUNT, 0), TypeError, "`out` has dtype Float; expected complex64"),
+    ((OUT[0], ONE, COUNT, 0), ValueError, r"`out` has shape \[1, 2, 4\]; expected \[pairs, C, H, W\]"),
+    ((OUT.transpose(2, 3), ONE, COUNT, 0), ValueError, "`out` has strides .* expected a contiguous tensor"),
+    ((OUT, ONE.int(), COUNT, 0), TypeError, "`seeds` has dtype Int; expected int64"),
+    ((OUT, ONE, COUNT.float(), 0), TypeError, "`draw` has dtype Float; expected int64"),
+    ((OUT, ONE.repeat(2), COUNT, 0), ValueError, "`seeds` has 2 elements; expected 1 or one a pair, 3"),
+    ((OUT, ONE.repeat(6)[::2], COUNT, 0), ValueError, "`seeds` has strides .* expected a contiguous tensor"),
+    ((OUT, ONE, COUNT.repeat(2), 0), ValueError, "`draw` has 2 elements; expected 1"),
+    ((OUT, ONE.repeat(3), COUNT, 1), ValueError, "`first_pair` is 1 with one seed a pair; expected 0"),
+    ((OUT, ONE, COUNT, -1), ValueError, "`first_pair` is -1 for 3 pairs"),
+    ((OUT, ONE, COUNT, 2**32 - 2), ValueError, "`first_pair` is 4294967294 for 3 pairs"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "message"), ERRORS)
+def test_errors_come_before_anything_is_written(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        torch.ops.tdas_ops.normal_pairs.cpp(*arguments)
+    assert not OUT.any()
+
+
+def test_planes_of_too_many_counters_are_refused():
+    no_pairs = torch.empty(0, 2, 1 << 15, 1 << 17, dtype=torch.complex64)
+    with pytest.raises(ValueError, match="need 4294967296 counters a pair; expected fewer than 2\\^32"):
+        torch.ops.tdas_ops.normal_pairs.cpp(no_pairs, ONE, COUNT, 0)
+
+
+def test_conjugate_views_receive_the_noise():
+    out = torch.zeros(1, 1, 3, 4, dtype=torch.complex64)
+    torch.ops.tdas_ops.normal_pairs.cpp(out.conj(), ONE, COUNT, 0)
+    assert torch.equal(out, normal_pairs(out.shape, 1).conj())
+
+
+def test_opcheck():
+    out = torch.zeros(2, 1, 3, 4, dtype=torch.complex64)
+    torch.library.opcheck(torch.ops.tdas_ops.normal_pairs.cpp, (out, ONE, COUNT, 0))
+
+
+def test_build_info():
+    info = extension.build_info()
+    assert info["torch"].split(".")[:2] == torch.__version__.split(".")[:2]
+    assert info["cpu_instruction_set"] in ("avx512", "avx2", "baseline")
+    assert (info["cuda"] is None) == (not info["cuda_architectures"])
+    json.dumps(info)
+    assert tdas_ops.backend_info()["missing"].get("cpp") is None
