@@ -20,8 +20,8 @@ BUILDS = ("auto", "cpu", "cuda", "none")
 def import_torch():
     """torch.utils.cpp_extension, from the invoking environment when pip builds in isolation.
 
-    An isolated build runs the environment's own interpreter with its site-packages taken off the path; appended, so that
-    the isolated build tools keep precedence, they give the torch that the extension must match.
+    An isolated build runs the environment's own interpreter with its site-packages taken off the path. Put back at the
+    end, after the isolated build tools, they give the torch that the extension must match.
     """
     try:
         import torch  # noqa: F401
@@ -74,8 +74,8 @@ def extension(build):
         if obstacle and build == "cuda":
             raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is 'cuda', but {obstacle}.")
         home = None if obstacle else home
-    # No contraction: every instruction set gives the same bits. -fopenmp only compiles: at run time the symbols are those
-    # of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too.
+    # No contraction: every instruction set gives the same bits. -fopenmp compiles and does not link: at run time the
+    # symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too.
     cxx = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
     arguments = {
         "sources": ["csrc/binding.cpp", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))],

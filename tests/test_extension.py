@@ -1,4 +1,4 @@
-"""The compiled noise kernel against known answers and against the contract in float64, and what must not change a bit."""
+"""The compiled noise kernel against known answers and the contract in float64, and what must not change a bit."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_empty_outputs(shape):
 
 
 def test_moments():
-    """Unit variance of both parts, no correlation between them; bounds are five standard errors of a million normals."""
+    """Unit variance, no correlation between the parts; bounds are five standard errors of a million normals."""
     g = torch.view_as_real(normal_pairs((4, 1, 512, 512), 2)).double().reshape(-1, 2)
     error = 5 / len(g) ** 0.5
     assert g.mean(0).abs().max() < error

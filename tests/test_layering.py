@@ -1,0 +1,122 @@
+"""Who may know whom: reads every Python import and C++ include and holds them against DESIGN section 5."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# Low to high. A module may import modules of lower levels only.
+LEVELS = [
+    {"_version", "_extension", "_schema"},
+    {"reference"},
+    {"_backends"},
+    {"noise", "preconditioner"},
+    {"ops"},
+    {"sde"},
+    {"samplers"},
+    {"models", "integrations", "_pictures"},
+    {"_runs"},
+    {"cli"},
+]
+LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+
+# What a folder of csrc may include besides the standard library; the binding may include anything.
+KERNEL_INCLUDES = {
+    "params.h": [],
+    "philox.h": ["params.h"],
+    "cpu/": ["params.h", "philox.h", "cpu/", "immintrin.h"],
+    "cuda/": ["params.h", "philox.h", "cuda/", "cuda_runtime_api.h"],
+}
+TORCH = re.compile(r"^(torch|ATen|c10|pybind11)/")
+
+
+def imported_modules(source: str, package: str) -> set[str]:
+    """The parts of tdas_ops that a module of `package` (dotted) imports, as dotted names below tdas_ops."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join(parent + ([node.module] if node.module else []))
+            # `from tdas_ops import ops` names a module, `from tdas_ops.ops import step` does not
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "tdas_ops" else [base]
+        else:
+            continue
+        found |= {name.removeprefix("tdas_ops.") for name in names if name.startswith("tdas_ops.")}
+        found |= {"" for name in names if name == "tdas_ops"}
+    return found
+
+
+def python_violations(module: str, source: str) -> list[str]:
+    """Imports of `module` (dotted, below tdas_ops; a package by its own name) that point sideways or upwards."""
+    own = module.split(".")[0]
+    package = "tdas_ops" if "." not in module else "tdas_ops." + module.rsplit(".", 1)[0]
+    violations = []
+    for target in sorted(imported_modules(source, package)):
+        other = target.split(".")[0]
+        if own == "cli" or other == own:  # the top level may use the public surface; a package may use its own parts
+            continue
+        if LEVEL.get(other, len(LEVELS)) >= LEVEL[own]:
+            violations.append(f"{module} imports {target or 'tdas_ops'}")
+    return violations
+
+
+def python_modules() -> dict[str, str]:
+    modules = {}
+    for path in sorted((ROOT / "tdas_ops").rglob("*.py")):
+        parts = path.relative_to(ROOT / "tdas_ops").with_suffix("").parts
+        if parts != ("__init__",):  # the package itself gathers the public surface
+            modules[".".join(parts)] = path.read_text()
+    return modules
+
+
+def include_violations(file: str, source: str) -> list[str]:
+    """Includes of a file of csrc (path below csrc) that it may not have."""
+    if file == "binding.cpp":
+        return []
+    allowed = next((names for prefix, names in KERNEL_INCLUDES.items() if file.startswith(prefix)), [])
+    violations = []
+    for opening, name in re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', source, re.MULTILINE):
+        if opening == '"':
+            name = (ROOT / "csrc" / file).parent.joinpath(name).resolve().relative_to(ROOT / "csrc").as_posix()
+        elif "/" not in name and "." not in name:  # the standard library
+            continue
+        if TORCH.match(name) or not any(name == one or (one.endswith("/") and name.startswith(one)) for one in allowed):
+            violations.append(f"{file} includes {name}")
+    return violations
+
+
+def kernel_files() -> dict[str, str]:
+    return {path.relative_to(ROOT / "csrc").as_posix(): path.read_text() for path in (ROOT / "csrc").rglob("*.*")}
+
+
+def test_nothing_imports_upwards():
+    modules = python_modules()
+    assert {"_extension", "_schema", "reference", "ops", "samplers"} <= set(modules)
+    assert {module.split(".")[0] for module in modules} <= set(LEVEL), "a module without a level: give it one"
+    assert [v for module, source in modules.items() for v in python_violations(module, source)] == []
+
+
+def test_only_the_binding_sees_torch():
+    files = kernel_files()
+    assert {"params.h", "philox.h", "cpu/noise.cpp", "cuda/noise.cu", "binding.cpp"} <= set(files)
+    assert [v for file, source in files.items() for v in include_violations(file, source)] == []
+
+
+def test_planted_violations_are_found():
+    assert python_violations("reference", "from tdas_ops import ops") == ["reference imports ops"]
+    assert python_violations("reference", "from . import samplers") == ["reference imports samplers"]
+    assert python_violations("noise", "import tdas_ops.preconditioner") == ["noise imports preconditioner"]
+    assert python_violations("noise", "def f():\n    from tdas_ops.sde import VE") == ["noise imports sde"]
+    assert python_violations("models.unet", "from ..integrations import x") == ["models.unet imports integrations"]
+    assert python_violations("ops", "import tdas_ops") == ["ops imports tdas_ops"]
+    assert python_violations("samplers", "from tdas_ops import ops, sde") == []
+    assert python_violations("models.unet", "from . import blocks") == []
+    assert include_violations("cpu/noise.cpp", "#include <ATen/ATen.h>") == ["cpu/noise.cpp includes ATen/ATen.h"]
+    assert include_violations("params.h", '#include "philox.h"') == ["params.h includes philox.h"]
+    assert include_violations("cpu/noise.cpp", '#include "../cuda/noise.h"') == ["cpu/noise.cpp includes cuda/noise.h"]
+    assert include_violations("cuda/noise.cu", '#include <cmath>\n#include "noise.h"') == []
