@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -25,7 +26,7 @@ from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.sde import SDE, Level
 
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
-Hook = Callable[[Tensor, Level, NoiseStream], Tensor]
+Hook = Callable[[Tensor, Tensor, Level, NoiseStream], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -97,7 +98,8 @@ def pc(
             the dtype of its start.
         end_time: by default that of the speed-up rule.
         denoise: return the last x_mean; otherwise the last x.
-        hook: called after each corrector and predictor step as `hook(x, level, noise) -> x`, for example `inpaint(...)`.
+        hook: called after each corrector and predictor step as `hook(x, x_mean, level, noise) -> (x, x_mean)`, for
+            example `inpaint(...)`.
         callback: called with the `State` after each iteration.
         resume: a `State.state_dict()` to continue from; `noise` is set to the place where that run was.
         check_finite: stop with an error when x is no longer finite; waits for the device once an iteration.
@@ -128,14 +130,14 @@ def pc(
                 x, score, M, snr, noise=noise, alpha=level.alpha, norm=norm, return_mean=True
             )
             if hook is not None:
-                x = hook(x, level, noise)
+                x, x_mean = hook(x, x_mean, level, noise)
         if predictor is not None:
             a, b, n = level.reverse if predictor == "reverse_diffusion" else level.euler
             score = score_fn(x, condition)
             drift, d = (score, b) if a == 0.0 else (torch.add(a * x, score, alpha=b), 1.0)
             x, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=noise, return_mean=True)
             if hook is not None:
-                x = hook(x, level, noise)
+                x, x_mean = hook(x, x_mean, level, noise)
         _end_of_iteration(i, iterations, x, x_mean, noise, callback, check_finite)
     return x_mean if denoise else x
 
@@ -198,50 +200,45 @@ def annealed_langevin(
     x = run.x
     for i in tqdm(range(run.iteration, len(sigmas)), initial=run.iteration, total=len(sigmas), disable=not progress):
         sigma, condition = sigmas[i], conditions[i].expand(shape[0])
-        level = Level(sigma / sigmas[0], sigma, 1.0, sigma, 1.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+        level = _langevin_level(sigma, sigmas[0])
         eta = step_size * (sigma / last) ** 2 * (0.5 if rule == "ncsn" else 1.0)
         for _ in range(steps):
             x = ops.step(x, score_fn(x, condition), M, eta, noise=noise)
             if hook is not None:
-                x = hook(x, level, noise)
+                x, _ = hook(x, x, level, noise)
         _end_of_iteration(i, len(sigmas), x, x, noise, callback, check_finite)
     if denoise if denoise is not None else rule == "ncsnv2":
-        x = torch.add(x, score_fn(x, conditions[-1].expand(shape[0])), alpha=last**2)
+        clean = torch.add(x, score_fn(x, conditions[-1].expand(shape[0])), alpha=last**2)
+        return clean if hook is None else hook(x, clean, _langevin_level(last, sigmas[0]), noise)[1]
     return x
 
 
-def ncsnv2_step_size(sigmas: Sequence[float], steps: int) -> float:
-    """The epsilon of NCSNv2 (arXiv 2006.09011, technique 4), solved by bisection.
+def _langevin_level(sigma: float, highest: float) -> Level:
+    nothing = (0.0, 0.0, 0.0)
+    return Level(sigma / highest, sigma, 1.0, sigma, 1.0, reverse=nothing, euler=nothing)
 
-    It makes the variance of a level after `steps` steps, started from that of the level above, equal to its own:
-    `(1 - e)^(2T) (gamma^2 - q) + q = 1` with `e = epsilon / sigma_L^2`, `q = 2 e / (1 - (1 - e)^2)` and gamma the ratio of
-    neighbouring levels.
+
+def ncsnv2_step_size(sigmas: Sequence[float], steps: int) -> float:
+    """The epsilon of NCSNv2 for these levels and `steps` Langevin steps a level.
+
+    It brings the variance at the end of a level, started from that of the level above, as near to the level's own as any
+    step size does: it minimises `(1 - e)^(2T) (gamma^2 - q) + q` over e, with `e = epsilon / sigma_L^2`,
+    `q = 2 e / (1 - (1 - e)^2)` and gamma the ratio of neighbouring levels.
+
+    Source: NCSNv2, arXiv 2006.09011, technique 4 and equation 4.
     """
     if len(sigmas) < 2:
         raise ValueError(f"sigmas: got {len(sigmas)} level, expected at least two to derive a step size")
     gamma2 = (sigmas[0] / sigmas[-1]) ** (2 / (len(sigmas) - 1))
-
-    def excess(e: float) -> float:
-        q = 2 * e / (1 - (1 - e) ** 2)
-        return (1 - e) ** (2 * steps) * (gamma2 - q) + q - 1
-
-    # From gamma^2 - 1 > 0 at e -> 0 the variance falls with e, then rises again; the small root is the papers'.
-    grid = [10 ** (-8 + 8 * i / 400) for i in range(400)]
-    high = next((e for e in grid if excess(e) < 0), None)
-    if high is None:
-        raise ValueError(
-            f"sigmas: got neighbouring levels {math.sqrt(gamma2):.3g} apart with {steps} steps, for which no step size "
-            "keeps the variance; expected closer levels or more steps"
-        )
-    low = high / 10 ** (8 / 400)
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    return low * sigmas[-1] ** 2
+    e = np.geomspace(1e-6, 1.0, 100_001)[:-1]
+    q = 1 / (1 - e / 2)
+    variance = (1 - e) ** (2 * steps) * (gamma2 - q) + q
+    return float(e[variance.argmin()]) * sigmas[-1] ** 2
 
 
 def inpaint(known: Tensor, mask: Tensor) -> Hook:
-    """A hook that holds part of the image: where `mask` is 1 the state follows `known`, noised to the current level.
+    """A hook that holds part of the image: where `mask` is 1 the state follows `known`, noised to the current level, and the
+    returned samples are `known`.
 
     Args:
         known: the image, `[C, H, W]` or `[B, C, H, W]`, on the device of the run.
@@ -250,11 +247,12 @@ def inpaint(known: Tensor, mask: Tensor) -> Hook:
     Source: Song et al., arXiv 2011.13456, appendix I.2.
     """
 
-    def hook(x: Tensor, level: Level, noise: NoiseStream) -> Tensor:
+    def hook(x: Tensor, x_mean: Tensor, level: Level, noise: NoiseStream) -> tuple[Tensor, Tensor]:
         white = Preconditioner.identity(tuple(x.shape[1:]), method=None).to(x.device)
-        held = torch.add(level.mean_scale * known, ops.noise(white, x.shape, noise), alpha=level.std)
-        return torch.where(mask.bool(), held, x)
+        noised = torch.add(level.mean_scale * known, ops.noise(white, x.shape, noise), alpha=level.std)
+        return torch.where(held, noised, x).to(x.dtype), torch.where(held, known, x_mean).to(x.dtype)
 
+    held = mask.bool()
     return hook
 
 

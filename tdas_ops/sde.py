@@ -41,9 +41,12 @@ def _positive(name: str, low: float, high: float, names: str) -> None:
         raise ValueError(f"{name}: got {names} = ({low}, {high}), expected 0 < first < second")
 
 
-def _times(iterations: int, end: float) -> list[float]:
+def _check_iterations(iterations: int) -> None:
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations: got {iterations!r}, expected a positive integer")
+
+
+def _times(iterations: int, end: float) -> list[float]:
     if not 0.0 < end < 1.0:
         raise ValueError(f"end_time: got {end}, expected a number between 0 and 1")
     if iterations == 1:
@@ -89,6 +92,7 @@ class VE:
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from sigma_max down; the last predictor ends at sigma = 0."""
+        _check_iterations(iterations)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
         ladder = [0.0, *self.ladder(iterations)]
         growth = 2 * math.log(self.sigma_max / self.sigma_min) / iterations
@@ -148,6 +152,7 @@ class VP:
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from t = 1 down to the end time."""
+        _check_iterations(iterations)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
         if self.beta_max >= iterations:
             raise ValueError(

@@ -1,0 +1,326 @@
+"""The samplers against straight transcriptions of the papers' loops, in float64 with shared noise; resume; options."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import even, make_problem, relative_rms
+
+import tdas_ops
+from benchmarks import published
+from tdas_ops import NoiseStream, Preconditioner, samplers
+from tdas_ops.sde import VE, VP, SubVP
+
+SHAPE = (3, 2, 4, 5)
+
+
+def score(x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """Something smooth, nonlinear, and different for every level and pixel."""
+    s = level.reshape(-1, 1, 1, 1)
+    return torch.tanh(x.roll(1, -1) - 1.3 * x) / (0.3 + s) - 0.1 * x
+
+
+class SharedNoise:
+    """Pixel noise z of one draw after the other, taken from g by a complex inverse FFT."""
+
+    def __init__(self, seed: int, space: bool) -> None:
+        self.stream, self.space, self.draw = NoiseStream(seed), space, 0
+
+    def __call__(self) -> torch.Tensor:
+        batch, channels, height, width = SHAPE
+        g = torch.empty((batch + 1) // 2, channels, height, width, dtype=torch.complex64)
+        torch.ops.tdas_ops.normal_pairs.reference(g, self.stream.seeds, torch.tensor([self.draw]), 0)
+        self.draw += 1
+        g = g.to(torch.complex128)
+        z = g if self.space else published.inverse_dft(math.sqrt(height * width) * g)
+        return torch.stack((z.real, z.imag), 1).flatten(0, 1)[:batch]
+
+
+def transcribed_ve(x, sde, N, eps, snr, R, A, method, z, predictor, corrector_steps, per_sample):
+    """Song et al.'s predictor-corrector loop for the VE SDE with the preconditioned update of PDS."""
+    discrete = torch.exp(torch.linspace(math.log(sde.sigma_min), math.log(sde.sigma_max), N, dtype=torch.float64))
+    for t in torch.linspace(1, eps, N, dtype=torch.float64):
+        sigma_t = sde.sigma_min * (sde.sigma_max / sde.sigma_min) ** t
+        told = sigma_t.expand(len(x))
+        for _ in range(corrector_steps):
+            x, x_mean = published.langevin(x, score(x, told), R, A, snr, 1.0, z(), method, per_sample)
+        if predictor == "reverse_diffusion":
+            index = int(t * (N - 1))
+            G = torch.sqrt(discrete[index] ** 2 - (discrete[index - 1] ** 2 if index > 0 else 0))
+            x, x_mean = published.update(x, score(x, told), R, A, G**2, G, z(), method)
+        elif predictor == "euler_maruyama":
+            dt = -1 / N
+            diffusion = sigma_t * math.sqrt(2 * (math.log(sde.sigma_max) - math.log(sde.sigma_min)))
+            drift = -(diffusion**2) * score(x, told)
+            x, x_mean = published.update(x, drift, R, A, dt, diffusion * math.sqrt(-dt), z(), method)
+    return x, x_mean
+
+
+def transcribed_vp(x, sde, N, eps, snr, R, A, method, z, predictor, corrector_steps, per_sample):
+    """The same for VP and sub-VP: the whole reverse drift is preconditioned."""
+    discrete_betas = torch.linspace(sde.beta_min / N, sde.beta_max / N, N, dtype=torch.float64)
+    for t in torch.linspace(1, eps, N, dtype=torch.float64):
+        told = t.expand(len(x))
+        beta_t = sde.beta_min + t * (sde.beta_max - sde.beta_min)
+        discount = 1 - torch.exp(-2 * sde.beta_min * t - (sde.beta_max - sde.beta_min) * t**2)
+        diffusion = torch.sqrt(beta_t * discount) if isinstance(sde, SubVP) else torch.sqrt(beta_t)
+        beta = discrete_betas[int(t * (N - 1))]
+        for _ in range(corrector_steps):
+            x, x_mean = published.langevin(x, score(x, told), R, A, snr, 1 - beta, z(), method, per_sample)
+        if predictor == "reverse_diffusion" and not isinstance(sde, SubVP):
+            f, G = torch.sqrt(1 - beta) * x - x, torch.sqrt(beta)
+        elif predictor is not None:
+            f, G = -0.5 * beta_t * x / N, diffusion * math.sqrt(1 / N)
+        if predictor is not None:
+            reverse_f = f - G**2 * score(x, told)
+            x, x_mean = published.update(x, -reverse_f, R, A, 1.0, G, z(), method)
+    return x, x_mean
+
+
+@pytest.mark.parametrize("sde", [VE(0.01, 8.0), VP(), SubVP()], ids=["VE", "VP", "SubVP"])
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("space", [True, False])
+@pytest.mark.parametrize(
+    ("predictor", "corrector_steps", "norm"),
+    [("reverse_diffusion", 1, "batch"), ("euler_maruyama", 2, "sample"), (None, 1, "batch"), ("reverse_diffusion", 0, "batch")],
+)
+def test_pc_equals_the_transcription(sde, method, space, predictor, corrector_steps, norm):
+    p = make_problem(3, SHAPE[1:], method=method, space=space)
+    iterations, seed = 24, 5
+    transcribed = transcribed_ve if isinstance(sde, VE) else transcribed_vp
+    eps = (1e-5 if isinstance(sde, VE) else 1e-3) * 1000 / iterations
+    x, x_mean = transcribed(
+        p.x, sde, iterations, eps, 0.16, p.R, p.A, method, SharedNoise(seed, space), predictor, corrector_steps, norm == "sample"
+    )
+    for denoise, expected in ((True, x_mean), (False, x)):
+        with tdas_ops.use_backend("reference"):
+            got = samplers.pc(
+                score,
+                SHAPE,
+                sde,
+                p.M,
+                noise=NoiseStream(seed),
+                iterations=iterations,
+                snr=0.16,
+                predictor=predictor,
+                corrector_steps=corrector_steps,
+                norm=norm,
+                start=p.x,
+                denoise=denoise,
+                progress=False,
+            )
+        assert relative_rms(got, expected) < 1e-11
+    assert relative_rms(x, x_mean) > 1e-6
+
+
+def test_start_point_and_first_draw():
+    M = Preconditioner.from_masks(even(torch.rand(2, 4, 5) + 0.5))
+    for sde, scale in ((VE(0.01, 8.0), 8.0), (VP(), 1.0)):
+        seen = []
+        samplers.pc(
+            lambda x, t, seen=seen: seen.append(x.clone()) or -x, SHAPE, sde, M, noise=NoiseStream(1), iterations=30, progress=False
+        )
+        assert torch.equal(seen[0], tdas_ops.noise(M, SHAPE, NoiseStream(1), scale))
+
+
+@pytest.mark.parametrize("sde", [VE(0.01, 8.0), VP()], ids=["VE", "VP"])
+def test_speed_up_rule(sde):
+    """r times fewer iterations end at r times the native end time, from the same start."""
+    native, fast = sde.levels(1000), sde.levels(50)
+    assert len(native) == 1000 and len(fast) == 50
+    assert math.isclose(fast[-1].time, 20 * native[-1].time)
+    assert math.isclose(native[-1].time, 1e-5 if isinstance(sde, VE) else 1e-3)
+    assert fast[0].time == native[0].time == 1.0
+    if isinstance(sde, VE):
+        assert math.isclose(sum(level.reverse[1] for level in fast), 64.0)
+        assert math.isclose(fast[-1].reverse[1], 1e-4)
+        assert math.isclose(fast[0].condition, 8.0)
+
+
+@pytest.mark.parametrize("rule", ["ncsn", "ncsnv2"])
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+def test_annealed_langevin_equals_the_formulas(rule, method):
+    p = make_problem(3, SHAPE[1:], method=method)
+    sigmas, steps, epsilon = [4.0, 1.0, 0.25], 3, 1e-3
+    z, x = SharedNoise(5, True), p.x
+    for sigma in sigmas:
+        alpha = epsilon * sigma**2 / sigmas[-1] ** 2
+        for _ in range(steps):
+            s = score(x, torch.full((3,), sigma, dtype=torch.float64))
+            if rule == "ncsn":
+                x, _ = published.update(x, s, p.R, p.A, alpha / 2, math.sqrt(alpha), z(), method)
+            else:
+                x, _ = published.update(x, s, p.R, p.A, alpha, math.sqrt(2 * alpha), z(), method)
+    clean = x + sigmas[-1] ** 2 * score(x, torch.full((3,), sigmas[-1], dtype=torch.float64))
+    for denoise in (None, True, False):
+        with tdas_ops.use_backend("reference"):
+            got = samplers.annealed_langevin(
+                score,
+                SHAPE,
+                sigmas,
+                p.M,
+                noise=NoiseStream(5),
+                step_size=epsilon,
+                steps=steps,
+                rule=rule,
+                denoise=denoise,
+                start=p.x,
+                progress=False,
+            )
+        wanted = denoise if denoise is not None else rule == "ncsnv2"
+        assert relative_rms(got, clean if wanted else x) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("sigma", "levels", "published_epsilon"), [(50.0, 232, 6.2e-6), (90.0, 500, 3.3e-6)], ids=["CIFAR-10", "CelebA"]
+)
+def test_step_size_of_technique_4(sigma, levels, published_epsilon):
+    """The published step sizes of NCSNv2 (arXiv 2006.09011, appendix, table of hyperparameters), T = 5."""
+    ladder = [sigma * (0.01 / sigma) ** (i / (levels - 1)) for i in range(levels)]
+    assert math.isclose(samplers.ncsnv2_step_size(ladder, 5), published_epsilon, rel_tol=0.05)
+
+
+def run(**options):
+    M = Preconditioner.from_masks(even(torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(1)) + 0.5))
+    defaults = {"noise": NoiseStream(5), "iterations": 12, "progress": False}
+    return samplers.pc(score, SHAPE, VE(0.01, 8.0), M, **(defaults | options))
+
+
+@pytest.mark.parametrize("stop", [1, 7, 12])
+def test_resume_is_bit_identical(stop, tmp_path):
+    states = []
+    expected = run(callback=lambda state: states.append(state.state_dict()))
+    assert [s["iteration"] for s in states] == list(range(1, 13))
+    torch.save(states[stop - 1], tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert torch.equal(run(resume=state, noise=NoiseStream(99)), expected)
+    with pytest.raises(ValueError, match="resume: got a run of 12 iterations"):
+        run(resume=state, iterations=13)
+
+
+def test_resume_annealed_langevin_and_seeds():
+    M = Preconditioner.identity((2, 4, 5))
+    states = []
+    options = {"step_size": 1e-3, "steps": 2, "progress": False}
+    sigmas = [4.0, 2.0, 1.0]
+    expected = samplers.annealed_langevin(
+        score, SHAPE, sigmas, M, noise=NoiseStream(seeds=[1, 2, 3]), callback=lambda s: states.append(s.state_dict()), **options
+    )
+    got = samplers.annealed_langevin(score, SHAPE, sigmas, M, noise=NoiseStream(0), resume=states[1], **options)
+    assert torch.equal(got, expected)
+
+
+def test_interrupted_run_loses_nothing():
+    kept = []
+
+    def stop(state):
+        kept.append(state.state_dict())
+        if state.iteration == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(callback=stop)
+    assert torch.equal(run(resume=kept[-1]), run())
+
+
+def test_same_seed_same_picture_in_any_batch():
+    M = Preconditioner.from_masks(even(torch.rand(2, 4, 5) + 0.5))
+    make = lambda seeds: samplers.pc(  # noqa: E731
+        score, (len(seeds), *SHAPE[1:]), VE(0.01, 8.0), M, noise=NoiseStream(seeds=seeds), iterations=12, norm="sample", progress=False
+    )
+    assert relative_rms(make([7]), make([3, 7])[1:]) < 1e-4
+
+
+def test_check_finite_names_the_iteration():
+    calls = []
+
+    def breaks(x, level):
+        calls.append(1)
+        return score(x, level) * (math.nan if len(calls) > 6 else 1.0)
+
+    M = Preconditioner.identity((2, 4, 5))
+    options = {"noise": NoiseStream(5), "iterations": 12, "progress": False}
+    with pytest.raises(FloatingPointError, match="iteration 4 of 12"):
+        samplers.pc(breaks, SHAPE, VE(), M, check_finite=True, **options)
+    calls.clear()
+    assert samplers.pc(breaks, SHAPE, VE(), M, **options).isnan().any()
+
+
+@pytest.mark.parametrize("sde", [VE(0.01, 8.0), VP()], ids=["VE", "VP"])
+def test_inpainting_holds_the_known_part(sde):
+    known = torch.linspace(0, 1, 40).reshape(2, 4, 5)
+    mask = torch.zeros(2, 4, 5)
+    mask[..., :2] = 1
+    M = Preconditioner.from_masks(even(torch.rand(2, 4, 5) + 0.5))
+    seen = []
+    x = samplers.pc(
+        score,
+        SHAPE,
+        sde,
+        M,
+        noise=NoiseStream(5),
+        iterations=50,
+        hook=samplers.inpaint(known, mask),
+        callback=lambda s: seen.append(s.x.clone()),
+        denoise=False,
+        progress=False,
+    )
+    last = sde.levels(50)[-1]
+    held = x[..., :2] - last.mean_scale * known[..., :2]
+    assert held.abs().max() < 5 * last.std
+    assert (x[..., 2:] - known[..., 2:]).abs().max() > 5 * last.std
+    assert seen[0][..., :2].std() > 0.3 * sde.start_scale
+
+
+def test_denoised_sample_keeps_the_known_part_exactly():
+    known, mask = torch.full((2, 4, 5), 0.5), torch.ones(2, 4, 5)
+    assert torch.equal(run(hook=samplers.inpaint(known, mask)), known.expand(SHAPE))
+    M = Preconditioner.identity((2, 4, 5))
+    x = samplers.annealed_langevin(
+        score, SHAPE, [2.0, 1.0], M, noise=NoiseStream(1), steps=2, hook=samplers.inpaint(known, mask), progress=False
+    )
+    assert torch.equal(x, known.expand(SHAPE))
+
+
+BAD = {
+    "iterations 0": ("iterations: got 0", {"iterations": 0}),
+    "iterations 1.5": ("iterations: got 1.5", {"iterations": 1.5}),
+    "predictor": ("predictor: got 'ode'", {"predictor": "ode"}),
+    "nothing to do": ("corrector_steps: got 0 with predictor None", {"predictor": None, "corrector_steps": 0}),
+    "start shape": (r"start: got \(1, 2, 4, 5\)", {"start": torch.zeros(1, 2, 4, 5)}),
+    "end time": ("end_time: got 1.0", {"end_time": 1.0}),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments(case):
+    message, options = BAD[case]
+    with pytest.raises(ValueError, match=message) as caught:
+        run(**options)
+    assert "expected" in str(caught.value)
+
+
+def test_more_bad_arguments():
+    M = Preconditioner.identity((2, 4, 5))
+    with pytest.raises(TypeError, match="noise: got Generator"):
+        samplers.pc(score, SHAPE, VE(), M, noise=torch.Generator(), progress=False)
+    with pytest.raises(ValueError, match="iterations: got 20, expected more than beta_max"):
+        samplers.pc(score, SHAPE, VP(), M, noise=NoiseStream(1), iterations=20, progress=False)
+    with pytest.raises(ValueError, match="VE: got sigma_min, sigma_max"):
+        VE(2.0, 1.0)
+    with pytest.raises(ValueError, match="SubVP: got beta_min, beta_max"):
+        SubVP(-1.0, 1.0)
+    langevin = lambda sigmas, **o: samplers.annealed_langevin(score, SHAPE, sigmas, M, noise=NoiseStream(1), progress=False, **o)  # noqa: E731
+    for sigmas in ([], [1.0, 2.0], [1.0, -1.0]):
+        with pytest.raises(ValueError, match="sigmas: got"):
+            langevin(sigmas, step_size=1e-3)
+    with pytest.raises(ValueError, match="rule: got"):
+        langevin([1.0], rule="v3")
+    with pytest.raises(ValueError, match="steps: got 0"):
+        langevin([1.0], step_size=1e-3, steps=0)
+    with pytest.raises(ValueError, match="step_size: got None with rule 'ncsn'"):
+        langevin([1.0], rule="ncsn")
+    with pytest.raises(ValueError, match="sigmas: got 1 level"):
+        langevin([1.0])
