@@ -1,8 +1,8 @@
 """Score networks, and the models that ship with the package.
 
-    model = tdas_ops.models.load("digits")
-    x = tdas_ops.samplers.pc(model.score, (64, *model.shape), model.sde, model.preconditioner("pds"), noise=stream)
-    model.evaluator(x)                          Frechet distance to held-out digits, beside that of real ones
+model = tdas_ops.models.load("digits")
+x = tdas_ops.samplers.pc(model.score, (64, *model.shape), model.sde, model.preconditioner("pds"), noise=stream)
+model.evaluator(x)                          Frechet distance to held-out digits, beside that of real ones
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tdas_ops.models.frechet import Evaluator, Quality, frechet_distance
-from tdas_ops.models.model import METHODS, Filter, Model
+from tdas_ops.models.model import METHODS, Filter, Method, Model, method_named
 from tdas_ops.models.unet import ScoreUNet
 
 _NAMES = ("digits",)
@@ -60,4 +60,16 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
     )
 
 
-__all__ = ["METHODS", "Evaluator", "Filter", "Model", "Quality", "ScoreUNet", "available", "frechet_distance", "load"]
+__all__ = [
+    "METHODS",
+    "Evaluator",
+    "Filter",
+    "Method",
+    "Model",
+    "Quality",
+    "ScoreUNet",
+    "available",
+    "frechet_distance",
+    "load",
+    "method_named",
+]

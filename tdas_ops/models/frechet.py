@@ -1,7 +1,7 @@
 """Quality of samples: the Frechet distance between features of samples and features of held-out images.
 
-The features come from a small classifier of the same kind of images, so the figures of one model compare with each other
-and with nothing else: this is not FID, which is defined by one particular network.
+The features come from a small classifier of the same kind of images, so the figures of one model compare with each
+other and with nothing else: this is not FID, which is defined by one particular network.
 """
 
 from __future__ import annotations
@@ -82,10 +82,12 @@ class FeatureNetwork(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         for convolution in self.convolutions:
             x = F.relu(convolution(x))
-        return self.hidden(x.flatten(1))
+        hidden: Tensor = self.hidden(x.flatten(1))
+        return hidden
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.relu(self.features(x)))
+        logits: Tensor = self.head(F.relu(self.features(x)))
+        return logits
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class Evaluator:
 
     subsets = 20
 
-    def __init__(self, network: FeatureNetwork, mean: Tensor, projection: Tensor, half_a: Tensor, half_b: Tensor) -> None:
+    def __init__(
+        self, network: FeatureNetwork, mean: Tensor, projection: Tensor, half_a: Tensor, half_b: Tensor
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.mean, self.projection = mean.double(), projection.double()
         self.half_a, self.half_b = half_a.double(), half_b.double()
@@ -140,7 +144,7 @@ class Evaluator:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Projected features `[N, K]` (float64, CPU) of images `[N, C, H, W]`, which are clamped to [0, 1]."""
-        parts = [self.network.features(part.float().cpu().clamp(0, 1)) for part in images.split(256)]
+        parts = [self.network.features(part.float().cpu().clamp(0, 1)) for part in torch.split(images, 256)]
         return (torch.cat(parts).double() - self.mean) @ self.projection
 
     def floor(self, count: int) -> tuple[float, float, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,19 @@ from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.sde import VE
 
 Method = Literal["plain", "tdas", "pds"]
-METHODS: tuple[Method, ...] = ("plain", "tdas", "pds")
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+def method_named(name: object) -> Method:
+    """The method of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for method in METHODS:
+        if method == name:
+            return method
+    raise ValueError(f"method: got {name!r}, expected one of {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,8 @@ class Model:
     @torch.no_grad()
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The score `[B, C, H, W]` at x `[B, C, H, W]`, float32, and noise levels sigma `[B]`; channels_last inside."""
-        return self.network(x.contiguous(memory_format=torch.channels_last), sigma)
+        score: Tensor = self.network(x.contiguous(memory_format=torch.channels_last), sigma)
+        return score
 
     def preconditioner(
         self,
@@ -75,17 +88,20 @@ class Model:
         Raises:
             ValueError: an unknown method, alpha that is not greater than 1, or neither mask.
         """
-        if method not in METHODS:
-            raise ValueError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
+        method = method_named(method)
         if method == "plain":
             return Preconditioner.identity(self.shape, method="pds").to(self.device)
-        given = {"alpha": alpha, "freq": freq, "space": space}
-        chosen = replace(self.filters[method], **{name: value for name, value in given.items() if value is not None})
-        masks = [raw if used else None for raw, used in zip(self.statistics, (chosen.freq, chosen.space), strict=True)]
-        about = {"source": f"model {self.name}"}
-        return Preconditioner.from_statistics(*masks, chosen.alpha, method, about).to(self.device)
+        default = self.filters[method]
+        raw_freq, raw_space = self.statistics
+        made = Preconditioner.from_statistics(
+            raw_freq if (default.freq if freq is None else freq) else None,
+            raw_space if (default.space if space is None else space) else None,
+            default.alpha if alpha is None else alpha,
+            method,
+            {"source": f"model {self.name}"},
+        )
+        return made.to(self.device)
 
     def pictures(self, samples: Tensor) -> Tensor:
         """Samples as 8-bit grey levels `[B, C, H, W]` on the CPU: clamped to [0, 1], rounded to 1/255."""
         return (samples.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-

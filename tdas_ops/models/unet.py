@@ -52,7 +52,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x))) + self.embed(embedding)[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
-        return (self.skip(x) + h) * _RESCALE
+        rescaled: Tensor = (self.skip(x) + h) * _RESCALE
+        return rescaled
 
 
 class SelfAttention(nn.Module):
@@ -69,7 +70,8 @@ class SelfAttention(nn.Module):
         b, c, h, w = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(b, 3, c, h * w).transpose(2, 3).unbind(1)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, c, h, w)
-        return (x + self.out(y)) * _RESCALE
+        rescaled: Tensor = (x + self.out(y)) * _RESCALE
+        return rescaled
 
 
 class ScoreUNet(nn.Module):
@@ -109,14 +111,10 @@ class ScoreUNet(nn.Module):
         )
         self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         shallower = (widths[0], *widths[:-1])
-        self.down = nn.ModuleList(
-            ResidualBlock(a, b, embedding) for a, b in zip(shallower, widths, strict=True)
-        )
+        self.down = nn.ModuleList(ResidualBlock(a, b, embedding) for a, b in zip(shallower, widths, strict=True))
         self.attend = SelfAttention(widths[1])
         self.middle = ResidualBlock(widths[-1], widths[-1], embedding)
-        self.up = nn.ModuleList(
-            ResidualBlock(2 * b, a, embedding) for a, b in zip(shallower, widths, strict=True)
-        )
+        self.up = nn.ModuleList(ResidualBlock(2 * b, a, embedding) for a, b in zip(shallower, widths, strict=True))
         self.norm = nn.GroupNorm(_groups(widths[0]), widths[0])
         self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)

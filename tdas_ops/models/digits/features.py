@@ -1,8 +1,10 @@
-"""Makes what the digit model carries besides its weights: `python -m tdas_ops.models.digits.features --data PACKAGE --out DIR`.
+"""Makes what the digit model carries besides its weights:
+`python -m tdas_ops.models.digits.features --data PACKAGE --out DIR`.
 
 `features.safetensors`: a small classifier of the TRAINING digits, the projection of its features on their 16 leading
-principal components, and the projected features of the held-out digits in two disjoint halves. `statistics.safetensors`:
-the raw statistics f(k), a(p) of the training digits, from which every preconditioner of the model is made.
+principal components, and the projected features of the held-out digits in two disjoint halves.
+`statistics.safetensors`: the raw statistics f(k), a(p) of the training digits, from which every filter of the model is
+made.
 
 Less than two minutes on one thread. PACKAGE is what `train.py` takes.
 
@@ -26,7 +28,7 @@ from tdas_ops.preconditioner import ImageStatistics
 
 
 def train_classifier(images: Tensor, labels: Tensor, steps: int, generator: torch.Generator) -> FeatureNetwork:
-    """A classifier of clean digits, shifted by up to one pixel; unused to noise on purpose, so that its features show it."""
+    """A classifier of clean digits, shifted by up to one pixel; it never saw noise, so that its features show it."""
     net = FeatureNetwork()
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     for step in range(steps):
@@ -36,13 +38,13 @@ def train_classifier(images: Tensor, labels: Tensor, steps: int, generator: torc
         shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
         loss = F.cross_entropy(net(images[chosen].roll(shift, dims=(2, 3))), labels[chosen])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return net.eval().requires_grad_(False)
 
 
 def principal_components(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean `[K]` and projection `[K, count]` to the leading components of features `[N, K]`, scaled to unit variance."""
+    """Mean `[K]` and projection `[K, count]` on the leading components of features `[N, K]`, of unit variance."""
     values, vectors = torch.linalg.eigh(torch.cov(features.T))
     order = values.argsort(descending=True)[:count]
     return features.mean(dim=0), vectors[:, order] / values[order].sqrt()
@@ -75,7 +77,8 @@ def main() -> None:
     statistics = ImageStatistics()
     statistics.add(images)
     freq, space = statistics.result()
-    save_file({"freq": freq, "space": space}, args.out / "statistics.safetensors", metadata={"images": str(statistics.count)})
+    about = {"images": str(statistics.count)}
+    save_file({"freq": freq, "space": space}, args.out / "statistics.safetensors", metadata=about)
 
 
 if __name__ == "__main__":

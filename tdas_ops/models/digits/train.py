@@ -71,7 +71,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     images = load_digits(args.data)[0]
     net = ScoreUNet(widths=(40, 64, 96), sigma_data=round(float(images.std()), 3))
-    net = net.to(memory_format=torch.channels_last)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), lr=args.rate)
     generator = torch.Generator().manual_seed(args.seed)
@@ -93,7 +93,7 @@ def main() -> None:
         batch = images[torch.randint(len(images), (args.batch,), generator=generator)]
         loss = loss_fn(net, batch, generator)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         keep = min(0.999, (step + 1) / (step + 11))

@@ -1,0 +1,56 @@
+"""PNG files of samples: one a sample, and a labelled grid of several runs. Every file appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+_CELL, _GAP, _LABEL, _LINE = 64, 4, 250, 17
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a file beside `path`, then moves it there in one step."""
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def picture(levels: Tensor) -> Image.Image:
+    """A picture of 8-bit levels `[C, H, W]`, C = 1 (grey) or 3 (RGB)."""
+    return Image.fromarray(levels[0].numpy() if levels.shape[0] == 1 else levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def read_picture(path: Path) -> Tensor:
+    """8-bit levels `[C, H, W]` of a PNG file that `picture` made."""
+    with Image.open(path) as opened:
+        values = torch.from_numpy(np.array(opened))
+    return values[None] if values.dim() == 2 else values.permute(2, 0, 1)
+
+
+def grid(rows: Sequence[tuple[Sequence[str], Sequence[Tensor]]], title: str = "", columns: int = 16) -> Image.Image:
+    """One row a run: lines of text, then up to `columns` of its pictures `[C, H, W]`, at least 64 pixels each."""
+    columns = min(columns, max(len(pictures) for _, pictures in rows))
+    height, width = rows[0][1][0].shape[1:]
+    factor = max(1, -(-_CELL // max(height, width)))
+    cell_height, cell_width = max(height * factor, 4 * _LINE) + _GAP, width * factor + _GAP
+    top = 2 * _LINE if title else _GAP
+    colour = any(p.shape[0] == 3 for _, pictures in rows for p in pictures)
+    sheet = Image.new("RGB" if colour else "L", (_LABEL + columns * cell_width, top + len(rows) * cell_height), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    pen.text((8, 8), title, fill="black", font=font)
+    for row, (lines, pictures) in enumerate(rows):
+        y = top + row * cell_height
+        for line, text in enumerate(lines):
+            pen.text((8, y + line * _LINE), text, fill="black", font=font)
+        for column, levels in enumerate(pictures[:columns]):
+            enlarged = picture(levels).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+            sheet.paste(enlarged, (_LABEL + column * cell_width, y))
+    return sheet
