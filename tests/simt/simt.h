@@ -1,0 +1,346 @@
+// Runs CUDA kernels as C++ on a CPU, for functional tests: x86-64 or ucontext, GCC or Clang.
+//
+// Every thread of a block is a fiber of ONE operating-system thread, and blocks run one after another: no real
+// concurrency, yet every ordering mistake that a permutation can show.
+//   - Barriers and shuffles are checked: one that a live thread misses, or reaches at another line, throws.
+//   - Shared memory is filled with 0xFF (NaN as a float) before each block.
+//   - SIMT_ORDER = fwd | rev | <number> permutes blocks, warps and lanes; a result that depends on it is a data race.
+//   - Under the address sanitizer, accesses outside global buffers and dynamic shared memory are reported.
+// Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies,
+// grid-wide barriers. Dynamic shared memory: SIMT_DYNAMIC_SHARED(type, name).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
+#define SIMT_ASSEMBLY 1
+#else
+#include <ucontext.h>
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#define SIMT_SANITIZER(...) __VA_ARGS__
+#else
+#define SIMT_SANITIZER(...)
+#endif
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __constant__ static
+#define __shared__ static __attribute__((section("simt_shared")))
+extern "C" {
+extern char __start_simt_shared[] __attribute__((weak));
+extern char __stop_simt_shared[] __attribute__((weak));
+}
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // set before a fiber goes on
+
+namespace simt {
+
+enum class State { ready, at_warp_barrier, at_block_barrier, done };
+
+struct Fiber {
+  void* stack_pointer = nullptr;
+  char* stack = nullptr;
+  State state = State::ready;
+  int line = 0;           // of the barrier it waits at
+  unsigned mask = 0;      // of the warp barrier it waits at
+  unsigned index = 0;     // linear thread index
+  unsigned shuffles = 0;  // parity selects one of two slots, so that one barrier a shuffle is enough
+  dim3 thread;
+};
+
+constexpr size_t stack_bytes = 64 << 10;
+constexpr size_t most_shared_bytes = 232448;
+
+struct Machine {
+  std::vector<Fiber> fibers;
+  Fiber* current = nullptr;
+  void* scheduler_stack_pointer = nullptr;
+  char* dynamic_shared = nullptr;
+  std::function<void()> kernel;
+  std::vector<uint64_t> shuffle_slots;  // [warp][parity][lane]
+  std::string error;
+  const void* sanitizer_stack = nullptr;
+  size_t sanitizer_bytes = 0;
+#ifndef SIMT_ASSEMBLY
+  std::vector<ucontext_t> contexts;
+  ucontext_t scheduler;
+#endif
+};
+
+inline Machine& machine() {
+  static Machine m;
+  return m;
+}
+
+#ifdef SIMT_ASSEMBLY
+// Swaps stacks: the callee-saved registers are all that a C++ call keeps. No system call, so some 10 ns.
+__attribute__((naked, noinline, noipa)) static void swap_stacks(void**, void*) {
+  asm volatile(
+      "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\nmovq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
+      "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+}
+#define SIMT_TO_SCHEDULER(m) simt::swap_stacks(&m.current->stack_pointer, m.scheduler_stack_pointer)
+#define SIMT_TO_FIBER(m) simt::swap_stacks(&m.scheduler_stack_pointer, m.current->stack_pointer)
+#else
+#define SIMT_TO_SCHEDULER(m) swapcontext(&m.contexts[m.current->index], &m.scheduler)
+#define SIMT_TO_FIBER(m) swapcontext(&m.scheduler, &m.contexts[m.current->index])
+#endif
+
+inline void yield() {
+  Machine& m = machine();
+  SIMT_SANITIZER(void* fake_stack; __sanitizer_start_switch_fiber(
+                     m.current->state == State::done ? nullptr : &fake_stack, m.sanitizer_stack, m.sanitizer_bytes);)
+  SIMT_TO_SCHEDULER(m);
+  SIMT_SANITIZER(__sanitizer_finish_switch_fiber(fake_stack, &m.sanitizer_stack, &m.sanitizer_bytes);)
+}
+
+inline void fiber_main() {
+  Machine& m = machine();
+  SIMT_SANITIZER(__sanitizer_finish_switch_fiber(nullptr, &m.sanitizer_stack, &m.sanitizer_bytes);)
+  try {
+    m.kernel();
+  } catch (std::exception& e) {
+    if (m.error.empty()) m.error = e.what();
+  }
+  m.current->state = State::done;
+  yield();
+  std::abort();
+}
+
+inline void resume(Fiber& fiber) {
+  Machine& m = machine();
+  m.current = &fiber;
+  threadIdx = fiber.thread;
+  SIMT_SANITIZER(void* fake_stack; __sanitizer_start_switch_fiber(&fake_stack, fiber.stack, stack_bytes);)
+  SIMT_TO_FIBER(m);
+  SIMT_SANITIZER(__sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);)
+}
+
+inline void barrier(State kind, unsigned mask, int line) {
+  Fiber& fiber = *machine().current;
+  fiber.state = kind;
+  fiber.mask = mask;
+  fiber.line = line;
+  yield();
+}
+
+inline int lane() { return static_cast<int>(machine().current->index & 31); }
+
+template <class T>
+T shuffle(unsigned mask, T value, int source, int line) {
+  static_assert(sizeof(T) <= 8);
+  Machine& m = machine();
+  Fiber& fiber = *m.current;
+  uint64_t* slots = &m.shuffle_slots[((fiber.index / 32) * 2 + (fiber.shuffles++ & 1)) * 32];
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  slots[lane()] = bits;
+  barrier(State::at_warp_barrier, mask, line);
+  if (!((mask >> (source & 31)) & 1)) {
+    throw std::runtime_error("a shuffle reads a lane outside its mask, line " + std::to_string(line));
+  }
+  std::memcpy(&value, &slots[source & 31], sizeof(T));
+  return value;
+}
+
+// Releases the lanes of each warp barrier that all of its mask have reached; true where there was one.
+inline bool release_warp(unsigned warp) {
+  Machine& m = machine();
+  const unsigned first = warp * 32, last = std::min<unsigned>(first + 32, m.fibers.size());
+  bool released = false;
+  for (unsigned i = first; i < last; ++i) {
+    const Fiber& waiting = m.fibers[i];
+    if (waiting.state != State::at_warp_barrier) continue;
+    bool all = true;
+    for (unsigned j = first; j < last; ++j) {
+      const Fiber& other = m.fibers[j];
+      if (((waiting.mask >> (j & 31)) & 1) &&
+          !(other.state == State::at_warp_barrier && other.line == waiting.line && other.mask == waiting.mask)) {
+        all = false;
+      }
+    }
+    if (!all) continue;
+    released = true;
+    const unsigned mask = waiting.mask;
+    for (unsigned j = first; j < last; ++j) {
+      if ((mask >> (j & 31)) & 1) m.fibers[j].state = State::ready;
+    }
+  }
+  return released;
+}
+
+inline void run_block(const std::vector<unsigned>& warps, const std::vector<unsigned>& lanes) {
+  Machine& m = machine();
+  const unsigned threads = m.fibers.size();
+  for (;;) {
+    for (unsigned warp : warps) {
+      do {
+        for (unsigned l : lanes) {
+          if (warp * 32 + l < threads && m.fibers[warp * 32 + l].state == State::ready) resume(m.fibers[warp * 32 + l]);
+        }
+        if (!m.error.empty()) throw std::runtime_error(m.error);
+      } while (release_warp(warp));
+    }
+    unsigned done = 0, waiting = 0;
+    int line = -1;
+    bool same_line = true;
+    for (const Fiber& fiber : m.fibers) {
+      done += fiber.state == State::done;
+      if (fiber.state != State::at_block_barrier) continue;
+      ++waiting;
+      same_line = same_line && (line < 0 || line == fiber.line);
+      line = fiber.line;
+    }
+    if (done == threads) return;
+    if (waiting + done < threads) {
+      throw std::runtime_error("deadlock: not all lanes of its mask reach a warp barrier or shuffle");
+    }
+    if (!same_line || done > 0) throw std::runtime_error("divergent __syncthreads, line " + std::to_string(line));
+    for (Fiber& fiber : m.fibers) fiber.state = State::ready;
+  }
+}
+
+inline void place_fiber(Fiber& fiber, unsigned index, char* stack) {
+  fiber = Fiber();
+  fiber.index = index;
+  fiber.thread = dim3(index % blockDim.x, index / blockDim.x % blockDim.y, index / blockDim.x / blockDim.y);
+  fiber.stack = stack;
+#ifdef SIMT_ASSEMBLY
+  // Six zeroed registers below the address that the first `ret` jumps to.
+  char* top = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(stack) + stack_bytes - 64) & ~uintptr_t{15});
+  void* entry = reinterpret_cast<void*>(&fiber_main);
+  std::memset(top - 48, 0, 48);
+  std::memcpy(top, &entry, 8);
+  fiber.stack_pointer = top - 48;
+#else
+  Machine& m = machine();
+  m.contexts.resize(m.fibers.size());
+  ucontext_t& context = m.contexts[index];
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack;
+  context.uc_stack.ss_size = stack_bytes;
+  makecontext(&context, fiber_main, 0);
+#endif
+}
+
+// 0, 1, ..., count - 1 in the order that SIMT_ORDER asks for.
+inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
+  std::vector<unsigned> order(count);
+  std::iota(order.begin(), order.end(), 0u);
+  const char* asked = std::getenv("SIMT_ORDER");
+  const std::string name = asked == nullptr ? "fwd" : asked;
+  if (name == "rev") {
+    std::reverse(order.begin(), order.end());
+  } else if (name != "fwd") {
+    std::shuffle(order.begin(), order.end(), random);
+  }
+  return order;
+}
+
+inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel) {
+  Machine& m = machine();
+  const unsigned threads = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
+  if (threads == 0 || threads > 1024) throw std::runtime_error("bad block size " + std::to_string(threads));
+  if (blocks == 0 || grid.y > 65535 || grid.z > 65535) throw std::runtime_error("bad grid size");
+  if (shared_bytes > most_shared_bytes) throw std::runtime_error("too much shared memory");
+  static std::vector<char> stacks;
+  if (stacks.size() < threads * stack_bytes) stacks.resize(threads * stack_bytes);
+  const unsigned warps = (threads + 31) / 32;
+  gridDim = grid;
+  blockDim = block;
+  m.kernel = std::move(kernel);
+  m.fibers.assign(threads, Fiber());
+  m.shuffle_slots.assign(warps * 64, 0);
+  m.error.clear();
+  const char* asked = std::getenv("SIMT_ORDER");
+  std::mt19937 random(asked == nullptr ? 0 : std::atoi(asked));
+  const std::vector<unsigned> block_order = ordered(blocks, random), warp_order = ordered(warps, random),
+                              lane_order = ordered(32, random);
+  for (unsigned b : block_order) {
+    blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
+    std::vector<char> shared(shared_bytes + 16, static_cast<char>(0xFF));
+    m.dynamic_shared = shared.data() + (16 - reinterpret_cast<uintptr_t>(shared.data()) % 16) % 16;
+    if (__start_simt_shared) std::memset(__start_simt_shared, 0xFF, __stop_simt_shared - __start_simt_shared);
+    for (unsigned i = 0; i < threads; ++i) place_fiber(m.fibers[i], i, stacks.data() + i * stack_bytes);
+    run_block(warp_order, lane_order);
+  }
+}
+
+}  // namespace simt
+
+#define SIMT_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(simt::machine().dynamic_shared)
+#define __syncthreads() simt::barrier(simt::State::at_block_barrier, 0, __LINE__)
+#define __syncwarp() simt::barrier(simt::State::at_warp_barrier, 0xffffffffu, __LINE__)
+#define __shfl_sync(mask, value, source) simt::shuffle(mask, value, source, __LINE__)
+#define __shfl_xor_sync(mask, value, bits) simt::shuffle(mask, value, simt::lane() ^ (bits), __LINE__)
+#define __shfl_down_sync(mask, value, n) \
+  simt::shuffle(mask, value, simt::lane() + (n) > 31 ? simt::lane() : simt::lane() + (n), __LINE__)
+
+template <class T>
+T atomicAdd(T* target, T value) {
+  const T before = *target;
+  *target += value;
+  return before;
+}
+template <class T>
+T __ldg(const T* source) {
+  return *source;
+}
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+
+// The part of the runtime that kernels are launched with.
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess, cudaErrorLaunchFailure };
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+namespace simt {
+inline std::string& last_error() {
+  static std::string text;
+  return text;
+}
+}  // namespace simt
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* launch, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  try {
+    simt::run(launch->gridDim, launch->blockDim, launch->dynamicSmemBytes, [&] { kernel(arguments...); });
+    return cudaSuccess;
+  } catch (std::exception& e) {
+    simt::last_error() = e.what();
+    return cudaErrorLaunchFailure;
+  }
+}

@@ -1,0 +1,218 @@
+"""The CUDA noise kernel, compiled as C++ and run on the CPU thread by thread (tests/simt), under several orders.
+
+What this cannot see: real concurrency, and the accuracy of the special function unit: exact functions stand in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.noise_contract import SHAPES, contract, signed
+
+ROOT = Path(__file__).parents[1]
+SIMT = ROOT / "tests" / "simt"
+COMPILER = shutil.which("g++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")
+
+ORDERS = ("fwd", "rev", "1", "2")
+SANITIZE = ("-g", "-fsanitize=address", "-DSIMT_MAIN")
+
+
+def compile_simt(source: str, target: Path, *flags: str, csrc: Path = ROOT / "csrc") -> Path:
+    command = [
+        COMPILER,
+        "-std=c++20",
+        "-O1",
+        "-Wall",
+        f"-I{SIMT}",
+        f"-I{csrc}",
+        *flags,
+        str(SIMT / source),
+        "-o",
+        target,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr, done.stderr
+    return target
+
+
+def load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.simt_error.restype = ctypes.c_char_p
+    return library
+
+
+class NoiseKernel:
+    """normal_pairs of the CUDA kernel, as the op takes it, on a NaN-filled output."""
+
+    def __init__(self, path: Path):
+        self.library = load(path)
+        self.library.simt_quotient.restype = ctypes.c_uint32
+        i64, pointer = ctypes.c_int64, ctypes.c_void_p
+        self.library.simt_normal_pairs.argtypes = [pointer] * 3 + [i64] * 4 + [ctypes.c_int]
+
+    def __call__(self, shape, seeds=7, draw=0, first_pair=0):
+        pairs, channels, height, width = shape
+        out = torch.full(shape, complex("nan+nanj"), dtype=torch.complex64)
+        seeds = np.array(seeds if isinstance(seeds, list) else [seeds], dtype=np.int64)
+        draw = np.array([draw], dtype=np.int64)
+        per_pair = int(len(seeds) > 1)
+        status = self.library.simt_normal_pairs(
+            out.data_ptr(), seeds.ctypes.data, draw.ctypes.data, pairs, channels * height, width, first_pair, per_pair
+        )
+        assert status == 0, self.library.simt_error()
+        return out
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> NoiseKernel:
+    target = tmp_path_factory.mktemp("simt") / "noise.so"
+    return NoiseKernel(compile_simt("noise_library.cpp", target, "-fPIC", "-shared"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_kernel_follows_the_contract_in_every_order(kernel, shape, order, monkeypatch):
+    monkeypatch.setenv("SIMT_ORDER", order)
+    seed, draw = 0x9E3779B97F4A7C15, 0x0000000300000002
+    got = kernel(shape, signed(seed), draw, first_pair=5)
+    assert (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+
+
+def test_one_seed_a_pair(kernel):
+    seeds = [3, -1, 1 << 40]
+    for plane, seed in zip(kernel((3, 2, 4, 6), seeds, draw=9), seeds, strict=True):
+        assert (plane - contract((1, 2, 4, 6), seed % (1 << 64), 9)[0]).abs().max() < 1e-5
+
+
+def test_more_pairs_than_the_grid_has_rows(kernel):
+    got = kernel((65537, 1, 1, 1), 5)
+    assert not torch.view_as_real(got).isnan().any()
+    for pair in (0, 1, 65534, 65535, 65536):
+        assert (got[pair] - contract((1, 1, 1, 1), 5, first_pair=pair)[0]).abs().max() < 1e-5
+
+
+def test_empty_outputs_launch_nothing(kernel):
+    assert kernel((0, 1, 2, 2)).numel() == kernel((1, 1, 0, 2)).numel() == 0
+
+
+def test_division_by_a_known_number(kernel):
+    random = np.random.default_rng(0)
+    divisors = [1, 2, 3, 5, 7, 64, 641, 65535, 65536, 65537, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1]
+    for divisor in divisors + random.integers(1, 2**32, 50).tolist():
+        around = [k * divisor + d for k in (1, 2, (2**32 - 1) // divisor) for d in (-1, 0, 1)]
+        for n in [0, 2**32 - 1, *around, *random.integers(0, 2**32, 20).tolist()]:
+            if 0 <= n < 2**32:
+                assert kernel.library.simt_quotient(n, divisor) == n // divisor, (n, divisor)
+
+
+# A file of csrc, what it says, what it would say with the mistake.
+MUTANTS = {
+    "the wrong key word": ("philox.h", "^ key.high,", "^ key.low,"),
+    "nine rounds": ("philox.h", "round < 10", "round < 9"),
+    "the draw's high word lost": ("philox.h", "static_cast<uint32_t>(bits >> 32)};", "0u};"),
+    "an unwritten element": ("cuda/noise.cu", "if (has_right)", "if (has_right && quad > 0)"),
+    "the first pair ignored": ("cuda/noise.cu", "args.first_pair + pair", "pair"),
+    "a wrong series": ("philox.h", "1.0f), 2.0f)", "1.0f), 2.01f)"),
+}
+
+
+def mutated_csrc(folder: Path, file: str, said: str, says: str) -> Path:
+    csrc = folder / "csrc"
+    shutil.copytree(ROOT / "csrc", csrc)
+    text = (csrc / file).read_text()
+    assert said in text, f"csrc/{file} no longer says {said!r}"
+    (csrc / file).write_text(text.replace(said, says))
+    return csrc
+
+
+@pytest.mark.parametrize("mistake", MUTANTS)
+def test_planted_mistakes_are_caught(mistake, tmp_path):
+    csrc = mutated_csrc(tmp_path, *MUTANTS[mistake])
+    broken = NoiseKernel(compile_simt("noise_library.cpp", tmp_path / "noise.so", "-fPIC", "-shared", csrc=csrc))
+    shape, seed, draw = (2, 2, 16, 33), 0x9E3779B97F4A7C15, 0x0000000300000002
+    got = broken(shape, signed(seed), draw, first_pair=5)
+    assert not (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    target = tmp_path_factory.mktemp("simt") / "planted.so"
+    library = load(compile_simt("planted_bugs.cpp", target, "-fPIC", "-shared"))
+    library.simt_planted.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    return library
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_harness_runs_a_correct_kernel(planted, order, monkeypatch):
+    monkeypatch.setenv("SIMT_ORDER", order)
+    data = np.arange(64, dtype=np.float32)
+    assert planted.simt_planted(b"reverse", data.ctypes.data) == 0
+    assert data.tolist() == list(range(63, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("kernel_name", "message"),
+    [
+        ("divergent barrier", "divergent __syncthreads"),
+        ("partial shuffle", "not all lanes of its mask reach"),
+        ("outside shuffle", "reads a lane outside its mask"),
+    ],
+)
+def test_the_harness_reports(planted, kernel_name, message):
+    data = np.zeros(64, dtype=np.float32)
+    assert planted.simt_planted(kernel_name.encode(), data.ctypes.data) != 0
+    assert message in planted.simt_error().decode()
+
+
+def test_the_harness_shows_races_and_unwritten_shared_memory(planted, monkeypatch):
+    results = set()
+    for order in ORDERS:
+        monkeypatch.setenv("SIMT_ORDER", order)
+        data = np.arange(64, dtype=np.float32)
+        planted.simt_planted(b"race", data.ctypes.data)
+        results.add(data.tobytes())
+        assert np.isnan(data).any()
+    assert len(results) > 1
+    data = np.zeros(64, dtype=np.float32)
+    planted.simt_planted(b"unwritten shared", data.ctypes.data)
+    assert np.isnan(data).nonzero()[0].tolist() == [63]
+
+
+def has_sanitizer(folder: Path) -> bool:
+    probe = folder / "probe.cpp"
+    probe.write_text("int main() { return 0; }")
+    built = subprocess.run([COMPILER, "-fsanitize=address", probe, "-o", folder / "probe"], capture_output=True)
+    return built.returncode == 0 and subprocess.run([folder / "probe"], capture_output=True).returncode == 0
+
+
+def test_under_the_address_sanitizer(tmp_path):
+    if not has_sanitizer(tmp_path):
+        pytest.skip("no address sanitizer here")
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+
+    clean = compile_simt("noise_library.cpp", tmp_path / "clean", *SANITIZE)
+    for pairs, channels, height, width in SHAPES:
+        done = run(clean, pairs, channels * height, width)
+        assert done.returncode == 0, done.stderr
+    # Two mistakes it must report: an element right of an odd row, and a thread too many.
+    for said, says in (("column + half < args", "column + half <= args"), ("quad >= quads", "quad > quads")):
+        folder = tmp_path / str(len(said))
+        csrc = mutated_csrc(folder, "cuda/noise.cu", said, says)
+        broken = compile_simt("noise_library.cpp", folder / "broken", *SANITIZE, csrc=csrc)
+        assert "AddressSanitizer" in run(broken, 1, 3, 7).stderr
+    planted = compile_simt("planted_bugs.cpp", tmp_path / "planted", *SANITIZE)
+    assert run(planted, "reverse").returncode == 0
+    assert "out_of_bounds_kernel" in run(planted, "out of bounds").stderr
