@@ -1,0 +1,120 @@
+"""What needs a CUDA device: the CUDA noise against the CPU's, graphs, streams. `benchmarks/gpu.sh` runs these."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import tdas_ops
+from tests.noise_contract import SHAPES, contract, signed
+
+missing = tdas_ops.backend_info()["missing"]
+if "cuda" in missing:
+    reason = missing["cuda"]
+elif not torch.cuda.is_available():
+    reason = "torch finds no CUDA device"
+else:
+    reason = ""
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(reason), reason=reason)]
+
+
+def counters(value: int | list[int]) -> torch.Tensor:
+    return torch.tensor(value if isinstance(value, list) else [value], dtype=torch.int64, device="cuda")
+
+
+def normal_pairs(shape, seeds=7, draw=0, first_pair=0) -> torch.Tensor:
+    out = torch.full(shape, complex("nan+nanj"), dtype=torch.complex64, device="cuda")
+    torch.ops.tdas_ops.normal_pairs.cuda(out, counters(seeds), counters(draw), first_pair)
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_noise_follows_the_contract(shape):
+    seed, draw = 0x9E3779B97F4A7C15, 0x0000000300000002
+    got = normal_pairs(shape, signed(seed), draw, first_pair=5).cpu()
+    assert (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+
+
+def test_noise_agrees_with_the_cpu_on_millions_of_normals():
+    shape = (4, 3, 512, 512)
+    on_cpu = torch.empty(shape, dtype=torch.complex64)
+    torch.ops.tdas_ops.normal_pairs.cpp(on_cpu, torch.tensor([1]), torch.tensor([2]), 0)
+    assert (normal_pairs(shape, 1, draw=2).cpu() - on_cpu).abs().max() < 1e-5
+
+
+def test_one_seed_a_pair():
+    seeds = [3, -1, 1 << 40]
+    for plane, seed in zip(normal_pairs((3, 2, 4, 6), seeds, draw=9), seeds, strict=True):
+        assert torch.equal(plane, normal_pairs((1, 2, 4, 6), seed, draw=9)[0])
+
+
+def test_splitting_the_pairs_changes_no_bit():
+    whole = normal_pairs((7, 3, 9, 33), 11)
+    parts = [normal_pairs((n, 3, 9, 33), 11, first_pair=first) for first, n in ((0, 1), (1, 4), (5, 2))]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+def test_more_pairs_than_the_grid_has_rows():
+    got = normal_pairs((70000, 1, 1, 2), 5).cpu()
+    assert (got[69999] - contract((1, 1, 1, 2), 5, first_pair=69999)[0]).abs().max() < 1e-5
+    assert not torch.view_as_real(got).isnan().any()
+
+
+def test_a_replayed_graph_reads_the_draw_anew():
+    shape, draw, seeds = (2, 1, 16, 16), counters(0), counters(7)
+    out = torch.zeros(shape, dtype=torch.complex64, device="cuda")
+    torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
+        draw.add_(1)
+    for number in range(3):
+        graph.replay()
+        assert torch.equal(out, normal_pairs(shape, 7, draw=number))
+    assert draw.item() == 3
+
+
+def test_a_stream_of_its_own():
+    """The kernel joins the current stream: behind a long queue there, it still sees the draw written before it."""
+    stream, shape = torch.cuda.Stream(), (2, 3, 64, 64)
+    draw, seeds = counters(0), counters(7)
+    out = torch.empty(shape, dtype=torch.complex64, device="cuda")
+    busy = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        for _ in range(20):
+            busy = busy @ busy * 1e-3
+        draw.fill_(4)
+        torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
+    stream.synchronize()
+    assert torch.equal(out, normal_pairs(shape, 7, draw=4))
+
+
+def test_nothing_waits_for_the_device():
+    out = torch.empty(2, 1, 8, 8, dtype=torch.complex64, device="cuda")
+    seeds, draw = counters(7), counters(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_tensors_on_two_devices_are_refused():
+    out = torch.zeros(1, 1, 2, 2, dtype=torch.complex64, device="cuda")
+    with pytest.raises(ValueError, match="`draw` is on cpu; expected the device of `out`, cuda:0"):
+        torch.ops.tdas_ops.normal_pairs.cuda(out, counters(7), torch.tensor([0]), 0)
+    assert not out.any()
+
+
+@pytest.mark.parametrize("space", [False, True])
+def test_a_step_agrees_with_the_reference_on_the_cpu(space):
+    images = torch.rand(16, 2, 16, 12, generator=torch.Generator().manual_seed(0))
+    filtered = tdas_ops.Preconditioner.from_images(images, space=space)
+    x, score = (torch.randn(3, 2, 16, 12, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    with tdas_ops.use_backend("reference"):
+        expected = tdas_ops.step(x, score, filtered, 0.1, noise=tdas_ops.NoiseStream(seed=3))
+    noise = tdas_ops.NoiseStream(seed=3)
+    got = tdas_ops.step(x.cuda(), score.cuda(), filtered.to("cuda"), 0.1, noise=noise).cpu()
+    assert (got - expected).square().mean().sqrt() < 1e-5 * expected.square().mean().sqrt()
