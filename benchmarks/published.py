@@ -1,6 +1,6 @@
 """The update as the papers' own code carries it out, written straight from their formulas: complex FFTs one axis at a
-time, full unfolded masks, drift and noise apart. The baseline of the benchmarks and the independent oracle of the tests;
-it shares no code with the package.
+time, full unfolded masks, drift and noise apart. The baseline of the benchmarks and the independent oracle of the
+tests; it shares no code with the package.
 
 Source: PDS, arXiv 2207.02196, equations of the preconditioned predictor and corrector; TDAS, arXiv 2206.04029.
 """
@@ -45,7 +45,15 @@ def update(
 
 
 def langevin(
-    x: Tensor, score: Tensor, R: Tensor, A: Tensor, snr: float, alpha: float, z: Tensor, method: str, per_sample: bool = False
+    x: Tensor,
+    score: Tensor,
+    R: Tensor,
+    A: Tensor,
+    snr: float,
+    alpha: float,
+    z: Tensor,
+    method: str,
+    per_sample: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The corrector with its snr rule: (x', x_mean)."""
     drift = apply_mmt(score, R, A) if method == "pds" else score

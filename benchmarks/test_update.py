@@ -32,13 +32,13 @@ def test_update(benchmark, shape, method, space, who):
     R, A = masks(shape[1:], space)
     if who == "tdas_ops":
         M, stream = tdas_ops.Preconditioner.from_masks(R, A, method=method), tdas_ops.NoiseStream(0)
-        run = lambda: tdas_ops.step(x, v, M, 0.1, noise=stream)  # noqa: E731
+        run = lambda: tdas_ops.step(x, v, M, 0.1, noise=stream)
     elif who == "best torch":
         half, compose = R[..., : shape[-1] // 2 + 1].contiguous(), getattr(best_torch, method)
-        run = lambda: compose(x, v, half, A, 0.1, 0.2**0.5)  # noqa: E731
+        run = lambda: compose(x, v, half, A, 0.1, 0.2**0.5)
     else:
         full = torch.ones(shape[1:]) if A is None else A
-        run = lambda: published.update(x, v, R, full, 0.1, 0.2**0.5, torch.randn_like(x), method)  # noqa: E731
+        run = lambda: published.update(x, v, R, full, 0.1, 0.2**0.5, torch.randn_like(x), method)
     benchmark.pedantic(run, rounds=7, warmup_rounds=1)
     benchmark.extra_info["ns_per_element"] = benchmark.stats.stats.median / x.numel() * 1e9
 
@@ -49,11 +49,11 @@ def test_noise(benchmark, shape, who):
     """White normals alone: one draw of the stream against torch.randn."""
     benchmark.group = f"white noise, {'x'.join(map(str, shape))}"
     if who == "torch.randn":
-        run = lambda: torch.randn(shape)  # noqa: E731
+        run = lambda: torch.randn(shape)
     else:
         stream = tdas_ops.NoiseStream(0)
         g = torch.empty((shape[0] + 1) // 2, *shape[1:], dtype=torch.complex64)
         kernel = tdas_ops._backends.kernel("normal_pairs", g.device)
-        run = lambda: kernel(g, stream.seeds, stream.draw, 0)  # noqa: E731
+        run = lambda: kernel(g, stream.seeds, stream.draw, 0)
     benchmark.pedantic(run, rounds=7, warmup_rounds=1)
     benchmark.extra_info["ns_per_element"] = benchmark.stats.stats.median / torch.Size(shape).numel() * 1e9

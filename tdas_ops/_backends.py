@@ -106,23 +106,24 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _fill()
 
 
+def _path(op: str, overload: Any) -> str:
+    """What an overload runs, in words."""
+    backend = overload.name().split(".")[1]
+    if op == "normal_pairs":
+        return backend
+    return "torch.fft" if op == "precondition" else f"torch.fft, {backend} noise"
+
+
 def backend_info() -> dict[str, Any]:
     """What runs where: available backends with the reason for each missing one, and the path of every op on a device.
 
     Returns a dict of plain values with the keys `available`, `missing`, `chosen` and `paths`.
     """
     paths = {
-        device: {
-            op: overload.name().split(".")[1] if op == "normal_pairs" else f"torch.fft + {overload.name().split('.')[1]} noise"
-            for op in _OPS
-            if (overload := _table[op].get(device)) is not None
-        }
+        device: {op: _path(op, _table[op][device]) for op in _OPS if device in _table[op]}
         for device in _PREFERENCE
         if device == "cpu" or torch.cuda.is_available()
     }
-    for ops in paths.values():
-        if "precondition" in ops:
-            ops["precondition"] = "torch.fft"
     return {
         "available": list(_AVAILABLE),
         "missing": {b: _missing(b) for b in _schema.BACKENDS if b not in _AVAILABLE},

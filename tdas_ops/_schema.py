@@ -8,8 +8,8 @@ The arguments that several ops share:
 
 - `freq`, `skew`: half spectra R and w, `[C, H, W // 2 + 1]`; `space`: A, `[C, H, W]`; absent means R = 1, w = 0, A = 1.
 - `filter_drift`: D = M M^T + S (method "pds"), else D = I (method "tdas").
-- `d`, `d_tensor`: the drift scale, a number or (if given) a tensor with 1 or B elements; `n`, `n_tensor` the noise scale;
-  when both are absent the noise scale is `sqrt(2 d)`.
+- `d`, `d_tensor`: the drift scale, a number or (if given) a tensor with 1 or B elements; `n`, `n_tensor`: the noise
+  scale, `sqrt(2 d)` when both are absent.
 - `z`: the caller's own pixel noise; else `seeds`, `draw`, `first_sample` of a `NoiseStream`; the op adds 1 to `draw`.
 """
 

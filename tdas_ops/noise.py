@@ -24,8 +24,8 @@ def _signed(word: int) -> int:
 class NoiseStream:
     """The noise of a batch: every op that is given the stream takes one draw from it.
 
-    A value depends on its seed, its sample, the draw and its place in the image, and on nothing else: not on the batch it
-    is made in, the device, the backend or the number of threads.
+    A value depends on its seed, its sample, the draw and its place in the image, and on nothing else: not on the batch
+    it is made in, the device, the backend or the number of threads.
 
     Args:
         seed: one 64-bit seed for the whole batch; element b of a batch is sample `first_sample + b` of that seed, so
@@ -101,7 +101,9 @@ class NoiseStream:
         elif not self._bound:
             self._bound = True
         if self.per_sample and batch != self.seeds.shape[0]:
-            raise ValueError(f"noise: got a stream of {self.seeds.shape[0]} seeds, expected one for each of {batch} samples")
+            raise ValueError(
+                f"noise: got a stream of {self.seeds.shape[0]} seeds, expected one for each of {batch} samples"
+            )
         return self.seeds, self.draw, self.first_sample
 
     def state_dict(self) -> dict[str, Any]:

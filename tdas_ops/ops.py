@@ -39,7 +39,9 @@ def _check_state(x: Tensor, M: Preconditioner) -> None:
     if not isinstance(M, Preconditioner):
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
     if x.dim() != 4 or x.shape[1:] != M.shape or x.shape[0] == 0:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it"
+        )
     if x.dtype not in _STATE or (x.dtype is torch.float64 and x.device.type != "cpu"):
         raise TypeError(f"x: got {x.dtype} on {x.device}, expected float32 (or float64 on the CPU)")
     if x.device != M.device:
@@ -54,11 +56,15 @@ def _check_like(name: str, t: Tensor, x: Tensor, dtypes: tuple[torch.dtype, ...]
     if t.shape != x.shape:
         raise ValueError(f"{name}: got shape {tuple(t.shape)}, expected {tuple(x.shape)}, the shape of x")
     if t.dtype not in dtypes:
-        raise TypeError(f"{name}: got {t.dtype}, expected one of {', '.join(str(d) for d in dtypes)} beside x in {x.dtype}")
+        raise TypeError(
+            f"{name}: got {t.dtype}, expected one of {', '.join(str(d) for d in dtypes)} beside x in {x.dtype}"
+        )
     if t.device != x.device:
         raise ValueError(f"{name}: got a tensor on {t.device}, expected {x.device}, the device of x")
     if t.requires_grad:
-        raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not (sample under torch.no_grad)")
+        raise ValueError(
+            f"{name}: got a tensor that requires grad, expected one that does not (sample under torch.no_grad)"
+        )
 
 
 def _check_out(out: Tensor, x: Tensor, *others: Any) -> None:
@@ -72,7 +78,9 @@ def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
     """A scale as (number, tensor): one of the two carries it."""
     if isinstance(value, Tensor):
         if value.numel() not in (1, x.shape[0]) or value.dim() > 4 or value.shape[1:].numel() != 1:
-            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected one value or one for each of {x.shape[0]} samples")
+            raise ValueError(
+                f"{name}: got shape {tuple(value.shape)}, expected one value or one for each of {x.shape[0]} samples"
+            )
         if not value.dtype.is_floating_point:
             raise TypeError(f"{name}: got {value.dtype}, expected a floating-point tensor")
         if value.device != x.device:
@@ -109,7 +117,9 @@ def _drawn(noise: Noise | None, x: Tensor, needed: bool) -> tuple[Tensor | None,
 
 def _drift_method(M: Preconditioner) -> bool:
     if M.method is None:
-        raise ValueError("M: got a filter without a method, expected method 'pds' or 'tdas' (a filter colours noise only)")
+        raise ValueError(
+            "M: got a filter without a method, expected method 'pds' or 'tdas' (a filter colours noise only)"
+        )
     return M.method == "pds"
 
 
@@ -143,7 +153,9 @@ def noise(
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
     if out is None:
         if tuple(shape[1:]) != M.shape or len(shape) != 4 or shape[0] < 1:
-            raise ValueError(f"shape: got {tuple(shape)}, expected (B >= 1, {', '.join(map(str, M.shape))}) as M has it")
+            raise ValueError(
+                f"shape: got {tuple(shape)}, expected (B >= 1, {', '.join(map(str, M.shape))}) as M has it"
+            )
         if dtype not in _STATE or (dtype is torch.float64 and M.device.type != "cpu"):
             raise TypeError(f"dtype: got {dtype} on {M.device}, expected float32 (or float64 on the CPU)")
         out = torch.empty(tuple(shape), dtype=dtype, device=M.device, memory_format=memory_format)

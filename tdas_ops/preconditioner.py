@@ -96,7 +96,9 @@ class Preconditioner:
         return cls(shape, method=method, provenance={"source": "identity"})
 
     @classmethod
-    def radial(cls, profile: Callable[[Tensor], Tensor], shape: Sequence[int], method: Method = "pds") -> Preconditioner:
+    def radial(
+        cls, profile: Callable[[Tensor], Tensor], shape: Sequence[int], method: Method = "pds"
+    ) -> Preconditioner:
         """A frequency mask that depends on |k| alone.
 
         Args:
@@ -112,7 +114,9 @@ class Preconditioner:
         freq = torch.as_tensor(profile(radii), dtype=torch.float64)
         if freq.shape != radii.shape:
             raise ValueError(f"profile: got a result of shape {tuple(freq.shape)}, expected {tuple(radii.shape)}")
-        return cls((channels, height, width), freq.expand(channels, -1, -1), method=method, provenance={"source": "radial"})
+        return cls(
+            (channels, height, width), freq.expand(channels, -1, -1), method=method, provenance={"source": "radial"}
+        )
 
     @classmethod
     def from_masks(
@@ -128,8 +132,8 @@ class Preconditioner:
         """Masks from the caller, or from files in the PDS `.npy` convention.
 
         Args:
-            freq: R, as full spectrum `[C, H, W]` (even: `R(k) = R(-k)`) or half spectrum `[C, H, W // 2 + 1]`; or the path
-                of a `.npy` file with a raw statistic `[C, H, W]`, which is normalised on load with `alpha`.
+            freq: R, as full spectrum `[C, H, W]` (even: `R(k) = R(-k)`) or half spectrum `[C, H, W // 2 + 1]`; or the
+                path of a `.npy` file with a raw statistic `[C, H, W]`, which is normalised on load with `alpha`.
             space: A, `[C, H, W]`, or the path of a `.npy` file with a raw statistic.
             skew: w, odd (`w(k) = -w(-k)`), full or half spectrum; method "pds" only.
             shape: (C, H, W); needed when only a half spectrum is given, since its width does not say whether W is even.
@@ -141,13 +145,17 @@ class Preconditioner:
             ValueError: no mask at all, a wrong shape, a non-finite, non-positive or asymmetric mask.
         """
         if freq is None and space is None and skew is None:
-            raise ValueError("from_masks: got no mask, expected freq, space or skew (identity makes a filter without masks)")
+            raise ValueError(
+                "from_masks: got no mask, expected freq, space or skew (identity makes a filter without masks)"
+            )
         sources = {n: os.fspath(m) for n, m in (("freq", freq), ("space", space)) if isinstance(m, str | os.PathLike)}
         loaded = [_load_mask(n, m, alpha, method) for n, m in (("freq", freq), ("space", space), ("skew", skew))]
         if shape is None:
             first = loaded[1] if loaded[1] is not None else next(m for m in loaded if m is not None)
             if first.dim() != 3:
-                raise ValueError(f"from_masks: got a mask of shape {tuple(first.shape)} and no shape, expected [C, H, W]")
+                raise ValueError(
+                    f"from_masks: got a mask of shape {tuple(first.shape)} and no shape, expected [C, H, W]"
+                )
             shape = tuple(first.shape)
         full = _check_shape(shape)
         masks = [
@@ -157,7 +165,7 @@ class Preconditioner:
         about: dict[str, Any] = {"source": "masks"}
         if sources:
             about |= {"files": {n: Path(p).name for n, p in sources.items()}, "alpha": alpha}
-        return cls(full, *masks, method=method, provenance=about)
+        return cls(full, masks[0], masks[1], masks[2], method=method, provenance=about)
 
     @classmethod
     def from_statistics(
@@ -170,8 +178,8 @@ class Preconditioner:
     ) -> Preconditioner:
         """Masks from raw statistics of the target data: `m <- m / max m; m <- (m + alpha - 1) / alpha`.
 
-        "pds" takes R = 1 / m_f and A = 1 / m_a; "tdas" takes R = m_f and A = m_a. The first TDAS paper prints no numbers
-        for its masks; the "tdas" line is this package's reading of its figure.
+        "pds" takes R = 1 / m_f and A = 1 / m_a; "tdas" takes R = m_f and A = m_a. The first TDAS paper prints no
+        numbers for its masks; the "tdas" line is this package's reading of its figure.
 
         Args:
             freq: raw power statistic f(k), full spectrum `[C, H, W]`, or None.
@@ -234,7 +242,11 @@ class Preconditioner:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a safetensors file: masks in float64, and shape, method and provenance as metadata."""
         tensors = {n: t for n, t in (("freq", self.freq), ("space", self.space), ("skew", self.skew)) if t is not None}
-        about = {"format": "tdas_ops.Preconditioner/1", "shape": json.dumps(self.shape), "method": json.dumps(self.method)}
+        about = {
+            "format": "tdas_ops.Preconditioner/1",
+            "shape": json.dumps(self.shape),
+            "method": json.dumps(self.method),
+        }
         save_file(tensors, path, metadata=about | {"provenance": json.dumps(self.provenance)})
 
     @classmethod
@@ -248,7 +260,9 @@ class Preconditioner:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if about.get("format") != "tdas_ops.Preconditioner/1":
-            raise ValueError(f"path: got {os.fspath(path)} of format {about.get('format')!r}, expected a saved Preconditioner")
+            raise ValueError(
+                f"path: got {os.fspath(path)} of format {about.get('format')!r}, expected a saved Preconditioner"
+            )
         return cls(
             json.loads(about["shape"]),
             **tensors,
@@ -258,7 +272,7 @@ class Preconditioner:
         )
 
     def picture(self, path: str | os.PathLike[str]) -> None:
-        """Draws both masks, one row a channel: R with frequency zero in the middle, then A; dark is low, bright is high."""
+        """Draws both masks, one row a channel: R with frequency zero in the middle, then A; bright is high."""
         from PIL import Image, ImageDraw
 
         channels, height, width = self.shape
@@ -274,13 +288,16 @@ class Preconditioner:
                 grey = ((values - low) / max(high - low, 1e-12) * 255).round().to(torch.uint8).numpy()
                 left = margin + column * (panel + margin)
                 sheet.paste(Image.fromarray(grey).resize((panel, panel), Image.Resampling.NEAREST), (left, top))
-                label = f"{name}, channel {channel}: " + ("absent (= 1)" if mask is None else f"{low:.3g} to {high:.3g}")
+                label = f"{name}, channel {channel}: " + (
+                    "absent (= 1)" if mask is None else f"{low:.3g} to {high:.3g}"
+                )
                 pen.text((left, top - 16), label, fill=0)
         sheet.save(path)
 
     def __repr__(self) -> str:
         masks = [n for n, m in (("freq", self.freq), ("space", self.space), ("skew", self.skew)) if m is not None]
-        return f"Preconditioner(shape={self.shape}, method={self.method!r}, masks={masks or 'identity'}, device={self.device})"
+        what = f"shape={self.shape}, method={self.method!r}, masks={masks or 'identity'}, device={self.device}"
+        return f"Preconditioner({what})"
 
 
 class ImageStatistics:
@@ -316,7 +333,9 @@ class ImageStatistics:
             self._power = torch.zeros(shape, dtype=torch.float64, device=device)
             self._square = torch.zeros(shape, dtype=torch.float64, device=device)
         elif images.shape[1:] != self._power.shape:
-            raise ValueError(f"images: got {tuple(images.shape[1:])} after {tuple(self._power.shape)}, expected one size")
+            raise ValueError(
+                f"images: got {tuple(images.shape[1:])} after {tuple(self._power.shape)}, expected one size"
+            )
         for part in images.double().split(max(1, (1 << 22) // images[0].numel())):
             self._power += torch.fft.fft2(part).abs().square().sum(dim=0)
             self._square += part.square().sum(dim=0)
@@ -343,7 +362,7 @@ def _check_alpha(alpha: float) -> None:
 def _checked(
     name: str, mask: Tensor | None, shape: Shape, width: int | None, *, odd: bool, positive: bool
 ) -> Tensor | None:
-    """The mask as a float64 CPU tensor of its own, after the checks that are made once; `width` marks a half spectrum."""
+    """The mask as a float64 CPU tensor of its own, after the checks made once; `width` marks a half spectrum."""
     if mask is None:
         return None
     with torch.inference_mode(False):
@@ -353,9 +372,11 @@ def _checked(
     if not bool(mask.isfinite().all()):
         raise ValueError(f"{name}: got non-finite values, expected finite ones")
     if positive and not bool((mask > 0).all()):
-        raise ValueError(f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method=None admits any)")
+        raise ValueError(
+            f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method=None admits any)"
+        )
     if width is not None:
-        # Columns kx = 0 and, for even W, kx = W/2 are their own mirror images; the others have theirs in the other half.
+        # Columns kx = 0 and, for even W, kx = W/2 hold their own mirror images; the others have them in the other half.
         columns = mask[..., [0, width // 2] if width % 2 == 0 else [0]]
         mirrored = columns[..., -torch.arange(shape[1]) % shape[1], :]
         wrong = float((columns + mirrored if odd else columns - mirrored).abs().max())

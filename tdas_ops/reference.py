@@ -3,8 +3,8 @@
 The functions take the arguments of their schema (`_schema.py`). They compute in the dtype of x (float32, or float64 for
 reference work) on any device, and never wait for the device.
 
-What depends on the caller's tensors goes through real FFTs of each sample, so that a non-finite value stays in its sample.
-Noise drawn here goes through one complex FFT a pair of samples: both are real and imaginary part of `M (z_even + i z_odd)`.
+What depends on the caller's tensors goes through real FFTs of each sample, so that a non-finite value stays in its
+sample. Noise drawn here goes through one complex FFT a pair of samples, as `M (z_even + i z_odd)`.
 That makes it bit-identical under any split of the batch and any number of threads, which real FFTs in torch are not.
 """
 

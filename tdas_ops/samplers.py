@@ -1,11 +1,11 @@
 """Samplers: loops of `step` and `langevin_step` around a score function.
 
-A score function is any callable `(x, level) -> score`: x is `[B, C, H, W]`, `level` a tensor `[B]` in the dtype and on the
-device of x with sigma (VE and annealed Langevin) or t (VP, sub-VP) of every sample. No loop waits for the device, unless
-`check_finite` is set or a callback asks for values.
+A score function is any callable `(x, level) -> score`: x is `[B, C, H, W]`, `level` a tensor `[B]` in the dtype and on
+the device of x with sigma (VE and annealed Langevin) or t (VP, sub-VP) of every sample. No loop waits for the device,
+unless `check_finite` is set or a callback asks for values.
 
-A run can be interrupted and continued: `callback` receives a `State` after every iteration; its `state_dict()` handed to
-`resume` continues to bit-identical samples.
+A run can be interrupted and continued: `callback` receives a `State` after every iteration; its `state_dict()` handed
+to `resume` continues to bit-identical samples.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def pc(
         predictor: None for corrector-only sampling.
         corrector_steps: Langevin steps per iteration; 0 for predictor-only sampling.
         norm: how the snr rule takes its norms; see `langevin_step`.
-        start: the start point, by default `noise(M, scale=sigma_max)` (VE) or scale 1 (VP, sub-VP), float32; a run keeps
-            the dtype of its start.
+        start: the start point, by default `noise(M, scale=sigma_max)` (VE) or scale 1 (VP, sub-VP), float32; a run
+            keeps the dtype of its start.
         end_time: by default that of the speed-up rule.
         denoise: return the last x_mean; otherwise the last x.
         hook: called after each corrector and predictor step as `hook(x, x_mean, level, noise) -> (x, x_mean)`, for
@@ -118,7 +118,9 @@ def pc(
     if predictor not in ("reverse_diffusion", "euler_maruyama", None):
         raise ValueError(f"predictor: got {predictor!r}, expected 'reverse_diffusion', 'euler_maruyama' or None")
     if corrector_steps < 0 or (predictor is None and corrector_steps == 0):
-        raise ValueError(f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step")
+        raise ValueError(
+            f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step"
+        )
     run = _begin(shape, M, noise, sde.start_scale, start, iterations, resume)
     conditions = torch.tensor([level.condition for level in levels], dtype=run.x.dtype).to(M.device)
     x, x_mean = run.x, run.x_mean
@@ -126,9 +128,7 @@ def pc(
         level, condition = levels[i], conditions[i].expand(shape[0])
         for _ in range(corrector_steps):
             score = score_fn(x, condition)
-            x, x_mean = ops.langevin_step(
-                x, score, M, snr, noise=noise, alpha=level.alpha, norm=norm, return_mean=True
-            )
+            x, x_mean = ops.langevin_step(x, score, M, snr, noise=noise, alpha=level.alpha, norm=norm, return_mean=True)
             if hook is not None:
                 x, x_mean = hook(x, x_mean, level, noise)
         if predictor is not None:
@@ -221,8 +221,8 @@ def _langevin_level(sigma: float, highest: float) -> Level:
 def ncsnv2_step_size(sigmas: Sequence[float], steps: int) -> float:
     """The epsilon of NCSNv2 for these levels and `steps` Langevin steps a level.
 
-    It brings the variance at the end of a level, started from that of the level above, as near to the level's own as any
-    step size does: it minimises `(1 - e)^(2T) (gamma^2 - q) + q` over e, with `e = epsilon / sigma_L^2`,
+    It brings the variance at the end of a level, started from that of the level above, as near to the level's own as
+    any step size does: it minimises `(1 - e)^(2T) (gamma^2 - q) + q` over e, with `e = epsilon / sigma_L^2`,
     `q = 2 e / (1 - (1 - e)^2)` and gamma the ratio of neighbouring levels.
 
     Source: NCSNv2, arXiv 2006.09011, technique 4 and equation 4.
@@ -237,8 +237,8 @@ def ncsnv2_step_size(sigmas: Sequence[float], steps: int) -> float:
 
 
 def inpaint(known: Tensor, mask: Tensor) -> Hook:
-    """A hook that holds part of the image: where `mask` is 1 the state follows `known`, noised to the current level, and the
-    returned samples are `known`.
+    """A hook that holds part of the image: where `mask` is 1 the state follows `known`, noised to the current level,
+    and the returned samples are `known`.
 
     Args:
         known: the image, `[C, H, W]` or `[B, C, H, W]`, on the device of the run.

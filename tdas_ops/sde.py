@@ -3,8 +3,8 @@
 Everything here is Python floats, computed once before a run: the samplers hand them to the ops as scalars, so no
 iteration reads from a device. Times run from 1 (noise) to an end time near 0 (data).
 
-The speed-up rule of TDAS and PDS: with `iterations = native / r`, the discretisation is made anew with that many points,
-and the end time is r times the native one.
+The speed-up rule of TDAS and PDS: with `iterations = native / r`, the discretisation is made anew with that many
+points, and the end time is r times the native one.
 """
 
 from __future__ import annotations
@@ -155,9 +155,8 @@ class VP:
         _check_iterations(iterations)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
         if self.beta_max >= iterations:
-            raise ValueError(
-                f"iterations: got {iterations}, expected more than beta_max = {self.beta_max:g} for {type(self).__name__}"
-            )
+            rule = f"more than beta_max = {self.beta_max:g} for {type(self).__name__}"
+            raise ValueError(f"iterations: got {iterations}, expected {rule}")
         span = (self.beta_max - self.beta_min) / max(1, iterations - 1)
         betas = [(self.beta_min + span * i) / iterations for i in range(iterations)]
         result = []

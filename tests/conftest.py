@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tdas_ops
-
 
 torch.set_num_threads(1)
 
@@ -54,7 +52,7 @@ def make_problem(
     seed: int = 0,
 ) -> Problem:
     g = torch.Generator().manual_seed(seed)
-    full = lambda: torch.rand(shape, generator=g, dtype=torch.float64) + 0.5  # noqa: E731
+    full = lambda: torch.rand(shape, generator=g, dtype=torch.float64) + 0.5
     R = even(full()) if freq else torch.ones(shape, dtype=torch.float64)
     A = full() if space else torch.ones(shape, dtype=torch.float64)
     w = odd(full()) if skew else torch.zeros(shape, dtype=torch.float64)
@@ -74,49 +72,16 @@ def relative_rms(got: Tensor, expected: Tensor) -> float:
     return float((got.double() - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
 
-def philox_plain(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x32-10 in Python integers."""
-    c, k = list(counter), list(key)
-    for _ in range(10):
-        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & 0xFFFFFFFF, (p0 >> 32) ^ c[3] ^ k[1], p0 & 0xFFFFFFFF]
-        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return c
-
-
-def normal_plain(ra: int, rb: int) -> complex:
-    """Box-Muller of the contract in float64 from float32-rounded u and theta."""
-    u = np.float64(np.float32(np.float64(np.float32(ra)) * 2.0**-32 + 2.0**-33))
-    v = np.float64(np.float32(np.float64(np.float32(0xFFFFFFFF - ra)) * 2.0**-32 + 2.0**-33))
-    theta = 2 * math.pi * float(np.float32(rb - (1 << 32) if rb >= 1 << 31 else rb)) * 2.0**-32
-    rho = math.sqrt(-2 * (math.log1p(-v) if v < 1 / 32 else math.log(u)))
-    return complex(rho * math.cos(theta), rho * math.sin(theta))
-
-
-def pair_plain(seed: int, pair: int, draw: int, shape: tuple[int, int, int]) -> Tensor:
-    """g[C, H, W] of one pair, complex128, one counter at a time."""
-    channels, height, width = shape
-    half = (width + 1) // 2
-    g = torch.empty(shape, dtype=torch.complex128)
-    key = [seed & 0xFFFFFFFF, seed >> 32]
-    for c in range(channels):
-        for h in range(height):
-            for q in range(half):
-                r = philox_plain([(c * height + h) * half + q, pair, draw & 0xFFFFFFFF, draw >> 32], key)
-                g[c, h, q] = normal_plain(r[0], r[1])
-                if q + half < width:
-                    g[c, h, q + half] = normal_plain(r[2], r[3])
-    return g
-
-
 def pixel_noise(seed: int, samples: list[int], draw: int, shape: tuple[int, int, int], space: bool) -> Tensor:
     """z[B, C, H, W] (float64) for these samples of a seed, as pixels, by one complex inverse FFT a pair."""
+    from noise_contract import contract
+
     from benchmarks.published import inverse_dft
 
     height, width = shape[1:]
     planes = []
     for sample in samples:
-        g = pair_plain(seed, sample // 2, draw, shape)
+        g = contract((1, *shape), seed, draw, sample // 2)[0]
         z = g if space else inverse_dft(math.sqrt(height * width) * g)
         planes.append(z.imag if sample % 2 else z.real)
     return torch.stack(planes)

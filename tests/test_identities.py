@@ -107,7 +107,7 @@ def test_linear_in_score_and_noise(method):
     p = make_problem(method=method, skew=method == "pds")
     zero = torch.zeros_like(p.x)
     a, b = torch.randn_like(p.x), torch.randn_like(p.x)
-    run = lambda v, z: tdas_ops.step(zero, v, p.M, 0.3, noise_scale=0.7, noise=z)  # noqa: E731
+    run = lambda v, z: tdas_ops.step(zero, v, p.M, 0.3, noise_scale=0.7, noise=z)
     together = run(2 * p.v - a, 3 * b)
     assert relative_rms(together, 2 * run(p.v, zero) - run(a, zero) + 3 * run(zero, b)) < 1e-12
 
@@ -118,7 +118,9 @@ def test_scales_per_sample():
     d, n = torch.rand(3, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
     got = tdas_ops.step(p.x, p.v, p.M, d, noise_scale=n, noise=z)
     for b in range(3):
-        alone = tdas_ops.step(p.x[b : b + 1], p.v[b : b + 1], p.M, float(d[b]), noise_scale=float(n[b]), noise=z[b : b + 1])
+        alone = tdas_ops.step(
+            p.x[b : b + 1], p.v[b : b + 1], p.M, float(d[b]), noise_scale=float(n[b]), noise=z[b : b + 1]
+        )
         assert relative_rms(got[b : b + 1], alone) < TIGHT
     default = tdas_ops.step(p.x, p.v, p.M, d[:, None, None, None], noise=z)
     assert relative_rms(default, tdas_ops.step(p.x, p.v, p.M, d, noise_scale=torch.sqrt(2 * d), noise=z)) < TIGHT
@@ -128,12 +130,17 @@ def test_scales_per_sample():
 
 FAULTS = {
     "all zeros": lambda p, z: torch.zeros_like(p.x),
-    "R once instead of twice": lambda p, z: p.x + 0.3 * published.apply_m(p.v, p.R, p.A) + 0.7 * published.apply_m(z, p.R, p.A),
+    "R once instead of twice": lambda p, z: (
+        p.x + 0.3 * published.apply_m(p.v, p.R, p.A) + 0.7 * published.apply_m(z, p.R, p.A)
+    ),
     "space mask forgotten": lambda p, z: published.update(p.x, p.v, p.R, torch.ones_like(p.A), 0.3, 0.7, z, "pds")[0],
-    "M transposed": lambda p, z: p.x + 0.3 * published.apply_mmt(p.v, p.R, p.A)
-    + 0.7 * p.A * published.apply_m(z, p.R, torch.ones_like(p.A)),
+    "M transposed": lambda p, z: (
+        p.x + 0.3 * published.apply_mmt(p.v, p.R, p.A) + 0.7 * p.A * published.apply_m(z, p.R, torch.ones_like(p.A))
+    ),
     "one twiddle wrong": lambda p, z: published.update(p.x, one_twiddle_wrong(p.v), p.R, p.A, 0.3, 0.7, z, "pds")[0],
-    "one sample's noise on another": lambda p, z: published.update(p.x, p.v, p.R, p.A, 0.3, 0.7, z.roll(1, 0), "pds")[0],
+    "one sample's noise on another": lambda p, z: published.update(p.x, p.v, p.R, p.A, 0.3, 0.7, z.roll(1, 0), "pds")[
+        0
+    ],
     "one element unwritten": lambda p, z: one_element_nan(published.update(p.x, p.v, p.R, p.A, 0.3, 0.7, z, "pds")[0]),
 }
 
@@ -218,7 +225,7 @@ def decimate(x: torch.Tensor, inverse: bool) -> torch.Tensor:
 
 
 def test_identity_4_no_reordering_pass():
-    """Decimation in frequency, times R stored in bit-reversed order, decimation in time: F^-1 R F with no permutation."""
+    """Decimation in frequency, times R in bit-reversed order, decimation in time: F^-1 R F with no permutation."""
     n = 16
     v, R = torch.randn(n, dtype=torch.complex128), torch.rand(n, dtype=torch.float64)
     order = torch.tensor([int(f"{k:04b}"[::-1], 2) for k in range(n)])

@@ -1,7 +1,7 @@
 """What the samplers converge to: the exact law of a Gaussian field, by linear algebra instead of by sampling.
 
-With the exact score `s(x) = -C^-1 x` a step is linear: `x' = P x + Q z`. P and Q are read off the op itself (float64), so
-the covariance recursion `S' = P S P^T + Q Q^T` has no sampling error and is compared with closed forms to rounding.
+With the exact score `s(x) = -C^-1 x` a step is linear: `x' = P x + Q z`. P and Q are read off the op itself (float64),
+so the covariance recursion `S' = P S P^T + Q Q^T` has no sampling error and is compared with closed forms to rounding.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ def settled(P: torch.Tensor, Q: torch.Tensor) -> torch.Tensor:
 def mode_variance(S: torch.Tensor) -> torch.Tensor:
     """Variance of every orthonormal Fourier coefficient under the covariance S."""
     rows = torch.fft.fft2(S.reshape(N, *SHAPE), norm="ortho").reshape(N, N)
-    return torch.fft.fft2(rows.T.reshape(N, *SHAPE), norm="ortho").reshape(N, N)[
-        mirror_index(), torch.arange(N)
-    ].real.reshape(SHAPE)
+    return (
+        torch.fft.fft2(rows.T.reshape(N, *SHAPE), norm="ortho")
+        .reshape(N, N)[mirror_index(), torch.arange(N)]
+        .real.reshape(SHAPE)
+    )
 
 
 def mirror_index() -> torch.Tensor:
@@ -120,12 +122,20 @@ def test_whole_run_follows_the_recursion(method):
 
     start = tdas_ops.noise(M, (batch, *SHAPE), tdas_ops.NoiseStream(8), sde.sigma_max, dtype=torch.float64)
     x = samplers.pc(
-        score, (batch, *SHAPE), sde, M, noise=tdas_ops.NoiseStream(9), iterations=iterations, snr=snr, start=start, progress=False
+        score,
+        (batch, *SHAPE),
+        sde,
+        M,
+        noise=tdas_ops.NoiseStream(9),
+        iterations=iterations,
+        snr=snr,
+        start=start,
+        progress=False,
     )
     measured = torch.fft.fft2(x, norm="ortho").abs().square().mean(0)
 
     def recursion(drift2: torch.Tensor) -> torch.Tensor:
-        """Variance of x_mean at the end; the norms of the snr rule are averages over samples of |.|, not of its square."""
+        """Variance of x_mean at the end; the norms of the snr rule are averages of |.| over samples."""
         v = R.square() * sde.sigma_max**2
         mean = v
         for level in sde.levels(iterations):
@@ -150,6 +160,6 @@ SQUARED_NORMALS = torch.randn(100_000, N, dtype=torch.float64, generator=torch.G
 
 
 def mean_norm(mode_variances: torch.Tensor) -> float:
-    """E |y| of a real Gaussian field with these variances of its orthonormal Fourier coefficients, by sampling pixels."""
+    """E |y| of a real Gaussian field with these variances of its orthonormal Fourier coefficients."""
     weights = mode_variances.flatten()
     return float((SQUARED_NORMALS @ weights).sqrt().mean())

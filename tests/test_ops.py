@@ -37,7 +37,7 @@ RUNS = pytest.mark.parametrize("run", [run_step, run_langevin])
 @pytest.mark.parametrize("method", ["pds", "tdas"])
 @pytest.mark.parametrize("space", [True, False])
 def test_float32_agrees_with_float64(backend, run, method, space):
-    M, x, v, p = single(method=method, space=space)
+    M, x, v, _ = single(method=method, space=space)
     expected = run(M, x.double(), v.double())
     assert relative_rms(run(M, x, v), expected) < 1e-6
 
@@ -80,7 +80,7 @@ def test_out_and_in_place(backend, run, memory_format):
     assert got is state
     assert torch.equal(state, expected)
     assert torch.equal(mean, expected_mean)
-    assert not mean.data_ptr() == state.data_ptr()
+    assert mean.data_ptr() != state.data_ptr()
 
 
 @RUNS
@@ -141,7 +141,7 @@ def test_noise_draws_even_at_zero_scale():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_precondition_keeps_dtype(backend, dtype):
-    M, _, v, p = single()
+    M, _, v, _ = single()
     got = tdas_ops.precondition(v.to(dtype), M, "MMt")
     assert got.dtype is dtype
     assert relative_rms(got, tdas_ops.precondition(v.to(dtype).double(), M, "MMt")) < {
@@ -158,7 +158,10 @@ def test_noise_out_dtype_and_format():
     b = torch.full((2, *SHAPE), math.nan).contiguous(memory_format=torch.channels_last)
     assert tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), scale=torch.tensor([1.0, 3.0]), out=b) is b
     assert torch.equal(a, b)
-    assert relative_rms(a, tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), torch.tensor([1.0, 3.0]), dtype=torch.float64)) < 1e-6
+    assert (
+        relative_rms(a, tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), torch.tensor([1.0, 3.0]), dtype=torch.float64))
+        < 1e-6
+    )
     last = tdas_ops.noise(M, (2, *SHAPE), NoiseStream(1), memory_format=torch.channels_last)
     assert last.is_contiguous(memory_format=torch.channels_last)
 
@@ -166,7 +169,9 @@ def test_noise_out_dtype_and_format():
 # Compilation, dispatch
 
 
-def arguments(op: str, M: Preconditioner, x: torch.Tensor, v: torch.Tensor, stream: NoiseStream | None, z=None, mean=False):
+def arguments(
+    op: str, M: Preconditioner, x: torch.Tensor, v: torch.Tensor, stream: NoiseStream | None, z=None, mean=False
+):
     """The arguments of an overload, in the order of its schema."""
     freq, space, skew = M.masks(x.dtype)
     drawn = (None, stream.seeds, stream.draw, 1) if stream is not None else (z, None, None, 0)
@@ -183,7 +188,7 @@ def arguments(op: str, M: Preconditioner, x: torch.Tensor, v: torch.Tensor, stre
 @pytest.mark.parametrize("op", ["noise", "precondition", "step", "langevin_step"])
 @pytest.mark.parametrize("own_noise", [False, True])
 def test_opcheck(backend, op, own_noise):
-    M, x, v, p = single(skew=True)
+    M, x, v, _ = single(skew=True)
     stream = None if own_noise else NoiseStream(1)
     overload = getattr(getattr(torch.ops.tdas_ops, op), backend)
     torch.library.opcheck(overload, arguments(op, M, x, v, stream, z=v if own_noise else None, mean=own_noise))
@@ -232,11 +237,12 @@ def test_inference_mode():
 def test_no_op_waits_for_the_device():
     """On fake tensors every read of a value raises, so a run that completes has read none."""
     from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
     from tdas_ops import reference
 
     M, x, v, _ = single(skew=True)
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        fake = lambda t: mode.from_tensor(t)  # noqa: E731
+        fake = lambda t: mode.from_tensor(t)
         fx, fv, d = fake(x), fake(v), fake(torch.rand(3))
         masks = [fake(m) for m in M.masks(torch.float32)]
         drawn = (None, fake(torch.zeros(1, dtype=torch.int64)), fake(torch.zeros(1, dtype=torch.int64)), 1)
@@ -304,7 +310,10 @@ def test_backend_choice():
         assert tdas_ops.backend_info()["paths"]["cpu"]["normal_pairs"] == "reference"
         assert tdas_ops.backend_info()["chosen"] == "reference"
     assert tdas_ops.backend_info() == info
-    with pytest.raises(ValueError, match="got 'turbo', expected one of reference, cpp, cuda"), tdas_ops.use_backend("turbo"):
+    with (
+        pytest.raises(ValueError, match="got 'turbo', expected one of reference, cpp, cuda"),
+        tdas_ops.use_backend("turbo"),
+    ):
         pass
     if "cuda" not in info["available"]:
         with pytest.raises(ValueError, match="'cuda' is not available"), tdas_ops.use_backend("cuda"):
@@ -316,7 +325,7 @@ def test_backend_choice():
 
 
 def bad_calls():
-    M, x, v, p = single()
+    M, x, v, _ = single()
     z = NoiseStream(1)
     step, langevin, noise, pre = tdas_ops.step, tdas_ops.langevin_step, tdas_ops.noise, tdas_ops.precondition
     leaf = x.clone().requires_grad_()

@@ -84,7 +84,12 @@ def transcribed_vp(x, sde, N, eps, snr, R, A, method, z, predictor, corrector_st
 @pytest.mark.parametrize("space", [True, False])
 @pytest.mark.parametrize(
     ("predictor", "corrector_steps", "norm"),
-    [("reverse_diffusion", 1, "batch"), ("euler_maruyama", 2, "sample"), (None, 1, "batch"), ("reverse_diffusion", 0, "batch")],
+    [
+        ("reverse_diffusion", 1, "batch"),
+        ("euler_maruyama", 2, "sample"),
+        (None, 1, "batch"),
+        ("reverse_diffusion", 0, "batch"),
+    ],
 )
 def test_pc_equals_the_transcription(sde, method, space, predictor, corrector_steps, norm):
     p = make_problem(3, SHAPE[1:], method=method, space=space)
@@ -92,7 +97,18 @@ def test_pc_equals_the_transcription(sde, method, space, predictor, corrector_st
     transcribed = transcribed_ve if isinstance(sde, VE) else transcribed_vp
     eps = (1e-5 if isinstance(sde, VE) else 1e-3) * 1000 / iterations
     x, x_mean = transcribed(
-        p.x, sde, iterations, eps, 0.16, p.R, p.A, method, SharedNoise(seed, space), predictor, corrector_steps, norm == "sample"
+        p.x,
+        sde,
+        iterations,
+        eps,
+        0.16,
+        p.R,
+        p.A,
+        method,
+        SharedNoise(seed, space),
+        predictor,
+        corrector_steps,
+        norm == "sample",
     )
     for denoise, expected in ((True, x_mean), (False, x)):
         with tdas_ops.use_backend("reference"):
@@ -120,7 +136,13 @@ def test_start_point_and_first_draw():
     for sde, scale in ((VE(0.01, 8.0), 8.0), (VP(), 1.0)):
         seen = []
         samplers.pc(
-            lambda x, t, seen=seen: seen.append(x.clone()) or -x, SHAPE, sde, M, noise=NoiseStream(1), iterations=30, progress=False
+            lambda x, t, seen=seen: seen.append(x.clone()) or -x,
+            SHAPE,
+            sde,
+            M,
+            noise=NoiseStream(1),
+            iterations=30,
+            progress=False,
         )
         assert torch.equal(seen[0], tdas_ops.noise(M, SHAPE, NoiseStream(1), scale))
 
@@ -206,7 +228,13 @@ def test_resume_annealed_langevin_and_seeds():
     options = {"step_size": 1e-3, "steps": 2, "progress": False}
     sigmas = [4.0, 2.0, 1.0]
     expected = samplers.annealed_langevin(
-        score, SHAPE, sigmas, M, noise=NoiseStream(seeds=[1, 2, 3]), callback=lambda s: states.append(s.state_dict()), **options
+        score,
+        SHAPE,
+        sigmas,
+        M,
+        noise=NoiseStream(seeds=[1, 2, 3]),
+        callback=lambda s: states.append(s.state_dict()),
+        **options,
     )
     got = samplers.annealed_langevin(score, SHAPE, sigmas, M, noise=NoiseStream(0), resume=states[1], **options)
     assert torch.equal(got, expected)
@@ -227,8 +255,15 @@ def test_interrupted_run_loses_nothing():
 
 def test_same_seed_same_picture_in_any_batch():
     M = Preconditioner.from_masks(even(torch.rand(2, 4, 5) + 0.5))
-    make = lambda seeds: samplers.pc(  # noqa: E731
-        score, (len(seeds), *SHAPE[1:]), VE(0.01, 8.0), M, noise=NoiseStream(seeds=seeds), iterations=12, norm="sample", progress=False
+    make = lambda seeds: samplers.pc(
+        score,
+        (len(seeds), *SHAPE[1:]),
+        VE(0.01, 8.0),
+        M,
+        noise=NoiseStream(seeds=seeds),
+        iterations=12,
+        norm="sample",
+        progress=False,
     )
     assert relative_rms(make([7]), make([3, 7])[1:]) < 1e-4
 
@@ -312,7 +347,9 @@ def test_more_bad_arguments():
         VE(2.0, 1.0)
     with pytest.raises(ValueError, match="SubVP: got beta_min, beta_max"):
         SubVP(-1.0, 1.0)
-    langevin = lambda sigmas, **o: samplers.annealed_langevin(score, SHAPE, sigmas, M, noise=NoiseStream(1), progress=False, **o)  # noqa: E731
+    langevin = lambda sigmas, **o: samplers.annealed_langevin(
+        score, SHAPE, sigmas, M, noise=NoiseStream(1), progress=False, **o
+    )
     for sigmas in ([], [1.0, 2.0], [1.0, -1.0]):
         with pytest.raises(ValueError, match="sigmas: got"):
             langevin(sigmas, step_size=1e-3)
