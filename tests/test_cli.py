@@ -1,0 +1,329 @@
+"""The command line: what it writes, repeats, resumes and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import tdas_ops
+from tdas_ops import _pictures, _runs, cli, models
+
+SMALL = ["--samples", "4", "--iterations", "3", "--no-progress"]
+
+
+def tdas(*arguments: object) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three runs."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    assert tdas("sample", "--method", "plain", "--method", "tdas", "--method", "pds", *SMALL, "--out", out) == 0
+    return out
+
+
+def test_sample_writes_pictures_grid_and_record(made: Path) -> None:
+    runs = record(made)["runs"]
+    assert [run["method"] for run in runs] == ["plain", "tdas", "pds"]
+    for run in runs:
+        assert [p.name for p in sorted((made / f"{run['method']}_3").iterdir())] == [f"000{i}.png" for i in range(4)]
+        assert run["iterations"] == 3 and run["network_evaluations"] == 6 and run["snr"] == models.load("digits").snr
+        assert run["frechet"]["count"] == 4 and run["frechet"]["floor"] > 0
+        assert run["environment"]["torch"] == torch.__version__
+    assert runs[1]["filter"]["alpha"] == models.load("digits").filters["tdas"].alpha
+    with Image.open(made / "grid.png") as sheet:
+        assert sheet.height > 3 * 64 and sheet.width > 4 * 64
+
+
+def test_pictures_and_distance_are_those_of_the_sampler(made: Path) -> None:
+    model = models.load("digits")
+    x = tdas_ops.samplers.pc(
+        model.score,
+        (4, *model.shape),
+        model.sde,
+        model.preconditioner("pds"),
+        noise=tdas_ops.NoiseStream(0),
+        iterations=3,
+        snr=model.snr,
+        progress=False,
+    )
+    shown = torch.stack([_pictures.read_picture(made / f"pds_3/000{i}.png") for i in range(4)])
+    assert (shown.int() - model.pictures(x).int()).abs().max() <= 1
+    assert record(made)["runs"][2]["frechet"]["distance"] == pytest.approx(model.evaluator(x).distance, rel=1e-3)
+
+
+def test_repeat_makes_the_same_pictures(made: Path, tmp_path: Path) -> None:
+    assert tdas("sample", "--repeat", made / "run.json", "--out", tmp_path / "copy", "--no-progress") == 0
+    assert pictures(tmp_path / "copy") == pictures(made)
+
+
+def test_the_recorded_command_makes_the_same_run(made: Path, tmp_path: Path) -> None:
+    import shlex
+
+    words = shlex.split(record(made)["runs"][1]["command"])
+    assert tdas(*words[1:], "--out", tmp_path / "again", "--no-progress") == 0
+    assert pictures(tmp_path / "again")["tdas_3/0002.png"] == pictures(made)["tdas_3/0002.png"]
+
+
+def test_batches_do_not_change_the_noise(tmp_path: Path) -> None:
+    for batch in (4, 2):
+        out = tmp_path / str(batch)
+        assert tdas("sample", *SMALL, "--norm", "sample", "--batch", batch, "--out", out) == 0
+    whole, split = (_pictures.read_picture(tmp_path / b / "plain_3/0003.png").int() for b in ("4", "2"))
+    assert (whole - split).abs().max() <= 2
+
+
+def test_a_picture_can_be_made_again_alone(tmp_path: Path) -> None:
+    assert tdas("sample", "--seeds", "5,7-8", "--iterations", 3, "--no-progress", "--out", tmp_path / "all") == 0
+    assert tdas("sample", "--seeds", "8", "--iterations", 3, "--no-progress", "--out", tmp_path / "one") == 0
+    together = _pictures.read_picture(tmp_path / "all/plain_3/0002_seed8.png").int()
+    alone = _pictures.read_picture(tmp_path / "one/plain_3/0000_seed8.png").int()
+    assert (together - alone).abs().max() <= 2
+    assert together.float().std() > 10
+    assert record(tmp_path / "one")["runs"][0]["frechet"] is None
+
+
+def test_the_same_command_keeps_finished_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert tdas("sample", *SMALL, "--out", out) == 0
+    before = record(out)["runs"][0]
+    sampled: list[_runs.Run] = []
+    real = _runs.Study.sample
+    monkeypatch.setattr(_runs.Study, "sample", lambda self, run, bar: sampled.append(run) or real(self, run, bar))
+    capsys.readouterr()
+    assert tdas("sample", *SMALL, "--method", "plain", "--method", "tdas", "--out", out) == 0
+    assert "plain, 3 iterations: finished before, kept" in capsys.readouterr().out
+    assert sampled == [("tdas", 3)]
+    assert record(out)["runs"][0] == before
+    (out / "plain_3/0001.png").unlink()
+    assert tdas("sample", *SMALL, "--out", out) == 0
+    assert sampled[1:] == [("plain", 3)] and (out / "plain_3/0001.png").is_file()
+
+
+def test_an_interrupted_command_leaves_finished_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    real = _runs.Study.sample
+
+    def interrupted(self: _runs.Study, run: _runs.Run, bar: bool) -> torch.Tensor:
+        if run[1] == 4:
+            raise KeyboardInterrupt
+        return real(self, run, bar)
+
+    monkeypatch.setattr(_runs.Study, "sample", interrupted)
+    assert tdas("sample", *SMALL, "--iterations", 4, "--out", out) == 130
+    assert "interrupted; 1 of 2 runs are complete" in capsys.readouterr().err
+    assert [run["iterations"] for run in record(out)["runs"]] == [3]
+    assert sorted(p.name for p in out.iterdir()) == ["plain_3", "run.json"]
+    monkeypatch.undo()
+    assert tdas("sample", *SMALL, "--iterations", 4, "--out", out) == 0
+    assert [run["iterations"] for run in record(out)["runs"]] == [3, 4]
+
+
+def test_a_picture_that_cannot_be_written_leaves_no_half_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+
+    def full(levels: torch.Tensor) -> Image.Image:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(_pictures, "picture", full)
+    with pytest.raises(OSError, match="no space"):
+        cli.main(["sample", *SMALL, "--out", str(out)])
+    assert list(out.iterdir()) == []
+
+
+def test_control_c_ends_with_130(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tdas_ops.cli", "sample", "--samples", "8", "--no-progress", "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        [*command, "--iterations", "2", "--iterations", "100000"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (out / "run.json").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert b"1 of 2 runs are complete" in error and b"Traceback" not in error
+    assert len(record(out)["runs"]) == 1 and len(list((out / "plain_2").iterdir())) == 8
+
+
+REFUSED = {
+    "method: got 'ddim', expected one of plain, tdas, pds": ["--method", "ddim"],
+    "name: got 'faces', expected one of digits": ["--model", "faces"],
+    "--speedup: got 0, expected a number above 0": ["--speedup", "0"],
+    "--speedup: got -3, expected a number above 0": ["--speedup", "-3"],
+    "'--iterations'": ["--iterations", "0"],
+    "'--samples'": ["--samples", "none"],
+    "seed: got -1, expected an integer from 0": ["--seed", "-1"],
+    "--seeds: got '3,x', expected seeds such as": ["--seeds", "3,x"],
+    "--seeds: got '5-3', expected seeds such as": ["--seeds", "5-3"],
+    "--seeds: got --seed beside it": ["--seeds", "3", "--seed", "4"],
+    "--seeds: got 2, expected one for each of 3 samples": ["--seeds", "3,4", "--samples", "3"],
+    "--snr: got 0.0, expected a finite number": ["--snr", "0"],
+    "--norm: got 'image', expected 'batch' or 'sample'": ["--norm", "image"],
+    "alpha: got 1.0, expected a finite number greater than 1": ["--alpha", "1", "--method", "tdas"],
+    "--device: got 'tpu9', expected 'cpu', 'cuda' or 'cuda:N'": ["--device", "tpu9"],
+    "--device: got 'cuda:77', expected 'cpu' or one of": ["--device", "cuda:77"],
+    "--filter: got nothing.safetensors, which is no file": ["--filter", "nothing.safetensors"],
+    "--filter: got --alpha beside it": ["--filter", "f", "--alpha", "2"],
+    "run.json: got nothing.json, expected a file that": ["--repeat", "nothing.json"],
+    "--repeat: got --snr beside it": ["--repeat", "nothing.json", "--snr", "0.1"],
+    "No such option: --colour": ["--colour"],
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert tdas("sample", *REFUSED[message], "--out", out) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("tdas-ops: ") and error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_folder_of_other_settings_is_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = pictures(made)
+    assert tdas("sample", *SMALL, "--seed", 1, "--out", made) == 2
+    assert "which holds runs with seed 0, expected 1 or another folder" in capsys.readouterr().err
+    assert pictures(made) == before
+    (tmp_path / "file").write_text("")
+    assert tdas("sample", *SMALL, "--out", tmp_path / "file") == 2
+    assert "which is a file, expected a folder" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text('{"format": "else"}')
+    assert tdas("sample", *SMALL, "--out", tmp_path) == 2
+    assert "expected a file that `tdas-ops sample` wrote" in capsys.readouterr().err
+
+
+def test_a_state_that_diverges_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.Model, "score", lambda self, x, sigma: x * float("nan"))
+    assert tdas("sample", *SMALL, "--out", tmp_path / "out") == 1
+    assert "iteration 1 of 3: got non-finite values" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_demo_compares_the_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert tdas("demo", "--samples", 4, "--speedup", 200, "--out", out, "--no-progress") == 0
+    native = models.load("digits").sde.native_iterations
+    runs = record(out)["runs"]
+    assert [run["method"] for run in runs] == ["plain", "tdas", "pds"]
+    assert {run["iterations"] for run in runs} == {max(1, round(native / 200))}
+    printed = capsys.readouterr().out
+    assert "Frechet distance" in printed and "of real images" in printed
+    assert (out / "grid.png").is_file()
+
+
+def test_calibrate_makes_a_filter_that_sample_takes(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "f.safetensors"
+    folder = made / "pds_3"
+    assert tdas("calibrate", folder, "-o", file, "--grey", "--method", "tdas", "--alpha", 2, "--no-progress") == 0
+    M = tdas_ops.Preconditioner.load(file)
+    assert M.method == "tdas" and M.shape == (1, 32, 32) and M.provenance["images"] == 4
+    images = torch.stack([_pictures.read_picture(p) for p in sorted(folder.iterdir())]).double() / 255
+    expected = tdas_ops.Preconditioner.from_images(images, 2.0, "tdas")
+    torch.testing.assert_close(M.freq, expected.freq)
+    torch.testing.assert_close(M.space, expected.space)
+    with Image.open(tmp_path / "f.png") as sheet:
+        assert sheet.width > 300
+    assert tdas("sample", *SMALL, "--filter", file, "--out", tmp_path / "out") == 0
+    assert record(tmp_path / "out")["runs"][0]["method"] == "tdas"
+    assert tdas("sample", *SMALL, "--method", "pds", "--filter", file, "--out", tmp_path / "other") == 2
+    assert "got a filter of method 'tdas', expected 'pds'" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    tdas_ops.Preconditioner.from_images(images, 3.0, "tdas").save(file)
+    assert tdas("sample", "--repeat", tmp_path / "out/run.json", "--out", tmp_path / "other") == 2
+    assert "which has changed, expected the filter of the run.json" in capsys.readouterr().err
+
+
+def test_calibrate_scales_pictures_and_leaves_masks_out(made: Path, tmp_path: Path) -> None:
+    file = tmp_path / "f.safetensors"
+    assert tdas("calibrate", made / "plain_3", "-o", file, "--size", 8, 12, "--no-space", "--no-progress") == 0
+    M = tdas_ops.Preconditioner.load(file)
+    assert M.shape == (3, 8, 12) and M.space is None and M.freq is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "images: got nowhere, expected a folder"),
+        ([".", "--alpha", "0.5"], "alpha: got 0.5, expected a finite number greater than 1"),
+        ([".", "--size", "0", "4"], "--size: got 0 4, expected two positive numbers"),
+        ([".", "-o", "nowhere/f.safetensors"], "in a folder that exists"),
+        ([".", "-o", "f.txt"], "expected a file FOLDER/NAME.safetensors"),
+        ([".", "--no-space", "--no-freq"], "got freq=False and space=False"),
+        (["."], "without pictures"),
+    ],
+)
+def test_calibrate_refuses(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tdas("calibrate", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tdas("info") == 0
+    printed = capsys.readouterr().out
+    for expected in (tdas_ops.__version__, torch.__version__, "triton:", "build:", "gpu:", '"available"', "reference"):
+        assert expected in printed
+
+
+@pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["calibrate"], ["info"]])
+def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tdas(*command, "--help") == 0
+    printed = capsys.readouterr().out
+    assert "Usage:" in printed
+    assert not command or f"    tdas-ops {command[0]}" in printed
+
+
+def test_the_grid_holds_colour_and_wide_pictures() -> None:
+    red = torch.zeros(3, 40, 100, dtype=torch.uint8)
+    red[0] = 255
+    sheet = _pictures.grid([(["one"], [red, red]), (["two"], [red])])
+    assert sheet.mode == "RGB" and sheet.getpixel((sheet.width - 20, 20)) == (255, 0, 0)
