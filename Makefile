@@ -20,7 +20,7 @@ PIP := $(PY) -m pip install --quiet
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test bench lint format check-cuda train clean
+.PHONY: help demo test bench lint format check-cuda check-triton train clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -47,6 +47,9 @@ format: $(STAMPS)/tools  ## rewrites the sources in the project's style
 
 check-cuda:  ## compiles the CUDA kernels for each architecture; registers and spills (needs nvcc, no GPU)
 	$(PYTHON) benchmarks/check_cuda.py
+
+check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture; registers and spills (no GPU)
+	$(PY) benchmarks/check_triton.py
 
 train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs go on where they stopped
 	@test -d $(DIGITS) || { echo "train: the digits are missing; get them with:" \

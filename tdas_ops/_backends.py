@@ -7,6 +7,7 @@ environment variable `TDAS_OPS_BACKEND`) is honoured or refused in one sentence.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,23 +15,32 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tdas_ops import _extension, _schema, reference
 
-_PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "reference")}
+_PREFERENCE = {"cpu": ("cpp", "reference", "triton"), "cuda": ("cuda", "triton", "reference")}
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normal_pairs")
+
+
+def _triton_normal_pairs(out: Tensor, seeds: Tensor, draw: Tensor, first_pair: int) -> None:
+    from tdas_ops.triton_kernels import noise  # on first use: the package must import without Triton
+
+    noise.normal_pairs(out, seeds, draw, first_pair)
 
 
 def _register() -> None:
     """Registers the Python kernels; those of the extension register themselves when it is loaded.
 
-    The backends "cpp" and "cuda" draw their noise with a compiled kernel inside the same torch.fft composition that is
-    the reference.
+    Every backend but the reference draws its noise with a kernel of its own, inside the same torch.fft composition.
     """
     for op in _OPS:
         _schema.LIBRARY.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
-    for backend, key in (("cpp", "CPU"), ("cuda", "CUDA")):
+    for key in ("CUDA", "CPU"):
+        _schema.LIBRARY.impl("normal_pairs.triton", _triton_normal_pairs, key)
+    for backend, key in (("cpp", "CPU"), ("triton", "CPU"), ("triton", "CUDA"), ("cuda", "CUDA")):
         normal = getattr(torch.ops.tdas_ops.normal_pairs, backend)
         for op in _COMPOSED:
             kernel = getattr(reference, op)
@@ -42,6 +52,10 @@ def _missing(backend: str) -> str | None:
     """Why the backend cannot be used here, or None."""
     if backend == "reference":
         return None
+    if backend == "triton":
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed (pip install triton)"
+        return None
     module = _extension.load()
     if module is None:
         return _extension.reason()
@@ -50,8 +64,20 @@ def _missing(backend: str) -> str | None:
     return None
 
 
+def _unusable(backend: str) -> str | None:
+    """Why an explicit choice of the backend cannot be honoured, or None; unlike `_missing` it looks for a GPU."""
+    reason = _missing(backend)
+    if reason is None and backend in ("triton", "cuda") and not torch.cuda.is_available():
+        if backend == "cuda":
+            return "torch finds no CUDA device"
+        if not _INTERPRETED:
+            return "Triton needs a GPU, or its interpreter (TRITON_INTERPRET=1 before Python starts)"
+    return reason
+
+
 _register()
-_AVAILABLE = tuple(backend for backend in _schema.BACKENDS if _missing(backend) is None)
+# Looking for a GPU here would start the driver in every process that imports the package.
+_INSTALLED = tuple(backend for backend in _schema.BACKENDS if _missing(backend) is None)
 _chosen: str | None = None
 _table: dict[str, dict[str, Any]] = {op: {} for op in _OPS}
 
@@ -65,7 +91,8 @@ def _fill() -> None:
         _table[op].clear()
         for device, preference in _PREFERENCE.items():
             for backend in preference:
-                if backend in _AVAILABLE and _chosen in (None, backend):
+                runs = backend in _INSTALLED and (device == "cuda" or backend != "triton" or _INTERPRETED)
+                if runs and _chosen in (None, backend):
                     _table[op][device] = _overload(op, backend)
                     break
 
@@ -73,8 +100,9 @@ def _fill() -> None:
 def _check(backend: str | None, source: str) -> None:
     if backend is not None and backend not in _schema.BACKENDS:
         raise ValueError(f"{source}: got {backend!r}, expected one of {', '.join(_schema.BACKENDS)}")
-    if backend is not None and backend not in _AVAILABLE:
-        raise ValueError(f"{source}: {backend!r} is not available: {_missing(backend)}")
+    reason = None if backend is None else _unusable(backend)
+    if reason is not None:
+        raise ValueError(f"{source}: got {backend!r}, expected a backend that is available here: {reason}")
 
 
 def kernel(op: str, device: torch.device) -> Any:
@@ -89,7 +117,7 @@ def kernel(op: str, device: torch.device) -> Any:
 
 @contextmanager
 def use_backend(backend: str | None) -> Iterator[None]:
-    """Uses one backend ("reference", "cpp" or "cuda") inside the `with` block; None is the automatic choice.
+    """Uses one backend ("reference", "cpp", "triton" or "cuda") inside the `with` block; None is the automatic choice.
 
     Raises:
         ValueError: the backend does not exist or is not available here; nothing has changed then.
@@ -125,8 +153,8 @@ def backend_info() -> dict[str, Any]:
         if device == "cpu" or torch.cuda.is_available()
     }
     return {
-        "available": list(_AVAILABLE),
-        "missing": {b: _missing(b) for b in _schema.BACKENDS if b not in _AVAILABLE},
+        "available": [b for b in _schema.BACKENDS if _unusable(b) is None],
+        "missing": {b: reason for b in _schema.BACKENDS if (reason := _unusable(b)) is not None},
         "chosen": _chosen or "automatic",
         "paths": paths,
     }

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import torch
 
-BACKENDS = ("reference", "cpp", "cuda")
+BACKENDS = ("reference", "cpp", "triton", "cuda")
 
 _MASKS = "Tensor? freq, Tensor? space, Tensor? skew"
 _NOISE = "Tensor? z, Tensor? seeds, Tensor({alias}!)? draw, int first_sample"

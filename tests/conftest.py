@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 import tdas_ops
 
@@ -87,7 +90,7 @@ def pixel_noise(seed: int, samples: list[int], draw: int, shape: tuple[int, int,
     return torch.stack(planes)
 
 
-@pytest.fixture(params=["reference", "cpp"])
+@pytest.fixture(params=["reference", "cpp", "triton"])
 def backend(request: pytest.FixtureRequest):
     """Runs a test once with every backend of this machine's CPU."""
     if request.param not in tdas_ops.backend_info()["available"]:

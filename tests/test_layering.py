@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
     {"_version", "_extension", "_schema"},
-    {"reference"},
+    {"reference", "triton_kernels"},
     {"_backends"},
     {"noise", "preconditioner"},
     {"ops"},

@@ -311,14 +311,24 @@ def test_backend_choice():
         assert tdas_ops.backend_info()["chosen"] == "reference"
     assert tdas_ops.backend_info() == info
     with (
-        pytest.raises(ValueError, match="got 'turbo', expected one of reference, cpp, cuda"),
+        pytest.raises(ValueError, match="got 'turbo', expected one of reference, cpp, triton, cuda"),
         tdas_ops.use_backend("turbo"),
     ):
         pass
     if "cuda" not in info["available"]:
-        with pytest.raises(ValueError, match="'cuda' is not available"), tdas_ops.use_backend("cuda"):
+        with (
+            pytest.raises(ValueError, match="got 'cuda', expected a backend that is available here"),
+            tdas_ops.use_backend("cuda"),
+        ):
             pass
     assert tdas_ops.backend_info() == info
+    if "triton" in info["available"]:
+        meta = torch.empty(1, device="meta")
+        with (
+            tdas_ops.use_backend("triton"),
+            pytest.raises(ValueError, match="'triton' was chosen explicitly and does not run on device type 'meta'"),
+        ):
+            tdas_ops._backends.kernel("step", meta.device)
 
 
 # Errors: one sentence that names the argument, and nothing is written

@@ -1,0 +1,62 @@
+"""The unit complex normals g[pair, C, H, W] of the noise contract: one Philox call, two elements half a row apart."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor, view_as_real
+
+BLOCK = 512
+
+
+@triton.jit
+def _box_muller(ra, rb):
+    """Two 32-bit words to one complex normal; near u = 1, where float32 cannot hold 1 - u, by a series in v = 1 - u."""
+    # The products with 2^-32 are exact, so multiply and add round once, like the fused operation of the contract.
+    u = ra.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10
+    v = (ra ^ 0xFFFFFFFF).to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10
+    series = v * (2.0 + v * (1.0 + v * (0.6666666666666666 + v * 0.5)))
+    rho = tl.sqrt(tl.where(v < 0.03125, series, -2.0 * tl.log(u)))
+    theta = rb.to(tl.int32, bitcast=True).to(tl.float32) * 1.4629180792671596e-09  # 2 pi 2^-32
+    return rho * tl.cos(theta), rho * tl.sin(theta)
+
+
+@triton.jit
+def normal_pairs_kernel(
+    out, seeds, draw, blocks, quads, half, width, plane, first_pair, SEED_PER_PAIR: tl.constexpr, BLOCK: tl.constexpr
+):
+    """out: float32 `[pairs, plane, 2]`, real and imaginary part; one program for each of the `blocks` of a pair."""
+    pair = tl.program_id(0) // blocks
+    quad = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    if SEED_PER_PAIR:
+        seed, index = tl.load(seeds + pair), quad * 0
+    else:
+        seed, index = tl.load(seeds), quad * 0 + (first_pair + pair)
+    count = tl.load(draw) + quad.to(tl.int64) * 0
+    low, high = (count & 0xFFFFFFFF).to(tl.uint32), ((count >> 32) & 0xFFFFFFFF).to(tl.uint32)
+    r0, r1, r2, r3 = tl.philox(seed, quad.to(tl.uint32), index.to(tl.uint32), low, high)
+    row, column = quad // half, quad % half
+    left = (pair.to(tl.int64) * plane + row * width + column) * 2
+    inside = quad < quads
+    real, imaginary = _box_muller(r0, r1)
+    tl.store(out + left, real, mask=inside)
+    tl.store(out + left + 1, imaginary, mask=inside)
+    real, imaginary = _box_muller(r2, r3)
+    inside = inside & (column + half < width)
+    tl.store(out + left + 2 * half, real, mask=inside)
+    tl.store(out + left + 2 * half + 1, imaginary, mask=inside)
+
+
+def normal_pairs(out: Tensor, seeds: Tensor, draw: Tensor, first_pair: int) -> None:
+    """The op `normal_pairs` of `_schema.py`; out: complex64, contiguous `[pairs, C, H, W]`."""
+    pairs, channels, height, width = out.shape
+    half = (width + 1) // 2
+    quads = channels * height * half
+    if out.numel() == 0:
+        return
+    blocks = triton.cdiv(quads, BLOCK)
+    plane = channels * height * width
+    sizes = (blocks, quads, half, width, plane, first_pair)
+    normal_pairs_kernel[(pairs * blocks,)](
+        view_as_real(out), seeds, draw, *sizes, SEED_PER_PAIR=seeds.numel() > 1, BLOCK=BLOCK
+    )
