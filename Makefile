@@ -16,6 +16,7 @@ PY := $(VENV)/bin/python
 STAMPS := $(VENV)/stamps
 endif
 PIP := $(PY) -m pip install --quiet
+CLANG_FORMAT := $(PY) -c "import clang_format; clang_format.clang_format()"
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
@@ -38,12 +39,12 @@ lint: $(STAMPS)/tools  ## ruff, mypy, clang-format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m clang_format --dry-run -Werror $(CPP)
+	$(CLANG_FORMAT) --dry-run -Werror $(CPP)
 
 format: $(STAMPS)/tools  ## rewrites the sources in the project's style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
-	$(PY) -m clang_format -i $(CPP)
+	$(CLANG_FORMAT) -i $(CPP)
 
 check-cuda:  ## compiles the CUDA kernels for each architecture; registers and spills (needs nvcc, no GPU)
 	$(PYTHON) benchmarks/check_cuda.py

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-REBUILD = "run `pip install --no-build-isolation .` in the source tree"
+REBUILD = "run `pip install .` in the source tree"
 
 
 @functools.cache
