@@ -31,8 +31,9 @@ def import_torch():
         import torch.utils.cpp_extension as cpp_extension
     except ImportError:
         raise SystemExit(
-            "tdas_ops: the kernels are built against torch, and this build sees none: run `pip install torch setuptools "
-            "ninja pybind11` and then `pip install --no-build-isolation .`, or set TDAS_OPS_BUILD=none to go without them."
+            "tdas_ops: the kernels are built against torch, and this build sees none: run `pip install torch "
+            "setuptools ninja pybind11` and then `pip install --no-build-isolation .`, or set TDAS_OPS_BUILD=none "
+            "to go without them."
         ) from None
     return cpp_extension
 
