@@ -10,7 +10,7 @@ DIGITS ?= build/digits/package
 
 ifeq ($(VENV),none)
 PY := $(PYTHON)
-STAMPS := build/stamps
+STAMPS := build/stamps$(subst /,_,$(PYTHON))
 else
 PY := $(VENV)/bin/python
 STAMPS := $(VENV)/stamps
