@@ -76,6 +76,7 @@ def noise_candidates(outs: list[Tensor]) -> dict[str, Callable[[int], object]]:
     seeds, draw = (torch.tensor([n], device="cuda") for n in (7, 3))
     return {
         "normal_pairs.cuda": lambda i: torch.ops.tdas_ops.normal_pairs.cuda(outs[i], seeds, draw, 0),
+        "normal_pairs.triton": lambda i: torch.ops.tdas_ops.normal_pairs.triton(outs[i], seeds, draw, 0),
         "torch.randn": lambda i: torch.view_as_real(outs[i]).normal_(),
     }
 
@@ -198,8 +199,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("gpu_bench: torch finds no CUDA device")
-    if "cuda" not in tdas_ops.backend_info()["available"]:
-        raise SystemExit(f"gpu_bench: {tdas_ops.backend_info()['missing']['cuda']}")
+    for backend in ("cuda", "triton"):
+        if backend in tdas_ops.backend_info()["missing"]:
+            raise SystemExit(f"gpu_bench: {tdas_ops.backend_info()['missing'][backend]}")
     bandwidth = copy_bandwidth()
     rows = noise_rows(bandwidth) + update_rows(bandwidth)
     result = {"circumstances": circumstances(), "copy_bytes_per_second": bandwidth, "rows": rows}
