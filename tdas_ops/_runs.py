@@ -233,11 +233,12 @@ class Study:
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        used = {"freq": M.freq is not None, "space": M.space is not None}
         record = {
             "method": method,
             "iterations": iterations,
             "speedup": sde.native_iterations / iterations,
-            "filter": {**M.provenance, "freq": M.freq is not None, "space": M.space is not None},
+            "filter": M.provenance if method == "plain" else {**M.provenance, **used},
             "sde": {"type": type(sde).__name__, **asdict(sde), "end_time": sde.end_time(iterations)},
             "snr": self.snr,
             "network_evaluations": 2 * iterations,

@@ -129,7 +129,9 @@ def test_statistics_are_those_of_the_images(digits: models.Model) -> None:
 
 def test_filters_of_the_methods(digits: models.Model) -> None:
     plain, tdas, pds = (digits.preconditioner(method) for method in models.METHODS)
-    assert plain.freq is None and plain.space is None and plain.method == "pds"
+    v = torch.randn(2, *digits.shape)
+    torch.testing.assert_close(tdas_ops.precondition(v, plain, "MMt"), v)
+    assert plain.method == "pds"
     assert tdas.method == "tdas" and pds.method == "pds"
     for M in (tdas, pds):
         assert M.provenance["alpha"] == digits.filters[str(M.method)].alpha
@@ -141,6 +143,19 @@ def test_filters_of_the_methods(digits: models.Model) -> None:
     torch.testing.assert_close(strong.space * weak.space, torch.ones_like(weak.space))
     assert 1.5 < float(strong.freq.max()) < 2 and float(strong.freq.min()) == 1
     assert digits.preconditioner("pds", space=False, freq=True).space is None
+
+
+def test_one_seed_is_the_same_noise_for_every_method(digits: models.Model) -> None:
+    """Undoing each default filter gives back the same white noise, so that samples differ by their method alone."""
+    shape = (2, *digits.shape)
+    white = []
+    for method in models.METHODS:
+        M = digits.preconditioner(method)
+        y = tdas_ops.noise(M, shape, tdas_ops.NoiseStream(0), dtype=torch.float64)
+        freq = 1 if M.freq is None else M.freq
+        white.append(torch.fft.irfft2(torch.fft.rfft2(y) / freq, s=shape[2:]) / (1 if M.space is None else M.space))
+    torch.testing.assert_close(white[1], white[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(white[2], white[0], rtol=0, atol=1e-5)
 
 
 def test_filters_refuse(digits: models.Model) -> None:

@@ -81,7 +81,8 @@ class Model:
         """The filter of a method, on the model's device.
 
         Args:
-            method: "plain" (no filter), "tdas" or "pds".
+            method: "plain" (M = 1), "tdas" or "pds". Where the default filters have space masks, that of "plain" is
+                all ones: noise then enters in the same place, and one seed means the same noise for every method.
             alpha: strength, greater than 1; by default what was measured to be best for this model.
             freq, space: which masks to use; by default what was measured to be best.
 
@@ -90,7 +91,9 @@ class Model:
         """
         method = method_named(method)
         if method == "plain":
-            return Preconditioner.identity(self.shape, method="pds").to(self.device)
+            ones = torch.ones(self.shape) if all(f.space for f in self.filters.values()) else None
+            about = {"source": "identity"}
+            return Preconditioner(self.shape, space=ones, method="pds", provenance=about, device=self.device)
         default = self.filters[method]
         raw_freq, raw_space = self.statistics
         made = Preconditioner.from_statistics(
