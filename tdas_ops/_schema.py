@@ -23,7 +23,7 @@ _MASKS = "Tensor? freq, Tensor? space, Tensor? skew"
 _NOISE = "Tensor? z, Tensor? seeds, Tensor({alias}!)? draw, int first_sample"
 
 SCHEMAS = {
-    # g[pair, C, H, W], complex64: DESIGN section "noise contract"; reads draw, does not advance it
+    # g[pair, C, H, W], complex64, of the noise contract (docs/design.md); reads draw, does not advance it
     "normal_pairs": "(Tensor(a!) out, Tensor seeds, Tensor draw, int first_pair) -> ()",
     # out = n M z
     "noise": "(Tensor(a!) out, Tensor? freq, Tensor? space, float n, Tensor? n_tensor, "

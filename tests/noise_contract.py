@@ -1,4 +1,4 @@
-"""The noise contract (DESIGN section 3) in numpy, in float64 after the float32 uniforms: what kernels are held to."""
+"""The noise contract (docs/design.md) in numpy, in float64 after the float32 uniforms: what kernels are held to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may know whom: reads every Python import and C++ include and holds them against DESIGN section 5."""
+"""Who may know whom: reads every Python import and C++ include and holds them against docs/design.md."""
 
 from __future__ import annotations
 
