@@ -94,14 +94,27 @@ def test_a_stream_of_its_own():
     assert torch.equal(out, normal_pairs(shape, 7, draw=4))
 
 
-def test_nothing_waits_for_the_device():
-    out = torch.empty(2, 1, 8, 8, dtype=torch.complex64, device="cuda")
-    seeds, draw = counters(7), counters(0)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+@pytest.mark.parametrize("backend", ["cuda", "triton", "reference"])
+def test_nothing_waits_for_the_device(backend):
+    images = torch.rand(8, 2, 16, 12)
+    M = tdas_ops.Preconditioner.from_images(images).to("cuda")
+    x, score, scales = torch.randn(3, 2, 16, 12).cuda(), torch.randn(3, 2, 16, 12).cuda(), torch.rand(3).cuda()
+    stream = tdas_ops.NoiseStream(seed=3, device="cuda")
+
+    def every_op():
+        y, _ = tdas_ops.step(x, score, M, scales, noise=stream, return_mean=True)
+        y = tdas_ops.langevin_step(y, score.bfloat16(), M, 0.16, noise=stream, alpha=scales)
+        return tdas_ops.precondition(y, M, "MMt") + tdas_ops.noise(M, x.shape, stream, 2.0)
+
+    with tdas_ops.use_backend(backend):
+        every_op()  # the first call may load kernels and plan transforms
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            every_op()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert stream.state_dict()["draw"] == 6
 
 
 def test_tensors_on_two_devices_are_refused():
