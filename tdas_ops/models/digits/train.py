@@ -100,7 +100,7 @@ def main() -> None:
         with torch.no_grad():
             for a, p in zip(average.parameters(), net.parameters(), strict=True):
                 a.lerp_(p, 1 - keep)
-        running += float(loss)
+        running += float(loss.detach())
         if (step + 1) % 500 == 0 or step + 1 == args.steps:
             print(f"step {step + 1}: loss {running / 500:.4f}, {time.time() - started:.0f} s", flush=True)
             running = 0.0
