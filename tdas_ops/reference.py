@@ -112,6 +112,25 @@ def _drift(v: Tensor, freq: Tensor | None, space: Tensor | None, skew: Tensor | 
     return drift if skew is None else drift + apply_skew(v, skew)
 
 
+def _draw_pairs(x: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, normal: Callable[..., None]) -> Tensor:
+    """One draw of the stream for the samples of x, as g of their pairs, complex; advances the stream."""
+    alone = seeds.numel() > 1
+    first_pair = 0 if alone else first_sample // 2
+    pairs = len(x) if alone else (first_sample + len(x) + 1) // 2 - first_pair
+    g = torch.empty(pairs, *x.shape[1:], dtype=torch.complex64, device=x.device)
+    normal(g, seeds, draw, first_pair)
+    draw.add_(1)
+    return g.to(x.dtype.to_complex())
+
+
+def _samples(pairs: Tensor, like: Tensor, seeds: Tensor, first_sample: int) -> Tensor:
+    """The samples whose real and imaginary parts these pairs are; with one seed a sample, the real parts."""
+    if seeds.numel() > 1:
+        return pairs.real
+    both = torch.stack((pairs.real, pairs.imag), dim=1).flatten(0, 1)
+    return both[first_sample % 2 :][: len(like)]
+
+
 def _coloured(
     x: Tensor,
     freq: Tensor | None,
@@ -122,29 +141,17 @@ def _coloured(
     first_sample: int,
     normal: Callable[..., None],
 ) -> Tensor | None:
-    """M z of the caller's z, or of one draw of the stream (which advances it); None where there is neither."""
+    """M z of the caller's z, or of one draw of the stream; None where there is neither."""
     if z is not None:
         return apply_m(z, freq, space)
     if seeds is None or draw is None:
         return None
-    batch, channels, height, width = x.shape
-    alone = seeds.numel() > 1
-    first_pair = 0 if alone else first_sample // 2
-    pairs = batch if alone else (first_sample + batch + 1) // 2 - first_pair
-    g = torch.empty(pairs, channels, height, width, dtype=torch.complex64, device=x.device)
-    normal(g, seeds, draw, first_pair)
-    draw.add_(1)
-    g = g.to(x.dtype.to_complex())
+    g = _draw_pairs(x, seeds, draw, first_sample, normal)
     if space is None:
         # spectral noise: F z = sqrt(HW) g
-        g = g if freq is None else full_spectrum(freq, width) * g
-        both = torch.fft.ifft2(g, norm="ortho")
-    else:
-        both = apply_m(g, freq, space)
-    if alone:
-        return both.real
-    samples = torch.stack((both.real, both.imag), dim=1).flatten(0, 1)
-    return samples[first_sample % 2 :][:batch]
+        spectrum = g if freq is None else full_spectrum(freq, g.shape[-1]) * g
+        return _samples(torch.fft.ifft2(spectrum, norm="ortho"), x, seeds, first_sample)
+    return _samples(apply_m(g, freq, space), x, seeds, first_sample)
 
 
 def _per_sample(number: float, tensor: Tensor | None, like: Tensor) -> float | Tensor:
@@ -202,6 +209,16 @@ def step(
         n_each = torch.sqrt(2 * d_each) if isinstance(d_each, Tensor) else math.sqrt(2 * d_each)
     else:
         n_each = _per_sample(n or 0.0, n_tensor, x)
+    if filter_drift and space is not None and mean is None:
+        # d M M^T v + n M z = M [d M^T v + n z]: four real transforms instead of six
+        inner = d_each * apply_mt(v.to(x.dtype), freq, space)
+        if z is None and seeds is not None and draw is not None:
+            z = _samples(_draw_pairs(x, seeds, draw, first_sample, normal), x, seeds, first_sample)
+        update = apply_m(inner if z is None else inner + n_each * z, freq, space)
+        if skew is not None:
+            update += d_each * apply_skew(v.to(x.dtype), skew)
+        torch.add(x, update, out=out)
+        return
     coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
     clean = x + d_each * _drift(v.to(x.dtype), freq, space, skew, filter_drift)
     if mean is not None:
