@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["plain"], choices=models.METHODS)
     parser.add_argument("--iterations", nargs="+", type=int, required=True)
-    parser.add_argument("--alphas", nargs="+", type=float, default=[5.0])
+    parser.add_argument("--alphas", nargs="+", type=float, default=[0.0], help="0 is the default of the model")
     parser.add_argument("--masks", nargs="+", default=["both"], choices=list(MASKS))
     parser.add_argument("--snr", nargs="+", type=float, default=[0.16])
     parser.add_argument("--samples", type=int, default=256)
@@ -78,8 +78,8 @@ def main() -> None:
     for iterations, method, snr in itertools.product(args.iterations, args.methods, args.snr):
         for alpha, masks in [(0.0, "-")] if method == "plain" else itertools.product(args.alphas, args.masks):
             freq, space = MASKS.get(masks, (False, False))
-            plain = method == "plain"
-            M = model.preconditioner(method) if plain else model.preconditioner(method, alpha, freq=freq, space=space)
+            wanted = {} if method == "plain" else {"freq": freq, "space": space}
+            M = model.preconditioner(method, alpha or None, iterations=iterations, **wanted)
             started = time.perf_counter()
             by_seed = [sample(model, M, iterations, snr, seed, args.samples, args.batch) for seed in args.seeds]
             seconds = time.perf_counter() - started
@@ -90,7 +90,7 @@ def main() -> None:
             row = (
                 iterations,
                 method,
-                "-" if plain else f"{alpha:g}",
+                M.provenance.get("alpha", "-"),
                 masks,
                 f"{snr:g}",
                 f"{distance:.2f}",

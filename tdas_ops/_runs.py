@@ -115,14 +115,14 @@ class Study:
         self.snr = self.model.snr if settings.snr is None else settings.snr
         if not 0 < self.snr < float("inf"):
             raise ValueError(f"--snr: got {self.snr}, expected a finite number greater than 0")
-        self.filters = {method: self._filter(method) for method in dict.fromkeys(method for method, _ in runs)}
+        self.filters = {run: self._filter(*run) for run in dict.fromkeys(runs)}
         # Few iterations first: the first result comes soon, and an interrupted folder has something in it.
-        self.runs = sorted(dict.fromkeys(runs), key=lambda run: (run[1], models.METHODS.index(run[0])))
+        self.runs = sorted(self.filters, key=lambda run: (run[1], models.METHODS.index(run[0])))
         self.record = self._earlier()
 
-    def _filter(self, method: models.Method) -> Preconditioner:
+    def _filter(self, method: models.Method, iterations: int) -> Preconditioner:
         if self.settings.filter is None or method == "plain":
-            return self.model.preconditioner(method, self.settings.alpha if method != "plain" else None)
+            return self.model.preconditioner(method, self.settings.alpha, iterations=iterations)
         loaded = load_filter(self.settings.filter, self.model.device)
         if filter_digest(loaded) != self.settings.filter_sha256:
             raise ValueError(
@@ -176,7 +176,7 @@ class Study:
                     self.model.score,
                     (size, *self.model.shape),
                     self.model.sde,
-                    self.filters[method],
+                    self.filters[run],
                     noise=stream,
                     iterations=iterations,
                     snr=self.snr,
@@ -217,7 +217,7 @@ class Study:
     def _keep(self, run: Run, samples: Tensor, seconds: float) -> None:
         """Writes one finished run."""
         method, iterations = run
-        M, sde, s = self.filters[method], self.model.sde, self.settings
+        M, sde, s = self.filters[run], self.model.sde, self.settings
         measured = self.model.evaluator(samples) if s.distance and len(samples) > 1 else None
         folder = self.out / f"{method}_{iterations}"
         partial = self.out / f".{folder.name}.partial"

@@ -171,9 +171,9 @@ def sample(
 
 @app.command()
 def demo(
-    samples: Annotated[int, typer.Option(min=1, help="Samples a run.")] = 64,
+    samples: Annotated[int, typer.Option(min=1, help="Samples a run.")] = 128,
     speedup: Annotated[
-        list[float] | None, typer.Option(help="Native count / R; may be repeated.  [default: 1, 10 and 20]")
+        list[float] | None, typer.Option(help="Native count / R; may be repeated.  [default: 1, 5, 10 and 20]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")] = 0,
@@ -189,7 +189,7 @@ def demo(
     """
     with _checked_input():
         settings = _runs.Settings(samples=samples, seed=seed, threads=threads)
-        counts = _iteration_counts([], speedup or [1, 10, 20], models.load("digits").sde.native_iterations)
+        counts = _iteration_counts([], speedup or [1, 5, 10, 20], models.load("digits").sde.native_iterations)
         study = _runs.Study(settings, [(method, count) for count in counts for method in models.METHODS], out)
     _execute(study, progress, f"Digits: {samples} samples a run, seed {seed}; Frechet distance to held-out digits")
 

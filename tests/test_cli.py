@@ -51,7 +51,8 @@ def test_sample_writes_pictures_grid_and_record(made: Path) -> None:
         assert run["iterations"] == 3 and run["network_evaluations"] == 6 and run["snr"] == models.load("digits").snr
         assert run["frechet"]["count"] == 4 and run["frechet"]["floor"] > 0
         assert run["environment"]["torch"] == torch.__version__
-    assert runs[1]["filter"]["alpha"] == models.load("digits").filters["tdas"].alpha
+    assert runs[1]["filter"]["alpha"] == models.load("digits").preconditioner("tdas", iterations=3).provenance["alpha"]
+    assert runs[2]["filter"]["alpha"] == models.load("digits").filters["pds"].alpha
     with Image.open(made / "grid.png") as sheet:
         assert sheet.height > 3 * 64 and sheet.width > 4 * 64
 
@@ -62,7 +63,7 @@ def test_pictures_and_distance_are_those_of_the_sampler(made: Path) -> None:
         model.score,
         (4, *model.shape),
         model.sde,
-        model.preconditioner("pds"),
+        model.preconditioner("pds", iterations=3),
         noise=tdas_ops.NoiseStream(0),
         iterations=3,
         snr=model.snr,

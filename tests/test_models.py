@@ -133,8 +133,7 @@ def test_filters_of_the_methods(digits: models.Model) -> None:
     torch.testing.assert_close(tdas_ops.precondition(v, plain, "MMt"), v)
     assert plain.method == "pds"
     assert tdas.method == "tdas" and pds.method == "pds"
-    for M in (tdas, pds):
-        assert M.provenance["alpha"] == digits.filters[str(M.method)].alpha
+    assert pds.provenance["alpha"] == digits.filters["pds"].alpha
     strong = digits.preconditioner("pds", 2.0, freq=True, space=True)
     weak = digits.preconditioner("tdas", 2.0, freq=True, space=True)
     assert strong.freq is not None and strong.space is not None
@@ -156,6 +155,27 @@ def test_one_seed_is_the_same_noise_for_every_method(digits: models.Model) -> No
         white.append(torch.fft.irfft2(torch.fft.rfft2(y) / freq, s=shape[2:]) / (1 if M.space is None else M.space))
     torch.testing.assert_close(white[1], white[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(white[2], white[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("iterations", [3, 6, 60])
+@pytest.mark.parametrize("masks", [{"freq": True, "space": True}, {"freq": False, "space": True}])
+def test_matched_alpha_keeps_the_noise_on_the_ladder(
+    digits: models.Model, iterations: int, masks: dict[str, bool]
+) -> None:
+    """The variance of empty directions after one predictor step, from its formula, is that of the next noise level."""
+    M = digits.preconditioner("tdas", iterations=iterations, **masks)
+    r = math.prod(float(mask.min()) for mask in (M.freq, M.space) if mask is not None)
+    above, here = digits.sde.ladder(iterations)[-1], digits.sde.ladder(iterations)[-2]
+    d = above**2 - here**2
+    variance = (1 - d / above**2) ** 2 * above**2 + d * r**2
+    assert variance == pytest.approx(here**2, rel=0.05)
+    assert d + (here / above) ** 4 * above**2 > 1.02 * here**2  # what plain sampling leaves
+
+
+def test_matched_alpha_weakens_with_iterations(digits: models.Model) -> None:
+    alphas = [models.matched_alpha(digits.sde, n, digits.statistics) for n in (1, 3, 6, 12, 60, 1000)]
+    assert alphas[0] > 1 and alphas == sorted(alphas) and alphas[-1] > 100
+    assert digits.preconditioner("tdas").provenance["alpha"] == pytest.approx(alphas[4], rel=1e-3)
 
 
 def test_filters_refuse(digits: models.Model) -> None:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tdas_ops.models.frechet import Evaluator, Quality, frechet_distance
-from tdas_ops.models.model import METHODS, Filter, Method, Model, method_named
+from tdas_ops.models.model import METHODS, Filter, Method, Model, matched_alpha, method_named
 from tdas_ops.models.unet import ScoreUNet
 
 _NAMES = ("digits",)
@@ -71,5 +71,6 @@ __all__ = [
     "available",
     "frechet_distance",
     "load",
+    "matched_alpha",
     "method_named",
 ]

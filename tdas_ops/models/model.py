@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,11 +33,42 @@ def method_named(name: object) -> Method:
 
 @dataclass(frozen=True)
 class Filter:
-    """How the masks of a method are made from a model's statistics: strength alpha, and which masks are used."""
+    """How the masks of a method are made from a model's statistics.
 
-    alpha: float
+    Attributes:
+        alpha: strength, greater than 1; None for `matched_alpha` of the iteration count (method "tdas" only).
+        freq, space: which masks are used.
+    """
+
+    alpha: float | None
     freq: bool = True
     space: bool = True
+
+
+def matched_alpha(sde: VE, iterations: int, statistics: Sequence[Tensor]) -> float:
+    """The strength of a "tdas" filter that suits an iteration count: from strong (near 1) at few to weak at many.
+
+    Where the data have no energy the score is `-x / sigma^2`, and the reverse diffusion predictor turns the variance
+    sigma_i^2 into `sigma_i^2 (1 / rho^4 + r^2 (1 - 1 / rho^2))`: rho is the ratio of neighbouring levels, r what the
+    filter leaves of the noise there. The next level has the variance `sigma_i^2 / rho^2`. Plain sampling (r = 1) leaves
+    more than that, and the more so the fewer iterations there are; `r = 1 / rho` meets it. So alpha is chosen to make
+    the product of the masks' minima 1 / rho. This rule is of this package; the papers fix alpha.
+
+    Args:
+        sde: gives the noise levels.
+        iterations: of the run.
+        statistics: raw statistics of the masks that the filter uses.
+    """
+    rho = (sde.sigma_max / sde.sigma_min) ** (1 / max(1, iterations - 1))
+    lows = [float(raw.min() / raw.max()) for raw in statistics]
+    weak, strong = 1e4, 1e-3
+    for _ in range(50):
+        middle = math.sqrt(weak * strong)  # of alpha - 1, on a logarithmic scale
+        if math.prod((low + middle) / (1 + middle) for low in lows) * rho < 1:
+            strong = middle
+        else:
+            weak = middle
+    return 1 + weak
 
 
 @dataclass(frozen=True)
@@ -75,6 +108,7 @@ class Model:
         method: Method,
         alpha: float | None = None,
         *,
+        iterations: int | None = None,
         freq: bool | None = None,
         space: bool | None = None,
     ) -> Preconditioner:
@@ -83,8 +117,9 @@ class Model:
         Args:
             method: "plain" (M = 1), "tdas" or "pds". Where the default filters have space masks, that of "plain" is
                 all ones: noise then enters in the same place, and one seed means the same noise for every method.
-            alpha: strength, greater than 1; by default what was measured to be best for this model.
-            freq, space: which masks to use; by default what was measured to be best.
+            alpha: strength, greater than 1; by default the model's, which for "tdas" depends on the iterations.
+            iterations: of the run that the filter is for, by default the native count.
+            freq, space: which masks to use; by default the model's.
 
         Raises:
             ValueError: an unknown method, alpha that is not greater than 1, or neither mask.
@@ -95,15 +130,16 @@ class Model:
             about = {"source": "identity"}
             return Preconditioner(self.shape, space=ones, method="pds", provenance=about, device=self.device)
         default = self.filters[method]
-        raw_freq, raw_space = self.statistics
-        made = Preconditioner.from_statistics(
-            raw_freq if (default.freq if freq is None else freq) else None,
-            raw_space if (default.space if space is None else space) else None,
-            default.alpha if alpha is None else alpha,
-            method,
-            {"source": f"model {self.name}"},
-        )
-        return made.to(self.device)
+        raw_freq = self.statistics[0] if (default.freq if freq is None else freq) else None
+        raw_space = self.statistics[1] if (default.space if space is None else space) else None
+        if alpha is None:
+            alpha = default.alpha
+        if alpha is None:
+            used = [raw for raw in (raw_freq, raw_space) if raw is not None]
+            count = self.sde.native_iterations if iterations is None else iterations
+            alpha = round(matched_alpha(self.sde, count, used), 3)
+        source = {"source": f"model {self.name}"}
+        return Preconditioner.from_statistics(raw_freq, raw_space, alpha, method, source).to(self.device)
 
     def pictures(self, samples: Tensor) -> Tensor:
         """Samples as 8-bit grey levels `[B, C, H, W]` on the CPU: clamped to [0, 1], rounded to 1/255."""

@@ -6,6 +6,6 @@ from tdas_ops.models.model import Filter
 from tdas_ops.sde import VE
 
 SHAPE = (1, 32, 32)
-SDE = VE(sigma_min=0.01, sigma_max=16.0, native_iterations=400)
+SDE = VE(sigma_min=0.01, sigma_max=16.0, native_iterations=60)
 SNR = 0.16
-FILTERS = {"pds": Filter(alpha=5.0), "tdas": Filter(alpha=5.0)}
+FILTERS = {"pds": Filter(alpha=40.0), "tdas": Filter(alpha=None)}
