@@ -52,7 +52,7 @@ def test_sample_writes_pictures_grid_and_record(made: Path) -> None:
         assert run["frechet"]["count"] == 4 and run["frechet"]["floor"] > 0
         assert run["environment"]["torch"] == torch.__version__
     assert runs[1]["filter"]["alpha"] == models.load("digits").preconditioner("tdas", iterations=3).provenance["alpha"]
-    assert runs[2]["filter"]["alpha"] == models.load("digits").filters["pds"].alpha
+    assert runs[2]["filter"]["alpha"] == models.load("digits").preconditioner("pds", iterations=3).provenance["alpha"]
     with Image.open(made / "grid.png") as sheet:
         assert sheet.height > 3 * 64 and sheet.width > 4 * 64
 

@@ -133,7 +133,6 @@ def test_filters_of_the_methods(digits: models.Model) -> None:
     torch.testing.assert_close(tdas_ops.precondition(v, plain, "MMt"), v)
     assert plain.method == "pds"
     assert tdas.method == "tdas" and pds.method == "pds"
-    assert pds.provenance["alpha"] == digits.filters["pds"].alpha
     strong = digits.preconditioner("pds", 2.0, freq=True, space=True)
     weak = digits.preconditioner("tdas", 2.0, freq=True, space=True)
     assert strong.freq is not None and strong.space is not None
@@ -157,25 +156,45 @@ def test_one_seed_is_the_same_noise_for_every_method(digits: models.Model) -> No
     torch.testing.assert_close(white[2], white[0], rtol=0, atol=1e-5)
 
 
+def settled(rho: float, noise: float, drift: float) -> float:
+    """Variance over sigma^2 where the data have no energy, after many predictor steps on a ladder of ratio rho."""
+    g, kappa = 1 - 1 / rho**2, 1.0
+    for _ in range(10_000):
+        kappa = ((1 - drift * g) ** 2 * kappa + noise**2 * g) * rho**2
+    return kappa
+
+
 @pytest.mark.parametrize("iterations", [3, 6, 60])
 @pytest.mark.parametrize("masks", [{"freq": True, "space": True}, {"freq": False, "space": True}])
-def test_matched_alpha_keeps_the_noise_on_the_ladder(
+def test_matched_tdas_keeps_the_noise_on_the_ladder(
     digits: models.Model, iterations: int, masks: dict[str, bool]
 ) -> None:
-    """The variance of empty directions after one predictor step, from its formula, is that of the next noise level."""
     M = digits.preconditioner("tdas", iterations=iterations, **masks)
     r = math.prod(float(mask.min()) for mask in (M.freq, M.space) if mask is not None)
-    above, here = digits.sde.ladder(iterations)[-1], digits.sde.ladder(iterations)[-2]
-    d = above**2 - here**2
-    variance = (1 - d / above**2) ** 2 * above**2 + d * r**2
-    assert variance == pytest.approx(here**2, rel=0.05)
-    assert d + (here / above) ** 4 * above**2 > 1.02 * here**2  # what plain sampling leaves
+    rho = (digits.sde.sigma_max / digits.sde.sigma_min) ** (1 / (iterations - 1))
+    assert settled(rho, r, 1.0) == pytest.approx(1, rel=0.05)
+    assert settled(rho, 1.0, 1.0) == pytest.approx(rho**2) and rho**2 > 1.2
 
 
-def test_matched_alpha_weakens_with_iterations(digits: models.Model) -> None:
-    alphas = [models.matched_alpha(digits.sde, n, digits.statistics) for n in (1, 3, 6, 12, 60, 1000)]
-    assert alphas[0] > 1 and alphas == sorted(alphas) and alphas[-1] > 100
-    assert digits.preconditioner("tdas").provenance["alpha"] == pytest.approx(alphas[4], rel=1e-3)
+@pytest.mark.parametrize("iterations", [8, 12, 20])
+def test_matched_pds_settles_at_the_least_noise(digits: models.Model, iterations: int) -> None:
+    M = digits.preconditioner("pds", iterations=iterations)
+    assert M.freq is not None and M.space is not None
+    r = float(M.freq.max() * M.space.max())
+    rho = (digits.sde.sigma_max / digits.sde.sigma_min) ** (1 / (iterations - 1))
+    here = settled(rho, r, r**2)
+    assert here < settled(rho, 1.0, 1.0)
+    assert here < settled(rho, 1.02 * r, (1.02 * r) ** 2) and here < settled(rho, r / 1.02, (r / 1.02) ** 2)
+
+
+def test_matched_alpha_goes_its_way_with_iterations(digits: models.Model) -> None:
+    counts = (1, 3, 6, 12, 60, 1000)
+    tdas = [models.matched_alpha(digits.sde, n, digits.statistics, "tdas") for n in counts]
+    assert tdas[0] > 1 and tdas == sorted(tdas) and tdas[-1] > 100
+    pds = [models.matched_alpha(digits.sde, n, digits.statistics, "pds") for n in counts]
+    assert pds == sorted(pds, reverse=True) and pds[0] > 1000 and pds[-1] == 10
+    assert digits.preconditioner("tdas").provenance["alpha"] == pytest.approx(tdas[4], rel=1e-3)
+    assert digits.preconditioner("pds", iterations=12).provenance["alpha"] == pytest.approx(pds[3], rel=1e-3)
 
 
 def test_filters_refuse(digits: models.Model) -> None:

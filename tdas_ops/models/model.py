@@ -31,12 +31,15 @@ def method_named(name: object) -> Method:
     raise ValueError(f"method: got {name!r}, expected one of {', '.join(METHODS)}")
 
 
+_STRONGEST_PDS = 10.0
+
+
 @dataclass(frozen=True)
 class Filter:
     """How the masks of a method are made from a model's statistics.
 
     Attributes:
-        alpha: strength, greater than 1; None for `matched_alpha` of the iteration count (method "tdas" only).
+        alpha: strength, greater than 1; None for `matched_alpha` of the iteration count.
         freq, space: which masks are used.
     """
 
@@ -45,30 +48,38 @@ class Filter:
     space: bool = True
 
 
-def matched_alpha(sde: VE, iterations: int, statistics: Sequence[Tensor]) -> float:
-    """The strength of a "tdas" filter that suits an iteration count: from strong (near 1) at few to weak at many.
+def matched_alpha(
+    sde: VE, iterations: int, statistics: Sequence[Tensor], method: Literal["tdas", "pds"] = "tdas"
+) -> float:
+    """The strength of a filter that suits an iteration count.
 
-    Where the data have no energy the score is `-x / sigma^2`, and the reverse diffusion predictor turns the variance
-    sigma_i^2 into `sigma_i^2 (1 / rho^4 + r^2 (1 - 1 / rho^2))`: rho is the ratio of neighbouring levels, r what the
-    filter leaves of the noise there. The next level has the variance `sigma_i^2 / rho^2`. Plain sampling (r = 1) leaves
-    more than that, and the more so the fewer iterations there are; `r = 1 / rho` meets it. So alpha is chosen to make
-    the product of the masks' minima 1 / rho. This rule is of this package; the papers fix alpha.
+    Where the data have no energy the score is `-x / sigma^2`. There the reverse diffusion predictor takes a variance
+    `kappa sigma_i^2` to `((1 - D g)^2 kappa + r^2 g) sigma_i^2`, with `g = 1 - 1 / rho^2`, rho the ratio of
+    neighbouring noise levels, r what the filter makes of the noise and D what it makes of the drift. Plain sampling
+    (r = D = 1) settles at kappa = rho^2: more noise than the network was trained on, the more so the fewer iterations.
+
+    "tdas" (D = 1) settles at `kappa = r^2 rho^2`, so r = 1 / rho brings it to 1. "pds" (D = r^2) has its smallest kappa
+    at `r^2 = g^(-1/2)`, which nears 1 at few iterations: there a stronger filter adds noise, and then diverges. Alpha
+    is chosen so that the masks reach that r where they are furthest from 1, for "pds" not below 10: many iterations
+    would ask for more, and were measured to be worse with it. This rule is this package's; the papers fix alpha.
 
     Args:
         sde: gives the noise levels.
         iterations: of the run.
         statistics: raw statistics of the masks that the filter uses.
+        method: "tdas" or "pds".
     """
     rho = (sde.sigma_max / sde.sigma_min) ** (1 / max(1, iterations - 1))
+    target = 1 / rho if method == "tdas" else (1 - rho**-2) ** 0.25  # of the product of the minima of the masks m
     lows = [float(raw.min() / raw.max()) for raw in statistics]
     weak, strong = 1e4, 1e-3
     for _ in range(50):
         middle = math.sqrt(weak * strong)  # of alpha - 1, on a logarithmic scale
-        if math.prod((low + middle) / (1 + middle) for low in lows) * rho < 1:
+        if math.prod((low + middle) / (1 + middle) for low in lows) < target:
             strong = middle
         else:
             weak = middle
-    return 1 + weak
+    return 1 + weak if method == "tdas" else max(_STRONGEST_PDS, 1 + weak)
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ class Model:
         Args:
             method: "plain" (M = 1), "tdas" or "pds". Where the default filters have space masks, that of "plain" is
                 all ones: noise then enters in the same place, and one seed means the same noise for every method.
-            alpha: strength, greater than 1; by default the model's, which for "tdas" depends on the iterations.
+            alpha: strength, greater than 1; by default the model's, which may depend on the iterations.
             iterations: of the run that the filter is for, by default the native count.
             freq, space: which masks to use; by default the model's.
 
@@ -137,7 +148,7 @@ class Model:
         if alpha is None:
             used = [raw for raw in (raw_freq, raw_space) if raw is not None]
             count = self.sde.native_iterations if iterations is None else iterations
-            alpha = round(matched_alpha(self.sde, count, used), 3)
+            alpha = round(matched_alpha(self.sde, count, used, method), 3)
         source = {"source": f"model {self.name}"}
         return Preconditioner.from_statistics(raw_freq, raw_space, alpha, method, source).to(self.device)
 
