@@ -20,7 +20,6 @@ from tdas_ops.preconditioner import Preconditioner
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Target-distribution-aware sampling of score-based generative models (TDAS, PDS).",
@@ -280,7 +279,7 @@ def _given(context: typer.Context, name: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; exits with 0, 2 (bad input), 130 (interrupted) or 1."""
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:

@@ -95,6 +95,20 @@ def test_batches_do_not_change_the_noise(tmp_path: Path) -> None:
     assert (whole - split).abs().max() <= 2
 
 
+def test_every_setting_reaches_the_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[tuple, dict]] = []
+    real = tdas_ops.samplers.pc
+    monkeypatch.setattr(_runs.samplers, "pc", lambda *a, **k: calls.append((a, k)) or real(*a, **k))
+    options = ["--samples", 5, "--batch", 2, "--seed", 9, "--snr", 0.3, "--norm", "sample", "--alpha", 3]
+    assert tdas("sample", "--method", "tdas", *options, "--iterations", 2, "--out", tmp_path / "out") == 0
+    assert [arguments[1][0] for arguments, _ in calls] == [2, 2, 1]
+    assert [named["noise"].first_sample for _, named in calls] == [0, 2, 4]
+    for arguments, named in calls:
+        assert named["iterations"] == 2 and named["snr"] == 0.3 and named["norm"] == "sample"
+        assert named["noise"].state_dict()["seeds"] == [9] and named["check_finite"]
+        assert arguments[3].method == "tdas" and arguments[3].provenance["alpha"] == 3
+
+
 def test_a_picture_can_be_made_again_alone(tmp_path: Path) -> None:
     assert tdas("sample", "--seeds", "5,7-8", "--iterations", 3, "--no-progress", "--out", tmp_path / "all") == 0
     assert tdas("sample", "--seeds", "8", "--iterations", 3, "--no-progress", "--out", tmp_path / "one") == 0
@@ -313,6 +327,11 @@ def test_info_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     for expected in (tdas_ops.__version__, torch.__version__, "triton:", "build:", "gpu:", '"available"', "reference"):
         assert expected in printed
+
+
+def test_nothing_given_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tdas() == 0
+    assert "calibrate" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["calibrate"], ["info"]])
