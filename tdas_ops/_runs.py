@@ -170,7 +170,7 @@ class Study:
         method, iterations = run
         parts = []
         batches = list(self._streams())
-        with tqdm(total=iterations * len(batches), desc=f"{method} {iterations}", disable=not progress) as bar:
+        with tqdm(total=iterations * len(batches), desc=f"{method} {iterations}", disable=None if progress else True) as bar:
             for stream, size in batches:
                 samples = samplers.pc(
                     self.model.score,

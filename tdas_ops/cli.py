@@ -114,7 +114,7 @@ def sample(
     repeat: Annotated[
         Path | None, typer.Option(metavar="run.json", help="Make the runs of an earlier run.json again.")
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
 ) -> None:
     """Sample from an embedded model: a labelled grid, single PNG files, and run.json with every setting.
 
@@ -177,7 +177,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")] = 0,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures and run.json go.")] = Path("demo"),
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
 ) -> None:
     """Handwritten digits without and with filters, at the native iteration count and accelerated, with distances.
 
@@ -207,7 +207,7 @@ def calibrate(
     grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False,
     space: Annotated[bool, typer.Option(help="Make a space mask.")] = True,
     freq: Annotated[bool, typer.Option(help="Make a frequency mask.")] = True,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
 ) -> None:
     """Make a filter file, and its picture beside it, from a folder of pictures; a few hundred are enough.
 
