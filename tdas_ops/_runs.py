@@ -170,7 +170,8 @@ class Study:
         method, iterations = run
         parts = []
         batches = list(self._streams())
-        with tqdm(total=iterations * len(batches), desc=f"{method} {iterations}", disable=None if progress else True) as bar:
+        hidden = None if progress else True  # None: tqdm itself looks whether it writes to a terminal
+        with tqdm(total=iterations * len(batches), desc=f"{method} {iterations}", disable=hidden) as bar:
             for stream, size in batches:
                 samples = samplers.pc(
                     self.model.score,
