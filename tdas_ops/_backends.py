@@ -105,14 +105,16 @@ def _check(backend: str | None, source: str) -> None:
         raise ValueError(f"{source}: got {backend!r}, expected a backend that is available here: {reason}")
 
 
-def kernel(op: str, device: torch.device) -> Any:
-    """The overload that serves `op` on `device`."""
-    found = _table[op].get(device.type)
+def kernel(op: str, tensor: Tensor) -> Any:
+    """The overload that serves `op` on the device of `tensor`."""
+    # Asking for the name of a device makes a string, which costs more than the rest of the look-up.
+    device = "cpu" if tensor.is_cpu else "cuda" if tensor.is_cuda else tensor.device.type
+    found = _table[op].get(device)
     if found is not None:
         return found
     if _chosen in (None, "reference"):
         return _overload(op, "reference")
-    raise ValueError(f"backend: {_chosen!r} was chosen explicitly and does not run on device type {device.type!r}")
+    raise ValueError(f"backend: {_chosen!r} was chosen explicitly and does not run on device type {device!r}")
 
 
 @contextmanager

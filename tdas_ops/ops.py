@@ -167,7 +167,7 @@ def noise(
     n, n_tensor = _scale("scale", scale, out)
     drawn = _drawn(noise, out, True)
     freq, space, _ = M.masks(out.dtype)
-    _backends.kernel("noise", out.device)(out, freq, space, n, n_tensor, *drawn)
+    _backends.kernel("noise", out)(out, freq, space, n, n_tensor, *drawn)
     return out
 
 
@@ -207,7 +207,7 @@ def precondition(
     else:
         _check_out(out, v, v)
     freq, space, _ = M.masks(torch.float64 if double else torch.float32)
-    _backends.kernel("precondition", v.device)(out, v, freq, space, which)
+    _backends.kernel("precondition", v)(out, v, freq, space, which)
     return out
 
 
@@ -287,7 +287,7 @@ def step(
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("step", x.device)(
+    _backends.kernel("step", x)(
         written, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn
     )
     return written if mean is None else (written, mean)
@@ -369,7 +369,7 @@ def langevin_step(
     drawn = _drawn(noise, x, True)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("langevin_step", x.device)(
+    _backends.kernel("langevin_step", x)(
         written, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn
     )
     return written if mean is None else (written, mean)
