@@ -287,9 +287,7 @@ def step(
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("step", x)(
-        written, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn
-    )
+    _backends.kernel("step", x)(written, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn)
     return written if mean is None else (written, mean)
 
 

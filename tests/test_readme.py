@@ -28,7 +28,7 @@ def test_named_things_exist():
     for name in re.findall(r"`Preconditioner\.(\w+)`", README):
         assert hasattr(tdas_ops.Preconditioner, name)
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text()):
+    for target in re.findall(r"(?m)(?:^|`)make ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text()):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for path in re.findall(r"`((?:benchmarks|tests|tdas_ops|csrc|docs)/[\w./]+)`", README):
         if path != "benchmarks/results/":
