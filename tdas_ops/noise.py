@@ -120,7 +120,12 @@ class NoiseStream:
         """Continues the stream that `state_dict` described, on the device where this one lives."""
         made = NoiseStream.from_state_dict(state)
         self.per_sample, self.first_sample = made.per_sample, made.first_sample
-        self.seeds, self.draw = made.seeds.to(self.seeds.device), made.draw.to(self.draw.device)
+        # In place, so that a captured CUDA graph follows.
+        self.draw.copy_(made.draw)
+        if self.seeds.shape == made.seeds.shape:
+            self.seeds.copy_(made.seeds)
+        else:
+            self.seeds = made.seeds.to(self.seeds.device)
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], device: torch.device | str | None = None) -> NoiseStream:

@@ -174,7 +174,9 @@ def test_state_dict_continues():
         tdas_ops.noise(M, (2, 1, 4, 4), stream)
         copy = NoiseStream.from_state_dict(stream.state_dict())
         other = NoiseStream(0)
+        counter = other.draw
         other.load_state_dict(stream.state_dict())
+        assert other.draw is counter
         expected = tdas_ops.noise(M, (2, 1, 4, 4), stream)
         assert torch.equal(tdas_ops.noise(M, (2, 1, 4, 4), copy), expected)
         assert torch.equal(tdas_ops.noise(M, (2, 1, 4, 4), other), expected)
