@@ -66,10 +66,9 @@ def normal_pairs(out: Tensor, seeds: Tensor, draw: Tensor, first_pair: int) -> N
 
 def full_spectrum(half: Tensor, width: int) -> Tensor:
     """The even full spectrum `[..., H, W]` of a real half spectrum `[..., H, W // 2 + 1]`."""
-    height = half.shape[-2]
-    ky = -torch.arange(height, device=half.device) % height
-    kx = width - torch.arange(half.shape[-1], width, device=half.device)
-    return torch.cat([half, half[..., ky[:, None], kx]], dim=-1)
+    mirrored = half[..., 1 : (width + 1) // 2].flip(-1)
+    mirrored = torch.cat([mirrored[..., :1, :], mirrored[..., 1:, :].flip(-2)], dim=-2)
+    return torch.cat([half, mirrored], dim=-1)
 
 
 def _filtered(v: Tensor, freq: Tensor | None) -> Tensor:
