@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import tdas_ops  # noqa: E402
-from benchmarks import best_torch, published  # noqa: E402
+from benchmarks import contenders  # noqa: E402
 
 REPEATS, WARM_UP = 50, 5
 SLEEP_CYCLES = 2_000_000  # about a millisecond
@@ -92,28 +92,10 @@ def noise_rows(bandwidth: float) -> list[dict[str, Any]]:
     return rows
 
 
-def masks(shape: tuple[int, ...], space: bool) -> tuple[Tensor, Tensor | None]:
-    """R as a full spectrum and A, both positive."""
-    height, width = shape[1:]
-    radii = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None])
-    return (1 + radii).expand(shape).contiguous(), (torch.rand(shape) + 0.5 if space else None)
-
-
-def update_candidates(
-    shape: tuple[int, ...], method: str, space: bool, xs: list[Tensor], vs: list[Tensor]
-) -> dict[str, Callable[[int], object]]:
-    R, A = masks(shape[1:], space)
-    filtered = tdas_ops.Preconditioner.from_masks(R, A, method=method).to("cuda")
-    stream = tdas_ops.NoiseStream(seed=7, device="cuda")
-    R, A = R.cuda(), None if A is None else A.cuda()
-    half = R[..., : shape[-1] // 2 + 1].contiguous()
-    full = torch.ones(shape[1:], device="cuda") if A is None else A
-    compose = getattr(best_torch, method)
-    return {
-        "tdas_ops.step": lambda i: tdas_ops.step(xs[i], vs[i], filtered, 0.1, noise=stream),
-        "best torch": lambda i: compose(xs[i], vs[i], half, A, 0.1, 0.2**0.5),
-        "published": lambda i: published.update(xs[i], vs[i], R, full, 0.1, 0.2**0.5, torch.randn_like(xs[i]), method),
-    }
+def over_buffers(
+    update: Callable[[Tensor, Tensor], object], xs: list[Tensor], vs: list[Tensor]
+) -> Callable[[int], object]:
+    return lambda i: update(xs[i], vs[i])
 
 
 def update_rows(bandwidth: float) -> list[dict[str, Any]]:
@@ -125,8 +107,9 @@ def update_rows(bandwidth: float) -> list[dict[str, Any]]:
         for method in ("pds", "tdas"):
             for space in (False, True):
                 what = f"update {method}, {'both masks' if space else 'frequency mask'}"
-                for name, run in update_candidates(shape, method, space, xs, vs).items():
-                    rows.append(row(what, name, shape, "float32", seconds(run, count), bytes_moved, bandwidth))
+                for name, update in contenders.updates(shape, method, space, "cuda").items():
+                    time = seconds(over_buffers(update, xs, vs), count)
+                    rows.append(row(what, name, shape, "float32", time, bytes_moved, bandwidth))
     return rows
 
 

@@ -9,17 +9,9 @@ import pytest
 import torch
 
 import tdas_ops
-from benchmarks import best_torch, published
+from benchmarks import contenders
 
 SHAPES = [(64, 3, 32, 32), (16, 3, 64, 64), (4, 3, 256, 256), (1, 3, 1024, 1024)]
-
-
-def masks(shape: tuple[int, int, int], space: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """R as a full spectrum and A, both positive."""
-    height, width = shape[1:]
-    radii = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None])
-    R = (1 + radii).expand(shape).contiguous()
-    return R, (torch.rand(shape) + 0.5 if space else None)
 
 
 @pytest.mark.parametrize("who", ["tdas_ops", "best torch", "published"])
@@ -29,16 +21,8 @@ def masks(shape: tuple[int, int, int], space: bool) -> tuple[torch.Tensor, torch
 def test_update(benchmark, shape, method, space, who):
     benchmark.group = f"update {method}, {'both masks' if space else 'frequency mask'}, {'x'.join(map(str, shape))}"
     x, v = torch.randn(shape), torch.randn(shape)
-    R, A = masks(shape[1:], space)
-    if who == "tdas_ops":
-        M, stream = tdas_ops.Preconditioner.from_masks(R, A, method=method), tdas_ops.NoiseStream(0)
-        run = lambda: tdas_ops.step(x, v, M, 0.1, noise=stream)
-    elif who == "best torch":
-        half, compose = R[..., : shape[-1] // 2 + 1].contiguous(), getattr(best_torch, method)
-        run = lambda: compose(x, v, half, A, 0.1, 0.2**0.5)
-    else:
-        full = torch.ones(shape[1:]) if A is None else A
-        run = lambda: published.update(x, v, R, full, 0.1, 0.2**0.5, torch.randn_like(x), method)
+    update = contenders.updates(shape, method, space)[who]
+    run = lambda: update(x, v)
     benchmark.pedantic(run, rounds=7, warmup_rounds=1)
     benchmark.extra_info["ns_per_element"] = benchmark.stats.stats.median / x.numel() * 1e9
 
