@@ -77,9 +77,8 @@ def relative_rms(got: Tensor, expected: Tensor) -> float:
 
 def pixel_noise(seed: int, samples: list[int], draw: int, shape: tuple[int, int, int], space: bool) -> Tensor:
     """z[B, C, H, W] (float64) for these samples of a seed, as pixels, by one complex inverse FFT a pair."""
-    from noise_contract import contract
-
     from benchmarks.published import inverse_dft
+    from tests.noise_contract import contract
 
     height, width = shape[1:]
     planes = []

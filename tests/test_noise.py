@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import noise_contract
 import numpy as np
 import pytest
 import torch
@@ -12,19 +11,10 @@ from conftest import pixel_noise, relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner, reference
-
-KNOWN = [  # counter, key, output: the vectors published with Random123
-    ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
-    ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-    (
-        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
-        [0xA4093822, 0x299F31D0],
-        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
-    ),
-]
+from tests import noise_contract
 
 
-@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
+@pytest.mark.parametrize(("counter", "key", "expected"), noise_contract.KNOWN_ANSWERS)
 def test_philox_known_answers(counter, key, expected):
     words = lambda values: [torch.tensor([v]) for v in values]
     got = [int(r) for r in reference.philox4x32(words(counter), tuple(words(key)))]
