@@ -19,8 +19,11 @@ from torch import Tensor
 
 from tdas_ops import _extension, _schema, reference
 
-_PREFERENCE = {"cpu": ("cpp", "reference", "triton"), "cuda": ("cuda", "triton", "reference")}
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_PREFERENCE = {
+    "cpu": ("cpp", "reference", *(("triton",) if _INTERPRETED else ())),
+    "cuda": ("cuda", "triton", "reference"),
+}
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normal_pairs")
 
@@ -91,8 +94,7 @@ def _fill() -> None:
         _table[op].clear()
         for device, preference in _PREFERENCE.items():
             for backend in preference:
-                runs = backend in _INSTALLED and (device == "cuda" or backend != "triton" or _INTERPRETED)
-                if runs and _chosen in (None, backend):
+                if backend in _INSTALLED and _chosen in (None, backend):
                     _table[op][device] = _overload(op, backend)
                     break
 

@@ -44,10 +44,7 @@ def _check_state(x: Tensor, M: Preconditioner) -> None:
         )
     if x.dtype not in _STATE or (x.dtype is torch.float64 and x.device.type != "cpu"):
         raise TypeError(f"x: got {x.dtype} on {x.device}, expected float32 (or float64 on the CPU)")
-    if x.device != M.device:
-        raise ValueError(f"M: got a preconditioner on {M.device}, expected one on {x.device} (M.to(device) moves it)")
-    if x.requires_grad:
-        raise ValueError("x: got a tensor that requires grad, expected one that does not (use x.detach())")
+    _check_placed("x", x, M)
 
 
 def _check_like(name: str, t: Tensor, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
@@ -67,11 +64,22 @@ def _check_like(name: str, t: Tensor, x: Tensor, dtypes: tuple[torch.dtype, ...]
         )
 
 
-def _check_out(out: Tensor, x: Tensor, *others: Any) -> None:
+def _check_placed(name: str, t: Tensor, M: Preconditioner) -> None:
+    if t.device != M.device:
+        raise ValueError(f"M: got a preconditioner on {M.device}, expected one on {t.device} (M.to(device) moves it)")
+    if t.requires_grad:
+        raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not (use {name}.detach())")
+
+
+def _output(out: Tensor | None, x: Tensor, *others: Any) -> Tensor:
+    """Where the result goes: `out` after its checks (it is none of the others), else a new tensor like x."""
+    if out is None:
+        return torch.empty_like(x)
     _check_like("out", out, x, (x.dtype,))
     _dense("out", out)
     if any(out is other for other in others):
         raise ValueError("out: got the score or the noise tensor itself, expected x or a tensor of its own")
+    return out
 
 
 def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
@@ -161,7 +169,7 @@ def noise(
         out = torch.empty(tuple(shape), dtype=dtype, device=M.device, memory_format=memory_format)
     else:
         _check_state(out, M)
-        _check_out(out, out, noise)
+        _output(out, out, noise)
         if tuple(shape) != tuple(out.shape):
             raise ValueError(f"shape: got {tuple(shape)}, expected {tuple(out.shape)}, the shape of out")
     n, n_tensor = _scale("scale", scale, out)
@@ -196,16 +204,10 @@ def precondition(
     double = v.dtype is torch.float64
     if v.dtype not in _SCORE[torch.float64] or (double and v.device.type != "cpu"):
         raise TypeError(f"v: got {v.dtype} on {v.device}, expected float32, bfloat16, float16 (or float64 on the CPU)")
-    if v.device != M.device:
-        raise ValueError(f"M: got a preconditioner on {M.device}, expected one on {v.device} (M.to(device) moves it)")
-    if v.requires_grad:
-        raise ValueError("v: got a tensor that requires grad, expected one that does not (use v.detach())")
+    _check_placed("v", v, M)
     if which not in ("M", "Mt", "MMt"):
         raise ValueError(f"which: got {which!r}, expected 'M', 'Mt' or 'MMt'")
-    if out is None:
-        out = torch.empty_like(v)
-    else:
-        _check_out(out, v, v)
+    out = _output(out, v, v)
     freq, space, _ = M.masks(torch.float64 if double else torch.float32)
     _backends.kernel("precondition", v)(out, v, freq, space, which)
     return out
@@ -278,17 +280,13 @@ def step(
     _check_like("v", v, x, _SCORE[x.dtype])
     d, d_tensor = _scale("step_size", step_size, x)
     n, n_tensor = (None, None) if noise_scale is None else _scale("noise_scale", noise_scale, x)
-    if out is None:
-        written = torch.empty_like(x)
-    else:
-        _check_out(out, x, v, noise)
-        written = out
+    out = _output(out, x, v, noise)
     filter_drift = _drift_method(M)
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("step", x)(written, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn)
-    return written if mean is None else (written, mean)
+    _backends.kernel("step", x)(out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn)
+    return out if mean is None else (out, mean)
 
 
 @overload
@@ -358,16 +356,12 @@ def langevin_step(
     a, a_tensor = _scale("alpha", alpha, x)
     if norm not in ("batch", "sample"):
         raise ValueError(f"norm: got {norm!r}, expected 'batch' or 'sample'")
-    if out is None:
-        written = torch.empty_like(x)
-    else:
-        _check_out(out, x, score, noise)
-        written = out
+    out = _output(out, x, score, noise)
     filter_drift = _drift_method(M)
     drawn = _drawn(noise, x, True)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
     _backends.kernel("langevin_step", x)(
-        written, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn
+        out, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn
     )
-    return written if mean is None else (written, mean)
+    return out if mean is None else (out, mean)

@@ -379,11 +379,16 @@ def _checked(
         # Columns kx = 0 and, for even W, kx = W/2 hold their own mirror images; the others have them in the other half.
         columns = mask[..., [0, width // 2] if width % 2 == 0 else [0]]
         mirrored = columns[..., -torch.arange(shape[1]) % shape[1], :]
-        wrong = float((columns + mirrored if odd else columns - mirrored).abs().max())
-        if wrong > _EVEN * max(1e-300, float(mask.abs().max())):
-            rule = "w(-k) = -w(k)" if odd else "R(-k) = R(k)"
-            raise ValueError(f"{name}: got a mask that misses {rule} by {wrong:.3g}, expected one that keeps it")
+        _check_parity(name, columns, mirrored, float(mask.abs().max()), odd)
     return mask
+
+
+def _check_parity(name: str, part: Tensor, mirrored: Tensor, largest: float, odd: bool) -> None:
+    """Part of a mask against its mirror image; `largest` is the largest magnitude in the whole mask."""
+    wrong = float((part + mirrored if odd else part - mirrored).abs().max())
+    if wrong > _EVEN * max(1e-300, largest):
+        rule = "w(-k) = -w(k)" if odd else "R(-k) = R(k)"
+        raise ValueError(f"{name}: got a mask that misses {rule} by {wrong:.3g}, expected one that keeps it")
 
 
 def _load_mask(name: str, mask: Mask | None, alpha: float, method: Method) -> Tensor | None:
@@ -411,11 +416,7 @@ def _fit(name: str, mask: Tensor, shape: Shape, half_spectrum: bool) -> Tensor:
     if half_spectrum and mask.shape[-1] == width and width != half:
         ky, kx = -torch.arange(height) % height, -torch.arange(width) % width
         if mask.shape[-2] == height:
-            mirrored = mask[..., ky[:, None], kx]
-            wrong = float((mask + mirrored if name == "skew" else mask - mirrored).abs().max())
-            if wrong > _EVEN * max(1e-300, float(mask.abs().max())):
-                rule = "w(-k) = -w(k)" if name == "skew" else "R(-k) = R(k)"
-                raise ValueError(f"{name}: got a mask that misses {rule} by {wrong:.3g}, expected one that keeps it")
+            _check_parity(name, mask, mask[..., ky[:, None], kx], float(mask.abs().max()), odd=name == "skew")
         mask = mask[..., :half]
     expected = (half,) if half_spectrum else (width,)
     if mask.dim() != 3 or mask.shape[-2:] != (height, *expected) or mask.shape[0] not in (1, channels):

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tdas_ops.models.frechet import Evaluator, Quality, frechet_distance
-from tdas_ops.models.model import METHODS, Filter, Method, Model, matched_alpha, method_named
+from tdas_ops.models.model import METHODS, Method, Model, matched_alpha, method_named
 from tdas_ops.models.unet import ScoreUNet
 
 _NAMES = ("digits",)
@@ -53,7 +53,6 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
         sde=settings.SDE,
         shape=settings.SHAPE,
         snr=settings.SNR,
-        filters=settings.FILTERS,
         statistics=(statistics["freq"], statistics["space"]),
         evaluator=Evaluator.load(folder / "features.safetensors"),
         device=torch.device(device),
@@ -63,7 +62,6 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
 __all__ = [
     "METHODS",
     "Evaluator",
-    "Filter",
     "Method",
     "Model",
     "Quality",

@@ -34,20 +34,6 @@ def method_named(name: object) -> Method:
 _STRONGEST_PDS = 10.0
 
 
-@dataclass(frozen=True)
-class Filter:
-    """How the masks of a method are made from a model's statistics.
-
-    Attributes:
-        alpha: strength, greater than 1; None for `matched_alpha` of the iteration count.
-        freq, space: which masks are used.
-    """
-
-    alpha: float | None
-    freq: bool = True
-    space: bool = True
-
-
 def matched_alpha(
     sde: VE, iterations: int, statistics: Sequence[Tensor], method: Literal["tdas", "pds"] = "tdas"
 ) -> float:
@@ -92,7 +78,6 @@ class Model:
         sde: the variance-exploding SDE it was trained for, with its native iteration count.
         shape: (C, H, W) of a sample; values of the data are in [0, 1].
         snr: signal-to-noise ratio of the corrector that suits it.
-        filters: the default filter of the methods "tdas" and "pds".
         statistics: raw f(k) and a(p) of the training images, `[C, H, W]` float64.
         evaluator: Frechet distance of samples to held-out images.
         device: where the network lives.
@@ -103,7 +88,6 @@ class Model:
     sde: VE
     shape: tuple[int, int, int]
     snr: float
-    filters: dict[str, Filter]
     statistics: tuple[Tensor, Tensor]
     evaluator: Evaluator
     device: torch.device
@@ -120,31 +104,28 @@ class Model:
         alpha: float | None = None,
         *,
         iterations: int | None = None,
-        freq: bool | None = None,
-        space: bool | None = None,
+        freq: bool = True,
+        space: bool = True,
     ) -> Preconditioner:
         """The filter of a method, on the model's device.
 
         Args:
-            method: "plain" (M = 1), "tdas" or "pds". Where the default filters have space masks, that of "plain" is
-                all ones: noise then enters in the same place, and one seed means the same noise for every method.
-            alpha: strength, greater than 1; by default the model's, which may depend on the iterations.
+            method: "plain" (M = 1), "tdas" or "pds". "plain" has a space mask of ones: noise then enters in the same
+                place as with the other two, and one seed means the same noise for every method.
+            alpha: strength, greater than 1; by default `matched_alpha` of the iterations.
             iterations: of the run that the filter is for, by default the native count.
-            freq, space: which masks to use; by default the model's.
+            freq, space: which masks to use.
 
         Raises:
             ValueError: an unknown method, alpha that is not greater than 1, or neither mask.
         """
         method = method_named(method)
         if method == "plain":
-            ones = torch.ones(self.shape) if all(f.space for f in self.filters.values()) else None
+            ones = torch.ones(self.shape)
             about = {"source": "identity"}
             return Preconditioner(self.shape, space=ones, method="pds", provenance=about, device=self.device)
-        default = self.filters[method]
-        raw_freq = self.statistics[0] if (default.freq if freq is None else freq) else None
-        raw_space = self.statistics[1] if (default.space if space is None else space) else None
-        if alpha is None:
-            alpha = default.alpha
+        raw_freq = self.statistics[0] if freq else None
+        raw_space = self.statistics[1] if space else None
         if alpha is None:
             used = [raw for raw in (raw_freq, raw_space) if raw is not None]
             count = self.sde.native_iterations if iterations is None else iterations

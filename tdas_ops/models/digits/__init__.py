@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tdas_ops.models.model import Filter
 from tdas_ops.sde import VE
 
 SHAPE = (1, 32, 32)
 SDE = VE(sigma_min=0.01, sigma_max=16.0, native_iterations=60)
 SNR = 0.16
-FILTERS = {"pds": Filter(alpha=None), "tdas": Filter(alpha=None)}
