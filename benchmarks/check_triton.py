@@ -52,21 +52,21 @@ def main() -> int:
     except ImportError:
         print("check-triton: skipped, Triton is not installed")
         return int("--require" in sys.argv)
-    from tdas_ops.triton_kernels.noise import BLOCK, normal_pairs_kernel
+    from tdas_ops.triton_kernels.noise import BLOCK, normals_kernel
 
-    sizes = ("blocks", "quads", "half", "width", "plane", "first_pair")
+    sizes = ("blocks", "quads", "half", "width", "length", "first_sample")
     pointers = {"out": "*fp32", "seeds": "*i64", "draw": "*i64"}
-    signature = pointers | dict.fromkeys(sizes, "i32") | {"SEED_PER_PAIR": "constexpr", "BLOCK": "constexpr"}
+    signature = pointers | dict.fromkeys(sizes, "i32") | {"SEED_PER_SAMPLE": "constexpr", "BLOCK": "constexpr"}
     rows = [
         compiled(
-            normal_pairs_kernel,
+            normals_kernel,
             signature,
-            {"SEED_PER_PAIR": per_pair, "BLOCK": BLOCK},
+            {"SEED_PER_SAMPLE": per_sample, "BLOCK": BLOCK},
             arch,
-            ("out", "seeds", "draw", "quads", "half", "width", "plane"),
+            ("out", "seeds", "draw", "quads", "half", "width", "length"),
         )
         for arch in ARCHITECTURES
-        for per_pair in (False, True)
+        for per_sample in (False, True)
     ]
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))

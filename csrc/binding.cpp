@@ -24,63 +24,67 @@
 namespace tdas_ops {
 namespace {
 
-constexpr int64_t word_range = int64_t{1} << 32;  // Philox counts quads and pairs in 32 bits
+constexpr int64_t word_range = int64_t{1} << 32;  // Philox counts quads and samples in 32 bits
 
 void check_counters(const char* name, const at::Tensor& tensor, const at::Tensor& out) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kLong, "normal_pairs: `", name, "` has dtype ", tensor.scalar_type(),
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kLong, "normals: `", name, "` has dtype ", tensor.scalar_type(),
                    "; expected int64.");
-  TORCH_CHECK_VALUE(tensor.device() == out.device(), "normal_pairs: `", name, "` is on ", tensor.device(),
+  TORCH_CHECK_VALUE(tensor.device() == out.device(), "normals: `", name, "` is on ", tensor.device(),
                     "; expected the device of `out`, ", out.device(), ".");
-  TORCH_CHECK_VALUE(tensor.is_contiguous(), "normal_pairs: `", name, "` has strides ", tensor.strides(),
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), "normals: `", name, "` has strides ", tensor.strides(),
                     "; expected a contiguous tensor.");
 }
 
-// Checks everything before anything is written. out: complex64 [P, C, H, W].
-NormalPairsArgs normal_pairs_args(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw,
-                                  int64_t first_pair) {
-  TORCH_CHECK_TYPE(out.scalar_type() == at::kComplexFloat, "normal_pairs: `out` has dtype ", out.scalar_type(),
+// Checks everything before anything is written. out: complex64 [B, C, H, ceil(W / 2)].
+NormalsArgs normals_args(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+                         bool spectral) {
+  TORCH_CHECK_TYPE(out.scalar_type() == at::kComplexFloat, "normals: `out` has dtype ", out.scalar_type(),
                    "; expected complex64.");
-  TORCH_CHECK_VALUE(out.dim() == 4, "normal_pairs: `out` has shape ", out.sizes(), "; expected [pairs, C, H, W].");
-  TORCH_CHECK_VALUE(out.is_contiguous(), "normal_pairs: `out` has strides ", out.strides(),
+  TORCH_CHECK_VALUE(out.dim() == 4, "normals: `out` has shape ", out.sizes(), "; expected [B, C, H, ceil(W / 2)].");
+  TORCH_CHECK_VALUE(out.is_contiguous(), "normals: `out` has strides ", out.strides(),
                     "; expected a contiguous tensor.");
   check_counters("seeds", seeds, out);
   check_counters("draw", draw, out);
-  const int64_t pairs = out.size(0), rows = out.size(1) * out.size(2), width = out.size(3);
-  const bool seed_per_pair = seeds.numel() == pairs && pairs > 1;
-  TORCH_CHECK_VALUE(seeds.numel() == 1 || seeds.numel() == pairs, "normal_pairs: `seeds` has ", seeds.numel(),
-                    " elements; expected 1 or one a pair, ", pairs, ".");
-  TORCH_CHECK_VALUE(draw.numel() == 1, "normal_pairs: `draw` has ", draw.numel(), " elements; expected 1.");
-  TORCH_CHECK_VALUE(rows * half_width(width) < word_range, "normal_pairs: `out` has planes of shape ",
-                    out.sizes().slice(1), ", which need ", rows * half_width(width),
-                    " counters a pair; expected fewer than 2^32.");
-  TORCH_CHECK_VALUE(!seed_per_pair || first_pair == 0, "normal_pairs: `first_pair` is ", first_pair,
-                    " with one seed a pair; expected 0.");
-  TORCH_CHECK_VALUE(first_pair >= 0 && first_pair <= word_range - pairs, "normal_pairs: `first_pair` is ", first_pair,
-                    " for ", pairs, " pairs; expected pair indices in [0, 2^32).");
+  const int64_t samples = out.size(0), channels = out.size(1), height = out.size(2), columns = out.size(3);
+  const int64_t rows = spectral ? channels : channels * height, width = spectral ? height * columns : columns;
+  const int64_t half = spectral ? (height + 1) / 2 * columns : (columns + 1) / 2;
+  const bool seed_per_sample = seeds.numel() > 1;
+  TORCH_CHECK_VALUE(seeds.numel() == 1 || seeds.numel() == samples, "normals: `seeds` has ", seeds.numel(),
+                    " elements; expected 1 or one a sample, ", samples, ".");
+  TORCH_CHECK_VALUE(draw.numel() == 1, "normals: `draw` has ", draw.numel(), " elements; expected 1.");
+  TORCH_CHECK_VALUE(rows * half < word_range, "normals: `out` has planes of shape ", out.sizes().slice(1),
+                    ", which need ", rows * half, " counters a sample; expected fewer than 2^32.");
+  TORCH_CHECK_VALUE(!seed_per_sample || first_sample == 0, "normals: `first_sample` is ", first_sample,
+                    " with one seed a sample; expected 0.");
+  TORCH_CHECK_VALUE(first_sample >= 0 && first_sample <= word_range - samples, "normals: `first_sample` is ",
+                    first_sample, " for ", samples, " samples; expected sample indices in [0, 2^32).");
   return {reinterpret_cast<float*>(out.mutable_data_ptr<c10::complex<float>>()),
           seeds.const_data_ptr<int64_t>(),
           draw.const_data_ptr<int64_t>(),
-          pairs,
+          samples,
           rows,
           width,
-          first_pair,
-          seed_per_pair};
+          half,
+          first_sample,
+          seed_per_sample};
 }
 
-void normal_pairs_cpp(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_pair) {
+void normals_cpp(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+                 bool spectral) {
   constexpr int64_t blocks_per_task = 512;  // some 30 microseconds, well above the cost of waking a thread
-  const NormalPairsArgs args = normal_pairs_args(out, seeds, draw, first_pair);
-  at::parallel_for(0, cpu::normal_pairs_blocks(args), blocks_per_task,
-                   [&](int64_t begin, int64_t end) { cpu::normal_pairs(args, begin, end); });
+  const NormalsArgs args = normals_args(out, seeds, draw, first_sample, spectral);
+  at::parallel_for(0, cpu::normals_blocks(args), blocks_per_task,
+                   [&](int64_t begin, int64_t end) { cpu::normals(args, begin, end); });
 }
 
 #ifdef TDAS_OPS_WITH_CUDA
-void normal_pairs_cuda(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_pair) {
-  const NormalPairsArgs args = normal_pairs_args(out, seeds, draw, first_pair);
+void normals_cuda(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+                  bool spectral) {
+  const NormalsArgs args = normals_args(out, seeds, draw, first_sample, spectral);
   const c10::DeviceGuard guard(out.device());
   const c10::Stream stream = at::accelerator::getCurrentStream(out.get_device());
-  const cudaError_t error = cuda::normal_pairs(args, static_cast<cudaStream_t>(stream.native_handle()));
-  TORCH_CHECK(error == cudaSuccess, "normal_pairs.cuda: the launch failed with ", cudaGetErrorName(error), ": ",
+  const cudaError_t error = cuda::normals(args, static_cast<cudaStream_t>(stream.native_handle()));
+  TORCH_CHECK(error == cudaSuccess, "normals.cuda: the launch failed with ", cudaGetErrorName(error), ": ",
               cudaGetErrorString(error), ".");
 }
 #endif
@@ -108,10 +112,10 @@ pybind11::dict build_info() {
 }  // namespace
 }  // namespace tdas_ops
 
-TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) { library.impl("normal_pairs.cpp", &tdas_ops::normal_pairs_cpp); }
+TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) { library.impl("normals.cpp", &tdas_ops::normals_cpp); }
 
 #ifdef TDAS_OPS_WITH_CUDA
-TORCH_LIBRARY_IMPL(tdas_ops, CUDA, library) { library.impl("normal_pairs.cuda", &tdas_ops::normal_pairs_cuda); }
+TORCH_LIBRARY_IMPL(tdas_ops, CUDA, library) { library.impl("normals.cuda", &tdas_ops::normals_cuda); }
 #endif
 
 PYBIND11_MODULE(_C, module) {

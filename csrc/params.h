@@ -5,19 +5,19 @@
 
 namespace tdas_ops {
 
-// Unit complex normals g[pair, C, H, W], two real samples to a pair (see philox.h for the formula).
-struct NormalPairsArgs {
-  float* out;            // [pairs, rows, width, 2]: contiguous, real part then imaginary part
-  const int64_t* seeds;  // [1] or [pairs]: the bits of a uint64; on the device of `out`
+// Unit complex normals g[sample, C, H, ceil(W / 2)] as rows of `width` elements, of which one Philox call makes e and
+// e + half (see philox.h). Pixel noise: a row is a row of a plane, half = ceil(width / 2). Spectral noise: a row is a
+// plane, half = ceil(H / 2) ceil(W / 2), the upper half of its rows.
+struct NormalsArgs {
+  float* out;            // [samples, rows, width, 2]: contiguous, real part then imaginary part
+  const int64_t* seeds;  // [1] or [samples]: the bits of a uint64; on the device of `out`
   const int64_t* draw;   // [1]: the bits of a uint64; on the device of `out`, so that a captured graph reads it anew
-  int64_t pairs;
-  int64_t rows;        // C * H
-  int64_t width;       // W
-  int64_t first_pair;  // pair index of out[0] where all pairs share a seed
-  bool seed_per_pair;  // pair p is pair 0 of seeds[p]; otherwise pair first_pair + p of seeds[0]
+  int64_t samples;
+  int64_t rows;
+  int64_t width;
+  int64_t half;
+  int64_t first_sample;  // sample index of out[0] where all samples share a seed
+  bool seed_per_sample;  // sample b is sample 0 of seeds[b]; otherwise sample first_sample + b of seeds[0]
 };
-
-// One Philox call makes the elements w and w + half_width of a row.
-constexpr int64_t half_width(int64_t width) { return (width + 1) / 2; }
 
 }  // namespace tdas_ops

@@ -1,7 +1,7 @@
 // The noise formula, for host and device: Philox4x32-10 (Salmon et al. 2011) and Box-Muller in float32.
 //
-// Key = (seed low, seed high), counter = (quad, pair, draw low, draw high), quad = row * half_width + column.
-// Words 0 and 1 of the result make g at the column, words 2 and 3 make g at column + half_width.
+// Key = (seed low, seed high), counter = (quad, sample, draw low, draw high), quad = row * half + column.
+// Words 0 and 1 of the result make g at the column, words 2 and 3 make g at column + half.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +31,9 @@ TDAS_OPS_INLINE PhiloxKey philox_key(int64_t seed) {
   return {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)};
 }
 
-TDAS_OPS_INLINE PhiloxWords philox_counter(uint32_t quad, uint32_t pair, int64_t draw) {
+TDAS_OPS_INLINE PhiloxWords philox_counter(uint32_t quad, uint32_t sample, int64_t draw) {
   const uint64_t bits = static_cast<uint64_t>(draw);
-  return {quad, pair, static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)};
+  return {quad, sample, static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)};
 }
 
 TDAS_OPS_INLINE PhiloxWords philox4x32(PhiloxWords counter, PhiloxKey key) {

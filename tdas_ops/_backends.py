@@ -25,13 +25,13 @@ _PREFERENCE = {
     "cuda": ("cuda", "triton", "reference"),
 }
 _OPS = tuple(_schema.SCHEMAS)
-_COMPOSED = tuple(op for op in _OPS if op != "normal_pairs")
+_COMPOSED = tuple(op for op in _OPS if op != "normals")
 
 
-def _triton_normal_pairs(out: Tensor, seeds: Tensor, draw: Tensor, first_pair: int) -> None:
+def _triton_normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, spectral: bool) -> None:
     from tdas_ops.triton_kernels import noise  # on first use: the package must import without Triton
 
-    noise.normal_pairs(out, seeds, draw, first_pair)
+    noise.normals(out, seeds, draw, first_sample, spectral)
 
 
 def _register() -> None:
@@ -42,9 +42,9 @@ def _register() -> None:
     for op in _OPS:
         _schema.LIBRARY.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
     for key in ("CUDA", "CPU"):
-        _schema.LIBRARY.impl("normal_pairs.triton", _triton_normal_pairs, key)
+        _schema.LIBRARY.impl("normals.triton", _triton_normals, key)
     for backend, key in (("cpp", "CPU"), ("triton", "CPU"), ("triton", "CUDA"), ("cuda", "CUDA")):
-        normal = getattr(torch.ops.tdas_ops.normal_pairs, backend)
+        normal = getattr(torch.ops.tdas_ops.normals, backend)
         for op in _COMPOSED:
             kernel = getattr(reference, op)
             drawn = kernel if op == "precondition" else partial(kernel, normal=normal)
@@ -141,7 +141,7 @@ def use_backend(backend: str | None) -> Iterator[None]:
 def _path(op: str, overload: Any) -> str:
     """What an overload runs, in words."""
     backend = overload.name().split(".")[1]
-    if op == "normal_pairs":
+    if op == "normals":
         return backend
     return "torch.fft" if op == "precondition" else f"torch.fft, {backend} noise"
 

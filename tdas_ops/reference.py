@@ -3,9 +3,8 @@
 The functions take the arguments of their schema (`_schema.py`). They compute in the dtype of x (float32, or float64 for
 reference work) on any device, and never wait for the device.
 
-What depends on the caller's tensors goes through real FFTs of each sample, so that a non-finite value stays in its
-sample. Noise drawn here goes through one complex FFT a pair of samples, as `M (z_even + i z_odd)`.
-That makes it bit-identical under any split of the batch and any number of threads, which real FFTs in torch are not.
+What depends on the caller's tensors goes through real FFTs. Noise drawn here goes through complex FFTs, which in torch,
+unlike the real ones, give the same bits under any split of the batch and any number of threads.
 """
 
 from __future__ import annotations
@@ -48,36 +47,52 @@ def box_muller(ra: Tensor, rb: Tensor) -> Tensor:
     return torch.polar(torch.sqrt(2 * minus_log), theta).to(torch.complex64)
 
 
-def normal_pairs(out: Tensor, seeds: Tensor, draw: Tensor, first_pair: int) -> None:
-    """g[pair, C, H, W] of the noise contract; `seeds` has 1 element, or one for each pair (then each is its pair 0)."""
-    pairs, channels, height, width = out.shape
-    half = (width + 1) // 2
+def normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, spectral: bool) -> None:
+    """g[B, C, H, ceil(W / 2)] of the noise contract; `seeds` has 1 element or B (then each sample is sample 0 of its)."""
     device = out.device
-    quad = torch.arange(channels * height * half, device=device).reshape(1, channels, height, half)
-    pair = torch.arange(first_pair, first_pair + pairs, device=device).reshape(-1, 1, 1, 1)
+    left, right = out.tensor_split(2, dim=-2 if spectral else -1)  # one Philox call makes an element of each
+    quad = torch.arange(math.prod(left.shape[1:]), device=device).reshape(1, *left.shape[1:])
+    sample = torch.arange(first_sample, first_sample + len(out), device=device).reshape(-1, 1, 1, 1)
     if seeds.numel() > 1:
-        pair = torch.zeros_like(pair)
+        sample = torch.zeros_like(sample)
     key = seeds.reshape(-1, 1, 1, 1)
-    counter = torch.broadcast_tensors(quad, pair, draw & _MASK32, (draw >> 32) & _MASK32)
+    counter = torch.broadcast_tensors(quad, sample, draw & _MASK32, (draw >> 32) & _MASK32)
     r0, r1, r2, r3 = philox4x32(list(counter), (key & _MASK32, (key >> 32) & _MASK32))
-    out[..., :half] = box_muller(r0, r1)
-    out[..., half:] = box_muller(r2, r3)[..., : width - half]
+    left.copy_(box_muller(r0, r1))
+    right.copy_(box_muller(r2, r3)[..., : right.shape[-2], : right.shape[-1]])
+
+
+def pixel_noise(g: Tensor, width: int) -> Tensor:
+    """z[..., H, W] with `z(h, 2w) + i z(h, 2w + 1) = g(h, w)`."""
+    return torch.view_as_real(g).flatten(-2)[..., :width]
+
+
+def spectral_noise(g: Tensor, width: int) -> Tensor:
+    """The half spectrum F z, `[..., H, W // 2 + 1]`, of white noise z with the normals g; F is unnormalised."""
+    height, column = g.shape[-2], g[..., 0]
+    middle = (height + 1) // 2
+    ends = math.sqrt(2) * (column[..., :: height // 2] if height % 2 == 0 else column[..., :1])
+    columns = [_hermitian(ends.real, column[..., 1:middle]), g[..., 1:]]
+    if width % 2 == 0:
+        columns.append(_hermitian(ends.imag, column[..., height - middle + 1 :].flip(-1)))
+    return math.sqrt(height * width / 2) * torch.cat(columns, dim=-1)
+
+
+def _hermitian(ends: Tensor, inner: Tensor) -> Tensor:
+    """`[..., H, 1]`, a column with `f(-h) = conj f(h)`: real at h = 0 and, for even H, H / 2; `inner` lies between."""
+    return torch.cat([ends[..., :1], inner, ends[..., 1:], inner.flip(-1).conj()], dim=-1).unsqueeze(-1)
 
 
 def full_spectrum(half: Tensor, width: int) -> Tensor:
-    """The even full spectrum `[..., H, W]` of a real half spectrum `[..., H, W // 2 + 1]`."""
-    mirrored = half[..., 1 : (width + 1) // 2].flip(-1)
+    """The Hermitian full spectrum `[..., H, W]` of a half spectrum `[..., H, W // 2 + 1]`; even where that is real."""
+    mirrored = half[..., 1 : (width + 1) // 2].flip(-1).conj()
     mirrored = torch.cat([mirrored[..., :1, :], mirrored[..., 1:, :].flip(-2)], dim=-2)
     return torch.cat([half, mirrored], dim=-1)
 
 
 def _filtered(v: Tensor, freq: Tensor | None) -> Tensor:
-    """F^-1 R F v, for real or complex v."""
-    if freq is None:
-        return v
-    if v.is_complex():
-        return torch.fft.ifft2(full_spectrum(freq, v.shape[-1]) * torch.fft.fft2(v))
-    return torch.fft.irfft2(freq * torch.fft.rfft2(v), s=v.shape[-2:])
+    """F^-1 R F v."""
+    return v if freq is None else torch.fft.irfft2(freq * torch.fft.rfft2(v), s=v.shape[-2:])
 
 
 def apply_m(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
@@ -111,23 +126,14 @@ def _drift(v: Tensor, freq: Tensor | None, space: Tensor | None, skew: Tensor | 
     return drift if skew is None else drift + apply_skew(v, skew)
 
 
-def _draw_pairs(x: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, normal: Callable[..., None]) -> Tensor:
-    """One draw of the stream for the samples of x, as g of their pairs, complex; advances the stream."""
-    alone = seeds.numel() > 1
-    first_pair = 0 if alone else first_sample // 2
-    pairs = len(x) if alone else (first_sample + len(x) + 1) // 2 - first_pair
-    g = torch.empty(pairs, *x.shape[1:], dtype=torch.complex64, device=x.device)
-    normal(g, seeds, draw, first_pair)
+def _drawn(
+    x: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, spectral: bool, normal: Callable[..., None]
+) -> Tensor:
+    """g of one draw of the stream for the samples of x, complex; advances the stream."""
+    g = torch.empty(*x.shape[:-1], (x.shape[-1] + 1) // 2, dtype=torch.complex64, device=x.device)
+    normal(g, seeds, draw, first_sample, spectral)
     draw.add_(1)
     return g.to(x.dtype.to_complex())
-
-
-def _samples(pairs: Tensor, like: Tensor, seeds: Tensor, first_sample: int) -> Tensor:
-    """The samples whose real and imaginary parts these pairs are; with one seed a sample, the real parts."""
-    if seeds.numel() > 1:
-        return pairs.real
-    both = torch.stack((pairs.real, pairs.imag), dim=1).flatten(0, 1)
-    return both[first_sample % 2 :][: len(like)]
 
 
 def _coloured(
@@ -145,12 +151,15 @@ def _coloured(
         return apply_m(z, freq, space)
     if seeds is None or draw is None:
         return None
-    g = _draw_pairs(x, seeds, draw, first_sample, normal)
+    width, spectral = x.shape[-1], freq is not None and space is None
+    g = _drawn(x, seeds, draw, first_sample, spectral, normal)
+    if freq is None:
+        return apply_m(pixel_noise(g, width), None, space)
     if space is None:
-        # spectral noise: F z = sqrt(HW) g
-        spectrum = g if freq is None else full_spectrum(freq, g.shape[-1]) * g
-        return _samples(torch.fft.ifft2(spectrum, norm="ortho"), x, seeds, first_sample)
-    return _samples(apply_m(g, freq, space), x, seeds, first_sample)
+        spectrum = full_spectrum(freq * spectral_noise(g, width), width)
+    else:
+        spectrum = full_spectrum(freq, width) * torch.fft.fft2((space * pixel_noise(g, width)).to(g.dtype))
+    return torch.fft.ifft2(spectrum).real
 
 
 def _per_sample(number: float, tensor: Tensor | None, like: Tensor) -> float | Tensor:
@@ -168,7 +177,7 @@ def noise(
     draw: Tensor | None,
     first_sample: int,
     *,
-    normal: Callable[..., None] = normal_pairs,
+    normal: Callable[..., None] = normals,
 ) -> None:
     """out = n M z."""
     coloured = _coloured(out, freq, space, z, seeds, draw, first_sample, normal)
@@ -200,7 +209,7 @@ def step(
     draw: Tensor | None,
     first_sample: int,
     *,
-    normal: Callable[..., None] = normal_pairs,
+    normal: Callable[..., None] = normals,
 ) -> None:
     """mean = x + d D v;  out = mean + n M z."""
     d_each = _per_sample(d, d_tensor, x)
@@ -212,7 +221,7 @@ def step(
         # d M M^T v + n M z = M [d M^T v + n z]: four real transforms instead of six
         inner = d_each * apply_mt(v.to(x.dtype), freq, space)
         if z is None and seeds is not None and draw is not None:
-            z = _samples(_draw_pairs(x, seeds, draw, first_sample, normal), x, seeds, first_sample)
+            z = pixel_noise(_drawn(x, seeds, draw, first_sample, False, normal), x.shape[-1])
         update = apply_m(inner if z is None else inner + n_each * z, freq, space)
         if skew is not None:
             update += d_each * apply_skew(v.to(x.dtype), skew)
@@ -243,7 +252,7 @@ def langevin_step(
     draw: Tensor | None,
     first_sample: int,
     *,
-    normal: Callable[..., None] = normal_pairs,
+    normal: Callable[..., None] = normals,
 ) -> None:
     """The step with `eta = 2 alpha (snr |M z| / |D score|)^2`, norms per sample or averaged over the batch.
 

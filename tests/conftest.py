@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
@@ -75,18 +74,13 @@ def relative_rms(got: Tensor, expected: Tensor) -> float:
     return float((got.double() - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
 
-def pixel_noise(seed: int, samples: list[int], draw: int, shape: tuple[int, int, int], space: bool) -> Tensor:
-    """z[B, C, H, W] (float64) for these samples of a seed, as pixels, by one complex inverse FFT a pair."""
-    from benchmarks.published import inverse_dft
-    from tests.noise_contract import contract
+def stream_noise(seed: int, samples: list[int], draw: int, shape: tuple[int, int, int], spectral: bool) -> Tensor:
+    """z[B, C, H, W] (float64) that the contract gives these samples of a seed, worked out without the package."""
+    from tests.noise_contract import contract, white_noise
 
-    height, width = shape[1:]
-    planes = []
-    for sample in samples:
-        g = contract((1, *shape), seed, draw, sample // 2)[0]
-        z = g if space else inverse_dft(math.sqrt(height * width) * g)
-        planes.append(z.imag if sample % 2 else z.real)
-    return torch.stack(planes)
+    size = (1, *shape[:2], (shape[2] + 1) // 2)
+    g = torch.cat([contract(size, seed, draw, sample, spectral) for sample in samples])
+    return white_noise(g, shape[2], spectral)
 
 
 @pytest.fixture(params=["reference", "cpp", "triton"])

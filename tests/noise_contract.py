@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -15,6 +17,7 @@ KNOWN_ANSWERS = [
         [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
     ),
 ]
+# Shapes of g, [B, C, H, ceil(W / 2)].
 SHAPES = [(3, 2, 5, 8), (2, 1, 28, 28), (1, 3, 7, 33), (2, 2, 4, 1), (1, 1, 1, 2), (2, 1, 3, 129)]
 
 
@@ -43,20 +46,55 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return c.astype(np.uint32)
 
 
-def contract(shape, seed=7, draw=0, first_pair=0, pair_indices=None) -> torch.Tensor:
-    """g[P, C, H, W] in float64 from the float32 uniforms of the contract. Any seed and draw are uint64 here."""
-    pairs, channels, height, width = shape
-    half = (width + 1) // 2
-    rows = channels * height
+def contract(shape, seed=7, draw=0, first_sample=0, spectral=False) -> torch.Tensor:
+    """g[B, C, H, ceil(W / 2)] in float64 from the float32 uniforms of the contract. Any seed and draw are uint64."""
+    samples, channels, height, width = shape
+    c, h, w = np.indices((channels, height, width), dtype=np.uint64).reshape(3, -1)
+    half = np.uint64(((height if spectral else width) + 1) // 2)
+    quad = (c * half + h % half) * np.uint64(width) + w if spectral else (c * np.uint64(height) + h) * half + w % half
+    second = (h if spectral else w) >= half
     planes = []
-    for p in pair_indices or range(first_pair, first_pair + pairs):
-        counter = np.zeros((rows * half, 4), dtype=np.uint64)
-        counter[:, 0] = np.arange(rows * half)
-        counter[:, 1:] = [p, draw & 0xFFFFFFFF, draw >> 32]
-        r = philox(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(rows, half, 4)
-        g = np.concatenate([box_muller(r[..., 0], r[..., 1]), box_muller(r[..., 2], r[..., 3])], axis=1)
-        planes.append(g[:, :width].reshape(channels, height, width))
+    for sample in range(first_sample, first_sample + samples):
+        counter = np.zeros((len(quad), 4), dtype=np.uint64)
+        counter[:, 0] = quad
+        counter[:, 1:] = [sample, draw & 0xFFFFFFFF, draw >> 32]
+        r = philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
+        r[second] = r[second][:, [2, 3, 0, 1]]
+        planes.append(box_muller(r[:, 0], r[:, 1]).reshape(channels, height, width))
     return torch.from_numpy(np.stack(planes))
+
+
+def white_noise(g: torch.Tensor, width: int, spectral: bool) -> torch.Tensor:
+    """z[..., H, W] of g[..., H, ceil(W / 2)], complex128: entry by entry, by an explicit inverse DFT where spectral."""
+    height = g.shape[-2]
+    z = torch.full((*g.shape[:-1], width), math.nan, dtype=torch.float64)
+    if not spectral:
+        z[..., 0::2], z[..., 1::2] = g.real, g.imag[..., : width // 2]
+        return z
+    spectrum = torch.full(z.shape, complex(math.nan, math.nan), dtype=torch.complex128)
+
+    def put(h: int, w: int, value: torch.Tensor) -> None:
+        spectrum[..., h, w] = value
+        spectrum[..., -h % height, -w % width] = value.conj()
+
+    n = height * width
+    for h in range(height):
+        for w in range(1, (width + 1) // 2):
+            put(h, w, math.sqrt(n / 2) * g[..., h, w])
+        first = g[..., h, 0]
+        if 2 * h % height == 0:
+            put(h, 0, math.sqrt(n) * first.real)
+            if width % 2 == 0:
+                put(h, width // 2, math.sqrt(n) * first.imag)
+        elif 2 * h < height:
+            put(h, 0, math.sqrt(n / 2) * first)
+        elif width % 2 == 0:
+            put(height - h, width // 2, math.sqrt(n / 2) * first)
+    down, across = (torch.arange(size, dtype=torch.float64) for size in (height, width))
+    left, right = (torch.exp(2j * math.pi * torch.outer(k, k) / len(k)) for k in (down, across))
+    z = left @ spectrum @ right / n
+    assert z.imag.abs().max() < 1e-12 * math.sqrt(n)
+    return z.real
 
 
 def box_muller(ra: np.ndarray, rb: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-// One block of noise: `quads_per_block` consecutive Philox calls of one pair.
+// One block of noise: `quads_per_block` consecutive Philox calls of one sample.
 #pragma once
 
 #include "../philox.h"
@@ -7,7 +7,7 @@ namespace tdas_ops::cpu {
 
 constexpr int quads_per_block = 32;
 
-// Elements as (real, imag): `left` at columns w, `right` at columns w + half_width.
+// Elements as (real, imag): `left` at columns e of a row, `right` at columns e + half.
 struct Block {
   alignas(64) float left[2 * quads_per_block];
   alignas(64) float right[2 * quads_per_block];

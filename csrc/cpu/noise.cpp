@@ -38,40 +38,40 @@ const InstructionSet& chosen() {
   return set;
 }
 
-// Copies the elements of `count` calls, from call `quad` of a plane on, to the rows they belong to.
-void scatter_block(const Block& block, float* plane, int64_t quad, int64_t count, int64_t width) {
-  const int64_t half = half_width(width), right_half = width - half;
+// Copies the elements of `count` calls, from call `quad` of a sample on, to the rows they belong to.
+void scatter_block(const Block& block, float* sample, int64_t quad, int64_t count, int64_t width, int64_t half) {
+  const int64_t right_half = width - half;
   int64_t row = quad / half, column = quad % half;
   for (int64_t done = 0; done < count; ++row, column = 0) {
     const int64_t run = std::min(half - column, count - done);
     const int64_t right_run = std::min(run, right_half - column);
-    float* target = plane + 2 * (row * width + column);
+    float* target = sample + 2 * (row * width + column);
     std::memcpy(target, block.left + 2 * done, 2 * sizeof(float) * run);
     if (right_run > 0) std::memcpy(target + 2 * half, block.right + 2 * done, 2 * sizeof(float) * right_run);
     done += run;
   }
 }
 
-int64_t blocks_per_pair(const NormalPairsArgs& args) {
-  return (args.rows * half_width(args.width) + quads_per_block - 1) / quads_per_block;
+int64_t blocks_per_sample(const NormalsArgs& args) {
+  return (args.rows * args.half + quads_per_block - 1) / quads_per_block;
 }
 
 }  // namespace
 
-int64_t normal_pairs_blocks(const NormalPairsArgs& args) { return args.pairs * blocks_per_pair(args); }
+int64_t normals_blocks(const NormalsArgs& args) { return args.samples * blocks_per_sample(args); }
 
-void normal_pairs(const NormalPairsArgs& args, int64_t begin, int64_t end) {
+void normals(const NormalsArgs& args, int64_t begin, int64_t end) {
   const auto fill_block = chosen().fill_block;
-  const int64_t quads = args.rows * half_width(args.width), blocks = blocks_per_pair(args);
+  const int64_t quads = args.rows * args.half, blocks = blocks_per_sample(args);
   Block block;
   for (int64_t index = begin; index < end; ++index) {
-    const int64_t pair = index / blocks, quad = index % blocks * quads_per_block;
-    const PhiloxKey key = philox_key(args.seeds[args.seed_per_pair ? pair : 0]);
-    const int64_t pair_index = args.seed_per_pair ? 0 : args.first_pair + pair;
-    fill_block(block, philox_counter(static_cast<uint32_t>(quad), static_cast<uint32_t>(pair_index), args.draw[0]),
+    const int64_t sample = index / blocks, quad = index % blocks * quads_per_block;
+    const PhiloxKey key = philox_key(args.seeds[args.seed_per_sample ? sample : 0]);
+    const int64_t sample_index = args.seed_per_sample ? 0 : args.first_sample + sample;
+    fill_block(block, philox_counter(static_cast<uint32_t>(quad), static_cast<uint32_t>(sample_index), args.draw[0]),
                key);
     const int64_t count = std::min<int64_t>(quads_per_block, quads - quad);
-    scatter_block(block, args.out + 2 * pair * args.rows * args.width, quad, count, args.width);
+    scatter_block(block, args.out + 2 * sample * args.rows * args.width, quad, count, args.width, args.half);
   }
 }
 

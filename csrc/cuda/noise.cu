@@ -1,5 +1,5 @@
-// One thread makes one Philox call: two complex normals, half a row apart. Neighbouring threads write neighbouring
-// elements, 8 bytes each.
+// One thread makes one Philox call: two complex normals, `half` elements of a row apart. Neighbouring threads write
+// neighbouring elements, 8 bytes each.
 #include <algorithm>
 
 #include "approximate_math.cuh"
@@ -10,23 +10,23 @@ namespace tdas_ops::cuda {
 namespace {
 
 constexpr int threads_per_block = 256;
-constexpr int64_t most_pair_blocks = 65535;  // limit of gridDim.y
+constexpr int64_t most_sample_blocks = 65535;  // limit of gridDim.y
 
-// Grid: x over the calls of a plane, y over the pairs (strided where there are more than y holds).
+// Grid: x over the calls of a sample, y over the samples (strided where there are more than y holds).
 __global__ void __launch_bounds__(threads_per_block)
-    normal_pairs_kernel(NormalPairsArgs args, uint32_t quads, uint32_t half, Divider by_half) {
+    normals_kernel(NormalsArgs args, uint32_t quads, uint32_t half, Divider by_half) {
   const uint32_t quad = blockIdx.x * threads_per_block + threadIdx.x;
   if (quad >= quads) return;
   const uint32_t row = by_half.quotient(quad), column = quad - row * half;
   const int64_t element = row * args.width + column;
-  const bool has_right = column + half < args.width;
+  const bool has_right = column < args.width - half;
   const int64_t draw = *args.draw;
   float2* out = reinterpret_cast<float2*>(args.out);
-  for (int64_t pair = blockIdx.y; pair < args.pairs; pair += gridDim.y) {
-    const PhiloxKey key = philox_key(args.seeds[args.seed_per_pair ? pair : 0]);
-    const uint32_t pair_index = args.seed_per_pair ? 0u : static_cast<uint32_t>(args.first_pair + pair);
-    const PhiloxWords words = philox4x32(philox_counter(quad, pair_index, draw), key);
-    float2* target = out + pair * args.rows * args.width + element;
+  for (int64_t sample = blockIdx.y; sample < args.samples; sample += gridDim.y) {
+    const PhiloxKey key = philox_key(args.seeds[args.seed_per_sample ? sample : 0]);
+    const uint32_t sample_index = args.seed_per_sample ? 0u : static_cast<uint32_t>(args.first_sample + sample);
+    const PhiloxWords words = philox4x32(philox_counter(quad, sample_index, draw), key);
+    float2* target = out + sample * args.rows * args.width + element;
     const ComplexNormal left = box_muller<ApproximateMath>(words.w0, words.w1);
     target[0] = make_float2(left.real, left.imag);
     if (has_right) {
@@ -38,16 +38,16 @@ __global__ void __launch_bounds__(threads_per_block)
 
 }  // namespace
 
-cudaError_t normal_pairs(const NormalPairsArgs& args, cudaStream_t stream) {
-  const int64_t half = half_width(args.width), quads = args.rows * half;
-  if (args.pairs == 0 || quads == 0) return cudaSuccess;
+cudaError_t normals(const NormalsArgs& args, cudaStream_t stream) {
+  const int64_t quads = args.rows * args.half;
+  if (args.samples == 0 || quads == 0) return cudaSuccess;
   cudaLaunchConfig_t launch{};
   launch.gridDim = dim3(static_cast<unsigned>((quads + threads_per_block - 1) / threads_per_block),
-                        static_cast<unsigned>(std::min(args.pairs, most_pair_blocks)));
+                        static_cast<unsigned>(std::min(args.samples, most_sample_blocks)));
   launch.blockDim = dim3(threads_per_block);
   launch.stream = stream;
-  return cudaLaunchKernelEx(&launch, normal_pairs_kernel, args, static_cast<uint32_t>(quads),
-                            static_cast<uint32_t>(half), Divider(static_cast<uint32_t>(half)));
+  return cudaLaunchKernelEx(&launch, normals_kernel, args, static_cast<uint32_t>(quads),
+                            static_cast<uint32_t>(args.half), Divider(static_cast<uint32_t>(args.half)));
 }
 
 }  // namespace tdas_ops::cuda

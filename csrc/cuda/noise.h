@@ -8,6 +8,6 @@
 namespace tdas_ops::cuda {
 
 // Enqueues the kernel on `stream`; nothing waits. Returns the launch error, cudaSuccess where all went well.
-cudaError_t normal_pairs(const NormalPairsArgs& args, cudaStream_t stream);
+cudaError_t normals(const NormalsArgs& args, cudaStream_t stream);
 
 }  // namespace tdas_ops::cuda

@@ -1,4 +1,4 @@
-"""The unit complex normals g[pair, C, H, W] of the noise contract: one Philox call, two elements half a row apart."""
+"""The unit complex normals g of the noise contract: one Philox call makes the elements e and e + half of a row."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def _box_muller(ra, rb):
 
 
 @triton.jit
-def normal_pairs_kernel(
-    out, seeds, draw, blocks, quads, half, width, plane, first_pair, SEED_PER_PAIR: tl.constexpr, BLOCK: tl.constexpr
+def normals_kernel(
+    out, seeds, draw, blocks, quads, half, width, length, first_sample, SEED_PER_SAMPLE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """out: float32 `[pairs, plane, 2]`, real and imaginary part; one program for each of the `blocks` of a pair."""
-    pair = tl.program_id(0) // blocks
+    """out: float32 `[samples, length, 2]`, real and imaginary part; one program for each of the `blocks` of a sample."""
+    sample = tl.program_id(0) // blocks
     quad = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    if SEED_PER_PAIR:
-        seed, index = tl.load(seeds + pair), quad * 0
+    if SEED_PER_SAMPLE:
+        seed, index = tl.load(seeds + sample), quad * 0
     else:
-        seed, index = tl.load(seeds), quad * 0 + (first_pair + pair)
+        seed, index = tl.load(seeds), quad * 0 + (first_sample + sample)
     count = tl.load(draw) + quad.to(tl.int64) * 0
     low, high = (count & 0xFFFFFFFF).to(tl.uint32), ((count >> 32) & 0xFFFFFFFF).to(tl.uint32)
     r0, r1, r2, r3 = tl.philox(seed, quad.to(tl.uint32), index.to(tl.uint32), low, high)
     row, column = quad // half, quad % half
-    left = (pair.to(tl.int64) * plane + row * width + column) * 2
+    left = (sample.to(tl.int64) * length + row * width + column) * 2
     inside = quad < quads
     real, imaginary = _box_muller(r0, r1)
     tl.store(out + left, real, mask=inside)
@@ -47,16 +47,18 @@ def normal_pairs_kernel(
     tl.store(out + left + 2 * half + 1, imaginary, mask=inside)
 
 
-def normal_pairs(out: Tensor, seeds: Tensor, draw: Tensor, first_pair: int) -> None:
-    """The op `normal_pairs` of `_schema.py`; out: complex64, contiguous `[pairs, C, H, W]`."""
-    pairs, channels, height, width = out.shape
-    half = (width + 1) // 2
-    quads = channels * height * half
+def normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, spectral: bool) -> None:
+    """The op `normals` of `_schema.py`; out: complex64, contiguous `[B, C, H, ceil(W / 2)]`."""
+    samples, channels, height, columns = out.shape
+    if spectral:
+        rows, width, half = channels, height * columns, (height + 1) // 2 * columns
+    else:
+        rows, width, half = channels * height, columns, (columns + 1) // 2
+    quads = rows * half
     if out.numel() == 0:
         return
     blocks = triton.cdiv(quads, BLOCK)
-    plane = channels * height * width
-    sizes = (blocks, quads, half, width, plane, first_pair)
-    normal_pairs_kernel[(pairs * blocks,)](
-        view_as_real(out), seeds, draw, *sizes, SEED_PER_PAIR=seeds.numel() > 1, BLOCK=BLOCK
+    sizes = (blocks, quads, half, width, rows * width, first_sample)
+    normals_kernel[(samples * blocks,)](
+        view_as_real(out), seeds, draw, *sizes, SEED_PER_SAMPLE=seeds.numel() > 1, BLOCK=BLOCK
     )
