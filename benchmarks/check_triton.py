@@ -54,7 +54,7 @@ def main() -> int:
         return int("--require" in sys.argv)
     from tdas_ops.triton_kernels.noise import BLOCK, normals_kernel
 
-    sizes = ("blocks", "quads", "half", "width", "length", "first_sample")
+    sizes = ("blocks", "quads", "half", "width", "size", "first_sample")
     pointers = {"out": "*fp32", "seeds": "*i64", "draw": "*i64"}
     signature = pointers | dict.fromkeys(sizes, "i32") | {"SEED_PER_SAMPLE": "constexpr", "BLOCK": "constexpr"}
     rows = [
@@ -63,7 +63,7 @@ def main() -> int:
             signature,
             {"SEED_PER_SAMPLE": per_sample, "BLOCK": BLOCK},
             arch,
-            ("out", "seeds", "draw", "quads", "half", "width", "length"),
+            ("out", "seeds", "draw", "quads", "half", "width", "size"),
         )
         for arch in ARCHITECTURES
         for per_sample in (False, True)

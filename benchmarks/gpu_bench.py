@@ -75,8 +75,8 @@ def copy_bandwidth() -> float:
 def noise_candidates(outs: list[Tensor]) -> dict[str, Callable[[int], object]]:
     seeds, draw = (torch.tensor([n], device="cuda") for n in (7, 3))
     return {
-        "normal_pairs.cuda": lambda i: torch.ops.tdas_ops.normal_pairs.cuda(outs[i], seeds, draw, 0),
-        "normal_pairs.triton": lambda i: torch.ops.tdas_ops.normal_pairs.triton(outs[i], seeds, draw, 0),
+        "normals.cuda": lambda i: torch.ops.tdas_ops.normals.cuda(outs[i], seeds, draw, 0, False),
+        "normals.triton": lambda i: torch.ops.tdas_ops.normals.triton(outs[i], seeds, draw, 0, False),
         "torch.randn": lambda i: torch.view_as_real(outs[i]).normal_(),
     }
 

@@ -36,8 +36,8 @@ def test_noise(benchmark, shape, who):
         run = lambda: torch.randn(shape)
     else:
         stream = tdas_ops.NoiseStream(0)
-        g = torch.empty((shape[0] + 1) // 2, *shape[1:], dtype=torch.complex64)
-        kernel = tdas_ops._backends.kernel("normal_pairs", g)
-        run = lambda: kernel(g, stream.seeds, stream.draw, 0)
+        g = torch.empty(*shape[:-1], (shape[-1] + 1) // 2, dtype=torch.complex64)
+        kernel = tdas_ops._backends.kernel("normals", g)
+        run = lambda: kernel(g, stream.seeds, stream.draw, 0, False)
     benchmark.pedantic(run, rounds=7, warmup_rounds=1)
     benchmark.extra_info["ns_per_element"] = benchmark.stats.stats.median / torch.Size(shape).numel() * 1e9

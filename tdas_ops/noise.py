@@ -25,7 +25,7 @@ class NoiseStream:
     """The noise of a batch: every op that is given the stream takes one draw from it.
 
     A value depends on its seed, its sample, the draw and its place in the image, and on nothing else: not on the batch
-    it is made in, the device, the backend or the number of threads.
+    it is made in, the device, the backend or the number of threads. No sample shares anything with another.
 
     Args:
         seed: one 64-bit seed for the whole batch; element b of a batch is sample `first_sample + b` of that seed, so
@@ -90,7 +90,8 @@ class NoiseStream:
         """What an op needs for one draw of `batch` samples: seeds, draw counter, first sample.
 
         Raises:
-            ValueError: the batch is not the one the seeds are for, or the stream lives on another device.
+            ValueError: the batch is not the one the seeds are for or goes past sample 2^32, or the stream lives on
+                another device.
         """
         if self.seeds.device != device:
             if self._bound:
@@ -103,6 +104,10 @@ class NoiseStream:
         if self.per_sample and batch != self.seeds.shape[0]:
             raise ValueError(
                 f"noise: got a stream of {self.seeds.shape[0]} seeds, expected one for each of {batch} samples"
+            )
+        if self.first_sample + batch > 1 << 32:
+            raise ValueError(
+                f"noise: got first_sample={self.first_sample} for a batch of {batch}, expected samples below 2^32"
             )
         return self.seeds, self.draw, self.first_sample
 

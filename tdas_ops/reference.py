@@ -48,7 +48,7 @@ def box_muller(ra: Tensor, rb: Tensor) -> Tensor:
 
 
 def normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, spectral: bool) -> None:
-    """g[B, C, H, ceil(W / 2)] of the noise contract; `seeds` has 1 element or B (then each sample is sample 0 of its)."""
+    """g[B, C, H, ceil(W / 2)] of the noise contract; `seeds` has 1 element or B (each sample is then sample 0)."""
     device = out.device
     left, right = out.tensor_split(2, dim=-2 if spectral else -1)  # one Philox call makes an element of each
     quad = torch.arange(math.prod(left.shape[1:]), device=device).reshape(1, *left.shape[1:])

@@ -65,4 +65,4 @@ def test_a_spill_fails(tmp_path: Path):
 def test_the_kernels_pass():
     done = gate("--require")
     assert done.returncode == 0, done.stdout
-    assert "normal_pairs_kernel" in done.stdout
+    assert "normals_kernel" in done.stdout

@@ -19,11 +19,11 @@ extension = _extension.load()
 pytestmark = pytest.mark.skipif(extension is None, reason=str(_extension.reason()))
 
 
-def normal_pairs(shape, seeds=7, draw=0, first_pair=0):
+def normals(shape, seeds=7, draw=0, first_sample=0, spectral=False):
     """The op on a NaN-filled output."""
     out = torch.full(shape, complex("nan+nanj"), dtype=torch.complex64)
     seeds = torch.tensor(seeds if isinstance(seeds, list) else [seeds], dtype=torch.int64)
-    torch.ops.tdas_ops.normal_pairs.cpp(out, seeds, torch.tensor([draw], dtype=torch.int64), first_pair)
+    torch.ops.tdas_ops.normals.cpp(out, seeds, torch.tensor([draw], dtype=torch.int64), first_sample, spectral)
     return out
 
 
@@ -34,45 +34,48 @@ def test_philox_known_answers(counter, key, expected):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_element_follows_the_contract(shape):
+@pytest.mark.parametrize("spectral", [False, True])
+def test_every_element_follows_the_contract(shape, spectral):
     seed, draw = 0x9E3779B97F4A7C15, 0x0000000300000002
-    got = normal_pairs(shape, signed(seed), draw, first_pair=5)
-    assert (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+    got = normals(shape, signed(seed), draw, 5, spectral)
+    assert (got - contract(shape, seed, draw, 5, spectral)).abs().max() < 1e-5
 
 
 def test_the_bound_can_fail():
-    """Zeros, a wrong seed word, a wrong draw and a shifted pair are all far outside it."""
+    """Zeros, a wrong seed word, a wrong draw, a shifted sample and the other order are all far outside it."""
     shape = (2, 1, 8, 8)
     expected = contract(shape, seed=7 << 32)
     for wrong in (
         torch.zeros(shape, dtype=torch.complex64),
-        normal_pairs(shape, 7),
-        normal_pairs(shape, 7 << 32, draw=1),
-        normal_pairs(shape, 7 << 32, first_pair=1),
+        normals(shape, 7),
+        normals(shape, 7 << 32, draw=1),
+        normals(shape, 7 << 32, first_sample=1),
+        normals(shape, 7 << 32, spectral=True),
     ):
         assert (wrong - expected).abs().max() > 0.1
-    assert (normal_pairs(shape, 7 << 32) - expected).abs().max() < 1e-5
+    assert (normals(shape, 7 << 32) - expected).abs().max() < 1e-5
 
 
 def test_extreme_words_stay_accurate():
-    """A million pairs reach u within 1e-6 of both ends; the bound is absolute, so both ends of the radius count."""
+    """A million calls reach u within 1e-6 of both ends; the bound is absolute, so both ends of the radius count."""
     shape = (4, 1, 512, 512)
-    assert (normal_pairs(shape, 1) - contract(shape, 1)).abs().max() < 1e-5
+    assert (normals(shape, 1) - contract(shape, 1)).abs().max() < 1e-5
 
 
 def test_one_seed_a_pair():
     seeds = [3, -1, 1 << 40]
-    got = normal_pairs((3, 2, 4, 6), seeds, draw=9)
+    got = normals((3, 2, 4, 6), seeds, draw=9)
     for plane, seed in zip(got, seeds, strict=True):
-        assert torch.equal(plane, normal_pairs((1, 2, 4, 6), seed, draw=9)[0])
+        assert torch.equal(plane, normals((1, 2, 4, 6), seed, draw=9)[0])
         expected = contract((1, 2, 4, 6), seed % (1 << 64), 9)[0]
         assert (plane - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("spectral", [False, True])
 @pytest.mark.parametrize("width", [1, 31, 32, 64, 257])
-def test_splitting_the_pairs_changes_no_bit(width):
-    whole = normal_pairs((7, 3, 9, width), 11, draw=4)
-    parts = [normal_pairs((n, 3, 9, width), 11, draw=4, first_pair=first) for first, n in ((0, 1), (1, 4), (5, 2))]
+def test_splitting_the_samples_changes_no_bit(width, spectral):
+    whole = normals((7, 3, 9, width), 11, 4, 0, spectral)
+    parts = [normals((n, 3, 9, width), 11, 4, first, spectral) for first, n in ((0, 1), (1, 4), (5, 2))]
     assert torch.equal(torch.view_as_real(whole), torch.view_as_real(torch.cat(parts)))
 
 
@@ -82,7 +85,7 @@ def test_the_number_of_threads_changes_no_bit():
         results = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(normal_pairs((3, 3, 128, 130), 5))
+            results.append(normals((3, 3, 128, 130), 5))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
@@ -93,7 +96,7 @@ def test_instruction_sets_give_the_same_bits():
     code = (
         "import hashlib, torch, tdas_ops; from tdas_ops import _extension\n"
         "out = torch.empty(3, 2, 40, 41, dtype=torch.complex64)\n"
-        "torch.ops.tdas_ops.normal_pairs.cpp(out, torch.tensor([5]), torch.tensor([6]), 7)\n"
+        "torch.ops.tdas_ops.normals.cpp(out, torch.tensor([5]), torch.tensor([6]), 7, True)\n"
         "isa = _extension.load().build_info()['cpu_instruction_set']\n"
         "print(isa, hashlib.sha256(torch.view_as_real(out).numpy().tobytes()).hexdigest())"
     )
@@ -122,18 +125,18 @@ def test_instruction_sets_give_the_same_bits():
 def test_draws_and_seeds_are_not_written():
     seeds, draw = torch.tensor([7]), torch.tensor([3])
     out = torch.empty(1, 1, 2, 2, dtype=torch.complex64)
-    torch.ops.tdas_ops.normal_pairs.cpp(out, seeds, draw, 0)
+    torch.ops.tdas_ops.normals.cpp(out, seeds, draw, 0, False)
     assert seeds.tolist() == [7] and draw.tolist() == [3]
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 0, 2, 2), (1, 1, 2, 0)], ids=str)
 def test_empty_outputs(shape):
-    assert normal_pairs(shape).shape == shape
+    assert normals(shape).shape == shape
 
 
 def test_moments():
     """Unit variance, no correlation between the parts; bounds are five standard errors of a million normals."""
-    g = torch.view_as_real(normal_pairs((4, 1, 512, 512), 2)).double().reshape(-1, 2)
+    g = torch.view_as_real(normals((4, 1, 512, 512), 2)).double().reshape(-1, 2)
     error = 5 / len(g) ** 0.5
     assert g.mean(0).abs().max() < error
     assert (g.square().mean(0) - 1).abs().max() < error * 2**0.5
@@ -145,41 +148,42 @@ ONE, COUNT = torch.tensor([1]), torch.tensor([0])
 OUT = torch.zeros(3, 1, 2, 4, dtype=torch.complex64)
 ERRORS = [
     ((OUT.real.contiguous(), ONE, COUNT, 0), TypeError, "`out` has dtype Float; expected complex64"),
-    ((OUT[0], ONE, COUNT, 0), ValueError, r"`out` has shape \[1, 2, 4\]; expected \[pairs, C, H, W\]"),
+    ((OUT[0], ONE, COUNT, 0), ValueError, r"`out` has shape \[1, 2, 4\]; expected \[B, C, H, ceil\(W / 2\)\]"),
     ((OUT.transpose(2, 3), ONE, COUNT, 0), ValueError, "`out` has strides .* expected a contiguous tensor"),
     ((OUT, ONE.int(), COUNT, 0), TypeError, "`seeds` has dtype Int; expected int64"),
     ((OUT, ONE, COUNT.float(), 0), TypeError, "`draw` has dtype Float; expected int64"),
-    ((OUT, ONE.repeat(2), COUNT, 0), ValueError, "`seeds` has 2 elements; expected 1 or one a pair, 3"),
+    ((OUT, ONE.repeat(2), COUNT, 0), ValueError, "`seeds` has 2 elements; expected 1 or one a sample, 3"),
     ((OUT, ONE.repeat(6)[::2], COUNT, 0), ValueError, "`seeds` has strides .* expected a contiguous tensor"),
     ((OUT, ONE, COUNT.repeat(2), 0), ValueError, "`draw` has 2 elements; expected 1"),
-    ((OUT, ONE.repeat(3), COUNT, 1), ValueError, "`first_pair` is 1 with one seed a pair; expected 0"),
-    ((OUT, ONE, COUNT, -1), ValueError, "`first_pair` is -1 for 3 pairs"),
-    ((OUT, ONE, COUNT, 2**32 - 2), ValueError, "`first_pair` is 4294967294 for 3 pairs"),
+    ((OUT, ONE.repeat(3), COUNT, 1), ValueError, "`first_sample` is 1 with one seed a sample; expected 0"),
+    ((OUT, ONE, COUNT, -1), ValueError, "`first_sample` is -1 for 3 samples"),
+    ((OUT, ONE, COUNT, 2**32 - 2), ValueError, "`first_sample` is 4294967294 for 3 samples"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "kind", "message"), ERRORS)
 def test_errors_come_before_anything_is_written(arguments, kind, message):
     with pytest.raises(kind, match=message):
-        torch.ops.tdas_ops.normal_pairs.cpp(*arguments)
+        torch.ops.tdas_ops.normals.cpp(*arguments, False)
     assert not OUT.any()
 
 
-def test_planes_of_too_many_counters_are_refused():
-    no_pairs = torch.empty(0, 2, 1 << 15, 1 << 17, dtype=torch.complex64)
-    with pytest.raises(ValueError, match="need 4294967296 counters a pair; expected fewer than 2\\^32"):
-        torch.ops.tdas_ops.normal_pairs.cpp(no_pairs, ONE, COUNT, 0)
+@pytest.mark.parametrize("spectral", [False, True])
+def test_samples_of_too_many_counters_are_refused(spectral):
+    nothing = torch.empty(0, 2, 1 << 15, 1 << 17, dtype=torch.complex64)
+    with pytest.raises(ValueError, match="need 4294967296 counters a sample; expected fewer than 2\\^32"):
+        torch.ops.tdas_ops.normals.cpp(nothing, ONE, COUNT, 0, spectral)
 
 
 def test_conjugate_views_receive_the_noise():
     out = torch.zeros(1, 1, 3, 4, dtype=torch.complex64)
-    torch.ops.tdas_ops.normal_pairs.cpp(out.conj(), ONE, COUNT, 0)
-    assert torch.equal(out, normal_pairs(out.shape, 1).conj())
+    torch.ops.tdas_ops.normals.cpp(out.conj(), ONE, COUNT, 0, False)
+    assert torch.equal(out, normals(out.shape, 1).conj())
 
 
 def test_opcheck():
     out = torch.zeros(2, 1, 3, 4, dtype=torch.complex64)
-    torch.library.opcheck(torch.ops.tdas_ops.normal_pairs.cpp, (out, ONE, COUNT, 0))
+    torch.library.opcheck(torch.ops.tdas_ops.normals.cpp, (out, ONE, COUNT, 0, True))
 
 
 def test_build_info():

@@ -17,64 +17,67 @@ def counters(value: int | list[int]) -> torch.Tensor:
     return torch.tensor(value if isinstance(value, list) else [value], dtype=torch.int64, device="cuda")
 
 
-def normal_pairs(shape, seeds=7, draw=0, first_pair=0) -> torch.Tensor:
+def normals(shape, seeds=7, draw=0, first_sample=0, spectral=False) -> torch.Tensor:
     out = torch.full(shape, complex("nan+nanj"), dtype=torch.complex64, device="cuda")
-    torch.ops.tdas_ops.normal_pairs.cuda(out, counters(seeds), counters(draw), first_pair)
+    torch.ops.tdas_ops.normals.cuda(out, counters(seeds), counters(draw), first_sample, spectral)
     return out
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_noise_follows_the_contract(shape):
+@pytest.mark.parametrize("spectral", [False, True])
+def test_noise_follows_the_contract(shape, spectral):
     seed, draw = 0x9E3779B97F4A7C15, 0x0000000300000002
-    got = normal_pairs(shape, signed(seed), draw, first_pair=5).cpu()
-    assert (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+    got = normals(shape, signed(seed), draw, 5, spectral).cpu()
+    assert (got - contract(shape, seed, draw, 5, spectral)).abs().max() < 1e-5
 
 
 def test_noise_agrees_with_the_cpu_on_millions_of_normals():
     shape = (4, 3, 512, 512)
     on_cpu = torch.empty(shape, dtype=torch.complex64)
-    torch.ops.tdas_ops.normal_pairs.cpp(on_cpu, torch.tensor([1]), torch.tensor([2]), 0)
-    assert (normal_pairs(shape, 1, draw=2).cpu() - on_cpu).abs().max() < 1e-5
+    torch.ops.tdas_ops.normals.cpp(on_cpu, torch.tensor([1]), torch.tensor([2]), 0, False)
+    assert (normals(shape, 1, draw=2).cpu() - on_cpu).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_triton_noise_follows_the_contract(shape):
+@pytest.mark.parametrize("spectral", [False, True])
+def test_triton_noise_follows_the_contract(shape, spectral):
     seed, draw = 0x9E3779B97F4A7C15, 0x0000000300000002
     got = torch.full(shape, complex("nan+nanj"), dtype=torch.complex64, device="cuda")
-    torch.ops.tdas_ops.normal_pairs.triton(got, counters(signed(seed)), counters(signed(draw)), 5)
-    assert (got.cpu() - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+    torch.ops.tdas_ops.normals.triton(got, counters(signed(seed)), counters(signed(draw)), 5, spectral)
+    assert (got.cpu() - contract(shape, seed, draw, 5, spectral)).abs().max() < 1e-5
 
 
 def test_one_seed_a_pair():
     seeds = [3, -1, 1 << 40]
-    for plane, seed in zip(normal_pairs((3, 2, 4, 6), seeds, draw=9), seeds, strict=True):
-        assert torch.equal(plane, normal_pairs((1, 2, 4, 6), seed, draw=9)[0])
+    for plane, seed in zip(normals((3, 2, 4, 6), seeds, draw=9), seeds, strict=True):
+        assert torch.equal(plane, normals((1, 2, 4, 6), seed, draw=9)[0])
 
 
-def test_splitting_the_pairs_changes_no_bit():
-    whole = normal_pairs((7, 3, 9, 33), 11)
-    parts = [normal_pairs((n, 3, 9, 33), 11, first_pair=first) for first, n in ((0, 1), (1, 4), (5, 2))]
+@pytest.mark.parametrize("spectral", [False, True])
+def test_splitting_the_samples_changes_no_bit(spectral):
+    whole = normals((7, 3, 9, 33), 11, spectral=spectral)
+    parts = [normals((n, 3, 9, 33), 11, 0, first, spectral) for first, n in ((0, 1), (1, 4), (5, 2))]
     assert torch.equal(whole, torch.cat(parts))
 
 
-def test_more_pairs_than_the_grid_has_rows():
-    got = normal_pairs((70000, 1, 1, 2), 5).cpu()
-    assert (got[69999] - contract((1, 1, 1, 2), 5, first_pair=69999)[0]).abs().max() < 1e-5
+def test_more_samples_than_the_grid_has_rows():
+    got = normals((70000, 1, 1, 2), 5).cpu()
+    assert (got[69999] - contract((1, 1, 1, 2), 5, first_sample=69999)[0]).abs().max() < 1e-5
     assert not torch.view_as_real(got).isnan().any()
 
 
 def test_a_replayed_graph_reads_the_draw_anew():
     shape, draw, seeds = (2, 1, 16, 16), counters(0), counters(7)
     out = torch.zeros(shape, dtype=torch.complex64, device="cuda")
-    torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
+    torch.ops.tdas_ops.normals.cuda(out, seeds, draw, 0, False)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
+        torch.ops.tdas_ops.normals.cuda(out, seeds, draw, 0, False)
         draw.add_(1)
     for number in range(3):
         graph.replay()
-        assert torch.equal(out, normal_pairs(shape, 7, draw=number))
+        assert torch.equal(out, normals(shape, 7, draw=number))
     assert draw.item() == 3
 
 
@@ -89,9 +92,9 @@ def test_a_stream_of_its_own():
         for _ in range(20):
             busy = busy @ busy * 1e-3
         draw.fill_(4)
-        torch.ops.tdas_ops.normal_pairs.cuda(out, seeds, draw, 0)
+        torch.ops.tdas_ops.normals.cuda(out, seeds, draw, 0, False)
     stream.synchronize()
-    assert torch.equal(out, normal_pairs(shape, 7, draw=4))
+    assert torch.equal(out, normals(shape, 7, draw=4))
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton", "reference"])
@@ -120,7 +123,7 @@ def test_nothing_waits_for_the_device(backend):
 def test_tensors_on_two_devices_are_refused():
     out = torch.zeros(1, 1, 2, 2, dtype=torch.complex64, device="cuda")
     with pytest.raises(ValueError, match="`draw` is on cpu; expected the device of `out`, cuda:0"):
-        torch.ops.tdas_ops.normal_pairs.cuda(out, counters(7), torch.tensor([0]), 0)
+        torch.ops.tdas_ops.normals.cuda(out, counters(7), torch.tensor([0]), 0, False)
     assert not out.any()
 
 

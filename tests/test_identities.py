@@ -10,6 +10,8 @@ from conftest import Problem, make_problem, relative_rms
 
 import tdas_ops
 from benchmarks import published
+from tdas_ops import reference
+from tests.noise_contract import white_noise
 
 TIGHT = 1e-13
 MASKS = [(f, s) for f, s in itertools.product((True, False), repeat=2)]
@@ -176,35 +178,66 @@ def test_identity_1_noise_joins_half_way(freq, space):
     assert relative_rms(got, p.x + tdas_ops.precondition(bracket, p.M, "M")) < TIGHT
 
 
-def test_identity_2_noise_drawn_in_the_frequency_domain():
-    """x + F^-1 [d R^2 F v + n R Z] with Z = sqrt(HW) g of the pair, for an even and an odd sample."""
-    p = make_problem(batch=2, shape=(2, 6, 5), space=False)
-    g = torch.empty(1, 2, 6, 5, dtype=torch.complex64)
-    stream = tdas_ops.NoiseStream(4)
-    torch.ops.tdas_ops.normal_pairs.reference(g, stream.seeds, stream.draw, 0)
-    both = 0.3 * p.R.square() * published.dft(p.v[0] + 1j * p.v[1]) + 0.7 * p.R * (30**0.5) * g[0].to(torch.complex128)
-    update = published.inverse_dft(both)
+PLANES = list(itertools.product((1, 2, 3, 4, 5, 8), repeat=2))
+
+
+def noise_map(height: int, width: int, spectral: bool) -> torch.Tensor:
+    """The linear map from the normals (n0, n1) to z, one column for each of them, by the package."""
+    columns = (width + 1) // 2
+    basis = torch.eye(2 * height * columns, dtype=torch.float64).reshape(-1, height, columns, 2)
+    g = torch.view_as_complex(basis)
+    if not spectral:
+        return reference.pixel_noise(g, width).flatten(1).T
+    spectrum = published.inverse_dft(reference.full_spectrum(reference.spectral_noise(g, width), width))
+    assert spectrum.imag.abs().max() < TIGHT
+    return spectrum.real.flatten(1).T
+
+
+@pytest.mark.parametrize(("height", "width"), PLANES)
+@pytest.mark.parametrize("spectral", [False, True])
+def test_identity_2_drawn_noise_is_white(height, width, spectral):
+    """z = L n with L L^T = 1: unit variance, no correlation; for even W L is square, so every normal counts."""
+    L = noise_map(height, width, spectral)
+    assert (L @ L.T - torch.eye(height * width)).abs().max() < TIGHT
+    if width % 2 == 0:
+        assert L.shape == (height * width, height * width)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 4, 6), (1, 5, 6)])
+def test_identity_2_noise_drawn_in_the_frequency_domain(shape):
+    """x + F^-1 [d R^2 F v + n R Z] with Z drawn."""
+    p = make_problem(shape=shape, space=False)
+    stream, size = tdas_ops.NoiseStream(4), (*p.x.shape[:-1], (p.x.shape[-1] + 1) // 2)
+    g = torch.empty(size, dtype=torch.complex64)
+    torch.ops.tdas_ops.normals.reference(g, stream.seeds, stream.draw, 0, True)
+    Z = published.dft(white_noise(g.to(torch.complex128), shape[-1], True))
+    update = published.inverse_dft(0.3 * p.R.square() * published.dft(p.v) + 0.7 * p.R * Z)
     with tdas_ops.use_backend("reference"):
         got = tdas_ops.step(p.x, p.v, p.M, 0.3, noise_scale=0.7, noise=stream)
-    assert relative_rms(got[0], p.x[0] + update.real) < TIGHT
-    assert relative_rms(got[1], p.x[1] + update.imag) < TIGHT
+    assert relative_rms(got, p.x + update.real) < TIGHT
 
 
-@pytest.mark.parametrize(("freq", "space"), MASKS)
-def test_identity_3_two_samples_in_one_complex_transform(freq, space):
-    p = make_problem(batch=2, freq=freq, space=space, skew=True)
-    both = p.v[0] + 1j * p.v[1]
-    packed = published.inverse_dft(
-        p.R * published.dft(p.A.square() * published.inverse_dft(p.R * published.dft(both)))
-    ) + published.inverse_dft(1j * p.w * published.dft(both))
-    got = tdas_ops.step(torch.zeros_like(p.v), p.v, p.M, 1.0, noise_scale=0.0)
-    assert relative_rms(got[0], packed.real) < TIGHT
-    assert relative_rms(got[1], packed.imag) < TIGHT
-    broken = p.R.clone()
-    broken[0, 1, 1] += 0.01  # no longer even: the two samples leak into each other
-    mixed = published.inverse_dft(broken * published.dft(both)).real
-    alone = published.inverse_dft(broken * published.dft(p.v[0])).real
-    assert relative_rms(mixed, alone) > 1e-4
+def packed_transform(v: torch.Tensor) -> torch.Tensor:
+    """The half spectrum of real planes of even width, by one complex transform of half the width."""
+    width = v.shape[-1]
+    packed = published.dft(torch.complex(v[..., 0::2], v[..., 1::2]))
+    packed = torch.cat([packed, packed[..., :1]], dim=-1)  # periodic, up to W / 2
+    opposite = packed.flip(-1)
+    opposite = torch.cat([opposite[..., :1, :], opposite[..., 1:, :].flip(-2)], dim=-2).conj()
+    turn = torch.exp(-2j * torch.pi * torch.arange(width // 2 + 1, dtype=torch.float64) / width)
+    return (packed + opposite) / 2 + turn * (packed - opposite) / 2j
+
+
+@pytest.mark.parametrize(("height", "width"), [(h, w) for h, w in PLANES if w % 2 == 0])
+def test_identity_3_a_real_plane_rides_as_a_complex_one_of_half_the_width(height, width):
+    """Even columns are the real part, odd columns the imaginary part; a sample never meets another."""
+    v = torch.randn(3, 2, height, width, dtype=torch.float64)
+    got, expected = packed_transform(v), torch.fft.rfft2(v)
+    assert relative_rms(torch.view_as_real(got), torch.view_as_real(expected)) < TIGHT
+    v[1] = torch.nan
+    assert torch.equal(packed_transform(v)[::2], got[::2])
+    wrong = packed_transform(v[:1].roll(1, -1))  # odd and even columns exchanged
+    assert not relative_rms(torch.view_as_real(wrong), torch.view_as_real(expected[:1])) < 1e-4
 
 
 def decimate(x: torch.Tensor, inverse: bool) -> torch.Tensor:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import pixel_noise, relative_rms
+from conftest import relative_rms, stream_noise
 
 import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner, reference
 from tests import noise_contract
+
+MASKS = list(itertools.product((True, False), repeat=2))
+
+
+def ones(shape, freq: bool, space: bool) -> Preconditioner:
+    """M = 1, with masks of ones that must be applied."""
+    if not freq and not space:
+        return Preconditioner.identity(shape)
+    mask = torch.ones(shape, dtype=torch.float64)
+    return Preconditioner.from_masks(mask if freq else None, mask if space else None)
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), noise_contract.KNOWN_ANSWERS)
@@ -22,19 +33,20 @@ def test_philox_known_answers(counter, key, expected):
     assert noise_contract.philox(np.array([counter]), tuple(key))[0].tolist() == expected
 
 
-def draw_pairs(pairs: int, shape, seed: int = 7, draw: int = 0, first: int = 0, backend: str = "reference"):
-    out = torch.full((pairs, *shape), complex(math.nan, math.nan), dtype=torch.complex64)
+def draw_normals(shape, seed: int = 7, draw: int = 0, first: int = 0, spectral: bool = False, backend="reference"):
+    out = torch.full(shape, complex(math.nan, math.nan), dtype=torch.complex64)
     stream = NoiseStream(seed, draw=draw)
-    getattr(torch.ops.tdas_ops.normal_pairs, backend)(out, stream.seeds, stream.draw, first)
+    getattr(torch.ops.tdas_ops.normals, backend)(out, stream.seeds, stream.draw, first, spectral)
     return out
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (1, 2, 5), (3, 1, 1), (1, 3, 2)])
-@pytest.mark.parametrize(("seed", "draw", "pair"), [(0, 0, 0), ((1 << 64) - 1, (5 << 32) + 3, 2), (1 << 63, 1, 9)])
-def test_pairs_equal_the_contract(backend, shape, seed, draw, pair):
+@pytest.mark.parametrize(("seed", "draw", "sample"), [(0, 0, 0), ((1 << 64) - 1, (5 << 32) + 3, 2), (1 << 63, 1, 9)])
+@pytest.mark.parametrize("spectral", [False, True])
+def test_normals_equal_the_contract(backend, shape, seed, draw, sample, spectral):
     """Every element against the contract worked out in numpy."""
-    got = draw_pairs(2, shape, seed, draw, pair, backend)
-    assert (got - noise_contract.contract((2, *shape), seed, draw, pair)).abs().max() < 1e-5
+    got = draw_normals((2, *shape), seed, draw, sample, spectral, backend)
+    assert (got - noise_contract.contract((2, *shape), seed, draw, sample, spectral)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("ra", [0, 1, 2, 0xFFFFFFFF, 0xFFFFFFFE, 0xF8000000, 0xF7FFFFFF, 0x80000000])
@@ -47,7 +59,7 @@ def test_box_muller_at_its_edges(ra, rb):
 
 def test_moments_and_distribution(backend):
     stats = pytest.importorskip("scipy.stats")
-    g = draw_pairs(8, (3, 64, 64), backend=backend)
+    g = draw_normals((8, 3, 64, 64), backend=backend)
     values = torch.view_as_real(g).double().flatten()
     n = values.numel()
     assert abs(values.mean()) < 5 / math.sqrt(n)
@@ -60,13 +72,11 @@ def test_moments_and_distribution(backend):
     assert not stats.kstest(1.02 * values.numpy(), "norm").pvalue > 1e-4
 
 
-@pytest.mark.parametrize("space", [True, False])
-def test_white_in_both_domains(space):
+@pytest.mark.parametrize(("freq", "space"), MASKS)
+def test_white_in_both_domains(freq, space):
     """No correlation between pixels, frequencies, channels or samples: the periodogram is flat, and so is its own."""
     shape, batch = (2, 16, 16), 400
-    mask = torch.ones(shape, dtype=torch.float64)
-    M = Preconditioner.from_masks(None if space else mask, mask if space else None)
-    z = tdas_ops.noise(M, (batch, *shape), NoiseStream(3)).double()
+    z = tdas_ops.noise(ones(shape, freq, space), (batch, *shape), NoiseStream(3)).double()
     power = torch.fft.fft2(z, norm="ortho").abs().square().mean(0)
     real = torch.zeros(16, 16, dtype=torch.bool)
     real[::8, ::8] = True  # the self-conjugate frequencies have one degree of freedom, the others two
@@ -81,24 +91,24 @@ def test_white_in_both_domains(space):
     assert between.fill_diagonal_(0).abs().max() < 6 / math.sqrt(flat.shape[1])
 
 
-@pytest.mark.parametrize("space", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(2, 4, 5), (1, 5, 4), (2, 3, 7), (1, 6, 8), (1, 1, 1), (2, 7, 1), (1, 1, 6), (1, 2, 2)]
+)
+@pytest.mark.parametrize(("freq", "space"), MASKS)
 @pytest.mark.parametrize("first", [0, 5])
-def test_noise_equals_the_contract(backend, space, first):
-    shape = (2, 4, 5)
-    M = Preconditioner.from_masks(
-        torch.ones(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64) if space else None
-    )
+def test_noise_equals_the_contract(backend, shape, freq, space, first):
+    M = ones(shape, freq, space)
     stream = NoiseStream(11, first_sample=first, draw=2)
     for draw in (2, 3):
         got = tdas_ops.noise(M, (3, *shape), stream, scale=2.0, dtype=torch.float64)
-        expected = 2 * pixel_noise(11, [first, first + 1, first + 2], draw, shape, space)
+        expected = 2 * stream_noise(11, [first, first + 1, first + 2], draw, shape, freq and not space)
         assert relative_rms(got, expected) < 2e-6
 
 
-@pytest.mark.parametrize("space", [True, False])
-def test_split_and_offset_change_nothing(backend, space):
-    shape = (1, 8, 9)
-    M = Preconditioner.from_masks(torch.ones(shape), torch.ones(shape) if space else None)
+@pytest.mark.parametrize("shape", [(1, 8, 9), (2, 7, 6)])
+@pytest.mark.parametrize(("freq", "space"), MASKS)
+def test_split_and_offset_change_nothing(backend, shape, freq, space):
+    M = ones(shape, freq, space)
     whole = tdas_ops.noise(M, (7, *shape), NoiseStream(5))
     for cut in (1, 2, 5):
         left = tdas_ops.noise(M, (cut, *shape), NoiseStream(5))
@@ -106,9 +116,10 @@ def test_split_and_offset_change_nothing(backend, space):
         assert torch.equal(torch.cat([left, right]), whole)
 
 
-def test_thread_count_changes_nothing(backend):
-    shape = (3, 64, 64)
-    M = Preconditioner.identity(shape)
+@pytest.mark.parametrize(("freq", "space"), MASKS)
+def test_thread_count_changes_nothing(backend, freq, space):
+    shape = (3, 64, 63)
+    M = ones(shape, freq, space)
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
@@ -118,10 +129,10 @@ def test_thread_count_changes_nothing(backend):
     assert torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("space", [True, False])
-def test_seed_per_sample_makes_a_picture_again_alone(backend, space):
+@pytest.mark.parametrize(("freq", "space"), MASKS)
+def test_seed_per_sample_makes_a_picture_again_alone(backend, freq, space):
     shape = (1, 6, 6)
-    M = Preconditioner.from_masks(torch.ones(shape), torch.ones(shape) if space else None)
+    M = ones(shape, freq, space)
     batch = tdas_ops.noise(M, (3, *shape), NoiseStream(seeds=[4, 9, 4]))
     assert torch.equal(batch[0], batch[2])
     for b, seed in enumerate((4, 9)):
@@ -144,8 +155,8 @@ def test_draws_never_overlap(backend):
 
 
 def test_draw_counter_crosses_32_bits(backend):
-    out = draw_pairs(1, (1, 4, 4), draw=(1 << 32) - 1, backend=backend)
-    after = draw_pairs(1, (1, 4, 4), draw=1 << 32, backend=backend)
+    out = draw_normals((1, 1, 4, 4), draw=(1 << 32) - 1, backend=backend)
+    after = draw_normals((1, 1, 4, 4), draw=1 << 32, backend=backend)
     assert (after - noise_contract.contract((1, 1, 4, 4), 7, 1 << 32)).abs().max() < 1e-5
     assert not torch.equal(out, after)
     stream = NoiseStream(7, draw=(1 << 32) - 1)
@@ -153,8 +164,9 @@ def test_draw_counter_crosses_32_bits(backend):
     assert stream.state_dict()["draw"] == 1 << 32
 
 
-def test_backends_agree(backend):
-    a, b = (draw_pairs(3, (3, 33, 47), backend=name) for name in ("reference", backend))
+@pytest.mark.parametrize("spectral", [False, True])
+def test_backends_agree(backend, spectral):
+    a, b = (draw_normals((3, 3, 33, 47), spectral=spectral, backend=name) for name in ("reference", backend))
     assert (a - b).abs().max() < 1e-5
 
 
@@ -198,3 +210,11 @@ def test_stream_checks_its_batch():
     with pytest.raises(ValueError, match="2 seeds, expected one for each of 3 samples"):
         tdas_ops.noise(M, (3, 1, 4, 4), stream)
     assert stream.state_dict()["draw"] == 0
+
+
+def test_stream_ends_at_the_last_sample():
+    M, stream = Preconditioner.identity((1, 4, 4)), NoiseStream(1, first_sample=(1 << 32) - 2)
+    tdas_ops.noise(M, (2, 1, 4, 4), stream)
+    with pytest.raises(ValueError, match="first_sample=4294967294 for a batch of 3, expected samples below 2\\^32"):
+        tdas_ops.noise(M, (3, 1, 4, 4), stream)
+    assert stream.state_dict()["draw"] == 1

@@ -194,10 +194,11 @@ def test_opcheck(backend, op, own_noise):
     torch.library.opcheck(overload, arguments(op, M, x, v, stream, z=v if own_noise else None, mean=own_noise))
 
 
-def test_opcheck_normal_pairs(backend):
+@pytest.mark.parametrize("spectral", [False, True])
+def test_opcheck_normals(backend, spectral):
     stream = NoiseStream(1)
     out = torch.empty(2, 1, 4, 5, dtype=torch.complex64)
-    torch.library.opcheck(getattr(torch.ops.tdas_ops.normal_pairs, backend), (out, stream.seeds, stream.draw, 0))
+    torch.library.opcheck(getattr(torch.ops.tdas_ops.normals, backend), (out, stream.seeds, stream.draw, 0, spectral))
 
 
 def sampling(M, stream):
@@ -307,7 +308,7 @@ def test_backend_choice():
     assert "reference" in info["available"]
     assert info["paths"]["cpu"].keys() == set(_schema.SCHEMAS)
     with tdas_ops.use_backend("reference"):
-        assert tdas_ops.backend_info()["paths"]["cpu"]["normal_pairs"] == "reference"
+        assert tdas_ops.backend_info()["paths"]["cpu"]["normals"] == "reference"
         assert tdas_ops.backend_info()["chosen"] == "reference"
     assert tdas_ops.backend_info() == info
     with (

@@ -12,6 +12,7 @@ import tdas_ops
 from benchmarks import published
 from tdas_ops import NoiseStream, Preconditioner, samplers
 from tdas_ops.sde import VE, VP, SubVP
+from tests.noise_contract import white_noise
 
 SHAPE = (3, 2, 4, 5)
 
@@ -23,19 +24,16 @@ def score(x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
 
 
 class SharedNoise:
-    """Pixel noise z of one draw after the other, taken from g by a complex inverse FFT."""
+    """Pixel noise z of one draw after the other, from the normals by an explicit DFT."""
 
     def __init__(self, seed: int, space: bool) -> None:
-        self.stream, self.space, self.draw = NoiseStream(seed), space, 0
+        self.stream, self.spectral, self.draw = NoiseStream(seed), not space, 0
 
     def __call__(self) -> torch.Tensor:
-        batch, channels, height, width = SHAPE
-        g = torch.empty((batch + 1) // 2, channels, height, width, dtype=torch.complex64)
-        torch.ops.tdas_ops.normal_pairs.reference(g, self.stream.seeds, torch.tensor([self.draw]), 0)
+        g = torch.empty(*SHAPE[:-1], (SHAPE[-1] + 1) // 2, dtype=torch.complex64)
+        torch.ops.tdas_ops.normals.reference(g, self.stream.seeds, torch.tensor([self.draw]), 0, self.spectral)
         self.draw += 1
-        g = g.to(torch.complex128)
-        z = g if self.space else published.inverse_dft(math.sqrt(height * width) * g)
-        return torch.stack((z.real, z.imag), 1).flatten(0, 1)[:batch]
+        return white_noise(g.to(torch.complex128), SHAPE[-1], self.spectral)
 
 
 def transcribed_ve(x, sde, N, eps, snr, R, A, method, z, predictor, corrector_steps, per_sample):

@@ -6,6 +6,7 @@ What this cannot see: real concurrency, and the accuracy of the special function
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -51,23 +52,31 @@ def load(path: Path) -> ctypes.CDLL:
     return library
 
 
+def rows_of(shape, spectral):
+    """samples, rows, width and half, as the binding works them out."""
+    samples, channels, height, width = shape
+    if spectral:
+        return samples, channels, height * width, (height + 1) // 2 * width
+    return samples, channels * height, width, (width + 1) // 2
+
+
 class NoiseKernel:
-    """normal_pairs of the CUDA kernel, as the op takes it, on a NaN-filled output."""
+    """normals of the CUDA kernel, as the op takes it, on a NaN-filled output."""
 
     def __init__(self, path: Path):
         self.library = load(path)
         self.library.simt_quotient.restype = ctypes.c_uint32
         i64, pointer = ctypes.c_int64, ctypes.c_void_p
-        self.library.simt_normal_pairs.argtypes = [pointer] * 3 + [i64] * 4 + [ctypes.c_int]
+        self.library.simt_normals.argtypes = [pointer] * 3 + [i64] * 5 + [ctypes.c_int]
 
-    def __call__(self, shape, seeds=7, draw=0, first_pair=0):
-        pairs, channels, height, width = shape
+    def __call__(self, shape, seeds=7, draw=0, first_sample=0, spectral=False):
+        samples, rows, width, half = rows_of(shape, spectral)
         out = torch.full(shape, complex("nan+nanj"), dtype=torch.complex64)
         seeds = np.array(seeds if isinstance(seeds, list) else [seeds], dtype=np.int64)
         draw = np.array([draw], dtype=np.int64)
-        per_pair = int(len(seeds) > 1)
-        status = self.library.simt_normal_pairs(
-            out.data_ptr(), seeds.ctypes.data, draw.ctypes.data, pairs, channels * height, width, first_pair, per_pair
+        per_sample = int(len(seeds) > 1)
+        status = self.library.simt_normals(
+            out.data_ptr(), seeds.ctypes.data, draw.ctypes.data, samples, rows, width, half, first_sample, per_sample
         )
         assert status == 0, self.library.simt_error()
         return out
@@ -81,11 +90,12 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> NoiseKernel:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_kernel_follows_the_contract_in_every_order(kernel, shape, order, monkeypatch):
+@pytest.mark.parametrize("spectral", [False, True])
+def test_the_kernel_follows_the_contract_in_every_order(kernel, shape, spectral, order, monkeypatch):
     monkeypatch.setenv("SIMT_ORDER", order)
     seed, draw = 0x9E3779B97F4A7C15, 0x0000000300000002
-    got = kernel(shape, signed(seed), draw, first_pair=5)
-    assert (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+    got = kernel(shape, signed(seed), draw, 5, spectral)
+    assert (got - contract(shape, seed, draw, 5, spectral)).abs().max() < 1e-5
 
 
 def test_one_seed_a_pair(kernel):
@@ -94,11 +104,11 @@ def test_one_seed_a_pair(kernel):
         assert (plane - contract((1, 2, 4, 6), seed % (1 << 64), 9)[0]).abs().max() < 1e-5
 
 
-def test_more_pairs_than_the_grid_has_rows(kernel):
+def test_more_samples_than_the_grid_has_rows(kernel):
     got = kernel((65537, 1, 1, 1), 5)
     assert not torch.view_as_real(got).isnan().any()
-    for pair in (0, 1, 65534, 65535, 65536):
-        assert (got[pair] - contract((1, 1, 1, 1), 5, first_pair=pair)[0]).abs().max() < 1e-5
+    for sample in (0, 1, 65534, 65535, 65536):
+        assert (got[sample] - contract((1, 1, 1, 1), 5, first_sample=sample)[0]).abs().max() < 1e-5
 
 
 def test_empty_outputs_launch_nothing(kernel):
@@ -121,7 +131,7 @@ MUTANTS = {
     "nine rounds": ("philox.h", "round < 10", "round < 9"),
     "the draw's high word lost": ("philox.h", "static_cast<uint32_t>(bits >> 32)};", "0u};"),
     "an unwritten element": ("cuda/noise.cu", "if (has_right)", "if (has_right && quad > 0)"),
-    "the first pair ignored": ("cuda/noise.cu", "args.first_pair + pair", "pair"),
+    "the first sample ignored": ("cuda/noise.cu", "args.first_sample + sample", "sample"),
     "a wrong series": ("philox.h", "1.0f), 2.0f)", "1.0f), 2.01f)"),
 }
 
@@ -140,8 +150,8 @@ def test_planted_mistakes_are_caught(mistake, tmp_path):
     csrc = mutated_csrc(tmp_path, *MUTANTS[mistake])
     broken = NoiseKernel(compile_simt("noise_library.cpp", tmp_path / "noise.so", "-fPIC", "-shared", csrc=csrc))
     shape, seed, draw = (2, 2, 16, 33), 0x9E3779B97F4A7C15, 0x0000000300000002
-    got = broken(shape, signed(seed), draw, first_pair=5)
-    assert not (got - contract(shape, seed, draw, first_pair=5)).abs().max() < 1e-5
+    got = broken(shape, signed(seed), draw, first_sample=5)
+    assert not (got - contract(shape, seed, draw, first_sample=5)).abs().max() < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -204,15 +214,18 @@ def test_under_the_address_sanitizer(tmp_path):
         return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
 
     clean = compile_simt("noise_library.cpp", tmp_path / "clean", *SANITIZE)
-    for pairs, channels, height, width in SHAPES:
-        done = run(clean, pairs, channels * height, width)
+    for shape, spectral in itertools.product(SHAPES, (False, True)):
+        done = run(clean, *rows_of(shape, spectral))
         assert done.returncode == 0, done.stderr
     # Two mistakes it must report: an element right of an odd row, and a thread too many.
-    for said, says in (("column + half < args", "column + half <= args"), ("quad >= quads", "quad > quads")):
+    for said, says in (
+        ("column < args.width - half", "column <= args.width - half"),
+        ("quad >= quads", "quad > quads"),
+    ):
         folder = tmp_path / str(len(said))
         csrc = mutated_csrc(folder, "cuda/noise.cu", said, says)
         broken = compile_simt("noise_library.cpp", folder / "broken", *SANITIZE, csrc=csrc)
-        assert "AddressSanitizer" in run(broken, 1, 3, 7).stderr
+        assert "AddressSanitizer" in run(broken, 1, 3, 7, 4).stderr
     planted = compile_simt("planted_bugs.cpp", tmp_path / "planted", *SANITIZE)
     assert run(planted, "reverse").returncode == 0
     assert "out_of_bounds_kernel" in run(planted, "out of bounds").stderr

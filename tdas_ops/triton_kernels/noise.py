@@ -23,9 +23,9 @@ def _box_muller(ra, rb):
 
 @triton.jit
 def normals_kernel(
-    out, seeds, draw, blocks, quads, half, width, length, first_sample, SEED_PER_SAMPLE: tl.constexpr, BLOCK: tl.constexpr
+    out, seeds, draw, blocks, quads, half, width, size, first_sample, SEED_PER_SAMPLE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """out: float32 `[samples, length, 2]`, real and imaginary part; one program for each of the `blocks` of a sample."""
+    """out: float32 `[samples, size, 2]`, real and imaginary part; one program for each of the `blocks` of a sample."""
     sample = tl.program_id(0) // blocks
     quad = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     if SEED_PER_SAMPLE:
@@ -36,7 +36,7 @@ def normals_kernel(
     low, high = (count & 0xFFFFFFFF).to(tl.uint32), ((count >> 32) & 0xFFFFFFFF).to(tl.uint32)
     r0, r1, r2, r3 = tl.philox(seed, quad.to(tl.uint32), index.to(tl.uint32), low, high)
     row, column = quad // half, quad % half
-    left = (sample.to(tl.int64) * length + row * width + column) * 2
+    left = (sample.to(tl.int64) * size + row * width + column) * 2
     inside = quad < quads
     real, imaginary = _box_muller(r0, r1)
     tl.store(out + left, real, mask=inside)
