@@ -116,9 +116,9 @@ def test_split_and_offset_change_nothing(backend, shape, freq, space):
         assert torch.equal(torch.cat([left, right]), whole)
 
 
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 5, 3)])  # sizes at which torch's real FFTs fail
 @pytest.mark.parametrize(("freq", "space"), MASKS)
-def test_thread_count_changes_nothing(backend, freq, space):
-    shape = (3, 64, 63)
+def test_thread_count_changes_nothing(backend, shape, freq, space):
     M = ones(shape, freq, space)
     results = []
     for threads in (1, 2, 3):
