@@ -6,6 +6,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 DEMO_FLAGS ?=
+BENCH ?=
+BASE ?=
 DIGITS ?= build/digits/package
 
 ifeq ($(VENV),none)
@@ -21,7 +23,7 @@ CLANG_FORMAT := $(PY) -c "import clang_format; clang_format.clang_format()"
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test bench lint format check-cuda check-triton train clean
+.PHONY: help demo test bench bench-compare lint format check-cuda check-triton train clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -32,8 +34,11 @@ demo: $(STAMPS)/package  ## samples pictures with the embedded model into demo/ 
 test: $(STAMPS)/tools  ## all tests
 	$(PY) -m pytest tests
 
-bench: $(STAMPS)/tools  ## benchmarks on this machine
-	$(PY) -m pytest benchmarks --benchmark-only
+bench: $(STAMPS)/bench  ## benchmarks on this CPU, some ten minutes; BENCH="-k 'step and LSUN'" selects and only prints
+	$(PY) -m benchmarks.run $(BENCH)
+
+bench-compare: $(STAMPS)/bench  ## times the package against another commit of it: BASE=main
+	$(PY) benchmarks/compare.py $(BASE)
 
 lint: $(STAMPS)/tools  ## ruff, mypy, clang-format
 	$(PY) -m ruff check .
@@ -91,6 +96,10 @@ $(STAMPS)/package: $(STAMPS)/torch $(SOURCES)
 	  "TDAS_OPS_BUILD=none"; exit 1; }
 	$(PIP) "setuptools>=77" wheel ninja "pybind11>=2.13" numpy
 	PATH="$(abspath $(dir $(PY))):$$PATH" $(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/package
+	$(PIP) "tdas-ops[bench]"
 	@touch $@
 
 # The extra of the package installed just before: nothing is built again. Triton has no wheels outside Linux on x86-64.

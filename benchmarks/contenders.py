@@ -1,8 +1,9 @@
-"""Who takes part in the update benchmarks, on any device: the package and the two baselines, on the same masks."""
+"""Who takes part in the benchmarks of the ops, on any device: the package and the two baselines, on the same masks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,24 +11,80 @@ from torch import Tensor
 import tdas_ops
 from benchmarks import best_torch, published
 
+STEP_SIZE, SNR = 0.1, 0.16
 
-def updates(
-    shape: tuple[int, ...], method: str, space: bool, device: str = "cpu"
-) -> dict[str, Callable[[Tensor, Tensor], object]]:
-    """One Langevin update `(x, v) -> x'` of step size 0.1 by each contender; shape is `(B, C, H, W)`."""
+Update = Callable[[Tensor, Tensor], object]
+Op = Callable[[Tensor, Tensor, "tdas_ops.NoiseStream | Tensor"], Tensor]
+
+
+class Masks(NamedTuple):
+    """One preconditioner as each contender wants it; `A` and `half` are what `best_torch` takes."""
+
+    M: tdas_ops.Preconditioner
+    R: Tensor
+    half: Tensor
+    A: Tensor | None
+
+    @property
+    def full(self) -> Tensor:
+        """A, ones where it is absent."""
+        return torch.ones_like(self.R) if self.A is None else self.A
+
+
+def masks(shape: tuple[int, ...], method: str, space: bool, device: str = "cpu") -> Masks:
+    """A rising frequency mask and, if asked for, a space mask; shape is `(B, C, H, W)`."""
     height, width = shape[-2:]
     radii = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None])
     R = (1 + radii).expand(shape[1:]).contiguous()
-    A = torch.rand(shape[1:]) + 0.5 if space else None
+    A = torch.rand(shape[1:], generator=torch.Generator().manual_seed(1)) + 0.5 if space else None
     M = tdas_ops.Preconditioner.from_masks(R, A, method=method).to(device)
-    stream = tdas_ops.NoiseStream(seed=7, device=device)
     R, A = R.to(device), None if A is None else A.to(device)
-    half = R[..., : width // 2 + 1].contiguous()
-    full = torch.ones(shape[1:], device=device) if A is None else A
-    compose = getattr(best_torch, method)
-    n = 0.2**0.5
-    return {
-        "tdas_ops": lambda x, v: tdas_ops.step(x, v, M, 0.1, noise=stream),
-        "best torch": lambda x, v: compose(x, v, half, A, 0.1, n),
-        "published": lambda x, v: published.update(x, v, R, full, 0.1, n, torch.randn_like(x), method),
+    return Masks(M, R, R[..., : width // 2 + 1].contiguous(), A)
+
+
+def package(op: str, M: tdas_ops.Preconditioner) -> Op:
+    """An op of the package as a function of (x, v, noise); it leaves out what it has no use for."""
+    calls: dict[str, Op] = {
+        "step": lambda x, v, noise: tdas_ops.step(x, v, M, STEP_SIZE, noise=noise),
+        "langevin_step": lambda x, v, noise: tdas_ops.langevin_step(x, v, M, SNR, noise=noise),
+        "noise": lambda x, v, noise: tdas_ops.noise(M, x.shape, noise, dtype=x.dtype),
+        "precondition": lambda x, v, noise: tdas_ops.precondition(v, M, "MMt"),
     }
+    return calls[op]
+
+
+def baselines(op: str, m: Masks) -> dict[str, Update]:
+    """The same op by the baselines; their noise is the first draw of torch's generator."""
+    M, R, half, A = m
+    full = m.full
+    n = (2 * STEP_SIZE) ** 0.5
+    compose = getattr(best_torch, M.method or "pds")
+    z = torch.randn_like
+    # In the dtype of x, as a user of a network under autocast must have them: torch's CPU FFTs take no half precision.
+    like = lambda v: v if v.dtype is torch.float32 else v.float()
+    calls: dict[str, dict[str, Update]] = {
+        "step": {
+            "best torch": lambda x, v: compose(x, like(v), half, A, STEP_SIZE, n),
+            "published": lambda x, v: published.update(x, like(v), R, full, STEP_SIZE, n, z(x), M.method)[0],
+        },
+        "langevin_step": {
+            "best torch": lambda x, v: best_torch.langevin(x, like(v), half, A, SNR, M.method),
+            "published": lambda x, v: published.langevin(x, like(v), R, full, SNR, 1.0, z(x), M.method)[0],
+        },
+        "noise": {
+            "best torch": lambda x, v: best_torch.noise(x, half, A),
+            "published": lambda x, v: published.apply_m(z(x), R, full),
+        },
+        "precondition": {
+            "best torch": lambda x, v: best_torch.mmt(v, half, A),
+            "published": lambda x, v: published.apply_mmt(v, R, full),
+        },
+    }
+    return calls[op]
+
+
+def updates(shape: tuple[int, ...], method: str, space: bool, device: str = "cpu") -> dict[str, Update]:
+    """One Langevin update `(x, v) -> x'` of step size 0.1 by each contender; shape is `(B, C, H, W)`."""
+    made = masks(shape, method, space, device)
+    step, stream = package("step", made.M), tdas_ops.NoiseStream(seed=7, device=device)
+    return {"tdas_ops": lambda x, v: step(x, v, stream), **baselines("step", made)}

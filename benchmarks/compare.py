@@ -1,0 +1,170 @@
+"""`make bench-compare BASE=ref`: the package as it stands here against another commit of it, timed in turns.
+
+    python benchmarks/compare.py main
+
+The base is checked out and built in a worktree below build/, which is removed at the end; this tree is only read. Each
+of the two runs in a process of its own, one sample at a time: base, new, base, new, ... Where its memory happens to lie
+can move a process by a fifth and more, so several pairs of processes are taken, and the range over them says what a ratio
+is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAIRS, ROUNDS, SECONDS = 5, 6, 0.03
+SHAPES = {"32": (64, 3, 32, 32), "64": (16, 3, 64, 64), "256": (4, 3, 256, 256), "1024": (1, 3, 1024, 1024)}
+CASES = [
+    *(f"step pds {masks} {size}" for size in SHAPES for masks in ("frequency", "both")),
+    "step tdas frequency 256",
+    "langevin_step pds frequency 256",
+    "noise pds frequency 256",
+]
+
+
+def commit(ref: str) -> str:
+    """The commit that a ref names."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if not ref or found.returncode:
+        raise SystemExit(f"bench-compare: got BASE={ref!r}, expected a branch, tag or commit of this repository.")
+    return found.stdout.strip()
+
+
+@contextmanager
+def worktree(of: str) -> Iterator[Path]:
+    """A tree of its own for a commit, built in place; gone at the end, whatever happens."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    parent = Path(tempfile.mkdtemp(prefix="compare-", dir=ROOT / "build"))
+    tree = parent / "base"
+    try:
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", tree, of], cwd=ROOT, check=True)
+        print(f"bench-compare: building {of[:12]}", flush=True)
+        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+        built = subprocess.run(
+            command, cwd=tree, env={**os.environ, "TDAS_OPS_BUILD": "cpu"}, capture_output=True, text=True
+        )
+        if built.returncode:
+            raise SystemExit(f"bench-compare: {of[:12]} does not build:\n{built.stderr[-2000:]}")
+        yield tree
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", tree], cwd=ROOT, capture_output=True)
+        shutil.rmtree(parent, ignore_errors=True)
+        subprocess.run(["git", "worktree", "prune"], cwd=ROOT)
+
+
+class Worker:
+    """A process that has the package of one tree and takes samples on demand."""
+
+    def __init__(self, tree: Path, check: bool) -> None:
+        command = [sys.executable, __file__, "--worker", str(tree), *(["--check"] if check else [])]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def sample(self, case: str) -> float:
+        """Nanoseconds an element."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(case + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"bench-compare: the process that measures {case!r} ended; its reason is above.")
+        return float(json.loads(answer))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def work(tree: str, check: bool) -> None:
+    """Answers each line of standard input, a case, with one sample; checks a case before its first one."""
+    sys.path.insert(0, tree)
+    import torch
+
+    import tdas_ops
+
+    assert Path(tdas_ops.__file__).is_relative_to(tree), tdas_ops.__file__
+    sys.path[0] = str(ROOT)  # the same benchmark code for both
+    from benchmarks import contenders
+    from benchmarks.parity import Oracle
+
+    torch.set_num_threads(1)
+    ready: dict[str, tuple[Callable[[], object], int, int]] = {}
+
+    def prepare(case: str) -> tuple[Callable[[], object], int, int]:
+        """The call of a case after its check, how often to call it in a sample, and its elements."""
+        op, method, masks, size = case.split()
+        x, v = torch.randn(SHAPES[size]), torch.randn(SHAPES[size])
+        M = contenders.masks(SHAPES[size], method, masks == "both").M
+        if check:
+            Oracle(op, M, x, v).check()
+        call, stream = contenders.package(op, M), tdas_ops.NoiseStream(7)
+        run = lambda: call(x, v, stream)
+        run()
+        start = time.perf_counter()
+        run()
+        return run, max(1, round(SECONDS / (time.perf_counter() - start))), x.numel()
+
+    for line in sys.stdin:
+        case = line.strip()
+        if case not in ready:
+            ready[case] = prepare(case)
+        run, loops, elements = ready[case]
+        start = time.perf_counter()
+        for _ in range(loops):
+            run()
+        print((time.perf_counter() - start) / loops / elements * 1e9, flush=True)
+
+
+def compare(base: Path, pairs: int) -> None:
+    """Prints the table: medians of both, and the median and the range over the pairs of processes of new / base."""
+    times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
+    for pair in range(pairs):
+        workers = [Worker(tree, check=pair == 0) for tree in (base, ROOT)]
+        try:
+            for case in CASES:
+                samples = [[worker.sample(case) for worker in workers] for _ in range(ROUNDS + 1)][1:]
+                old, new = (statistics.median(column) for column in zip(*samples, strict=True))
+                times[case].append((old, new))
+        finally:
+            for worker in workers:
+                worker.close()
+    print(f"{'ns per element':<36}{'base':>9}{'new':>9}{'new/base':>10}   range over {pairs} pairs of processes")
+    for case, found in times.items():
+        old, new = (statistics.median(column) for column in zip(*found, strict=True))
+        ratios = [b / a for a, b in found]
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"{case:<36}{old:>9.3f}{new:>9.3f}{statistics.median(ratios):>10.3f}   {spread}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", nargs="?", default="", help="branch, tag or commit")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="processes of each tree (default: %(default)s)")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker, arguments.check)
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worktree is removed then too
+    of = commit(arguments.base)
+    with worktree(of) as tree:
+        print(f"bench-compare: base {arguments.base} ({of[:12]}), new: this tree; one thread", flush=True)
+        compare(tree, arguments.pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The benchmarks: no figure of a wrong result, a report of whatever was measured, a tidy comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import tdas_ops
+from benchmarks import contenders, measure, report
+from benchmarks.parity import Oracle, ParityError
+
+ROOT = Path(__file__).parents[1]
+SHAPE = (2, 2, 8, 6)
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def oracle(op: str, method: str = "pds", space: bool = False) -> tuple[Oracle, contenders.Masks]:
+    m = contenders.masks(SHAPE, method, space)
+    generator = torch.Generator().manual_seed(0)
+    return Oracle(op, m.M, *(torch.randn(SHAPE, generator=generator) for _ in range(2))), m
+
+
+@pytest.mark.parametrize("space", [False, True])
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("op", ["step", "langevin_step", "noise", "precondition"])
+def test_every_contender_does_the_same(op, method, space):
+    truth, m = oracle(op, method, space)
+    truth.check()
+    for update in contenders.baselines(op, m).values():
+        truth.check_baseline(update)
+
+
+@pytest.mark.parametrize("space", [False, True])
+def test_a_wrong_result_is_refused(space):
+    truth, _ = oracle("step", space=space)
+
+    def wrong(x, v, noise):
+        """Every float32 result is off by a hundred roundings."""
+        return truth.call(x, v, noise) * (1 + 1e-5)
+
+    def one_normal(x, v, noise):
+        """Drawn noise of another draw in a single element."""
+        out = truth.call(x, v, noise)
+        if isinstance(noise, tdas_ops.NoiseStream):
+            out[0, 0, 0, 0] += 1e-3
+        return out
+
+    with pytest.raises(ParityError, match="deterministic part"):
+        truth.check(wrong)
+    with pytest.raises(ParityError, match="drawn noise"):
+        truth.check(one_normal)
+
+
+def test_what_fails_its_check_is_never_timed():
+    calls = []
+
+    def refuse() -> None:
+        raise ParityError("wrong")
+
+    with pytest.raises(ParityError):
+        measure.interleaved({"wrong": measure.Contender(lambda: calls.append(1), 0, check=refuse)}, seconds=0.001)
+    assert calls == []
+
+
+def test_contenders_take_turns():
+    calls: list[str] = []
+    each = {name: measure.Contender(lambda name=name: calls.append(name), 0) for name in "ab"}
+    samples = measure.interleaved(each, seconds=1e-9)
+    assert len(samples["a"]) == len(samples["b"]) >= 5
+    turns = "".join(calls)[4:].replace("aa", "a").replace("bb", "b")  # after the warm-up
+    assert set(turns.split("ab")) == {""}
+
+
+def row(name: str, nanoseconds: float, **more: object) -> report.Row:
+    labels = {"bench": "update", "op": "step", "method": "pds", "masks": "both", "size": "LSUN", "score": "float32"}
+    spread = [nanoseconds * 0.9, nanoseconds, nanoseconds * 1.1]
+    figures = {"microseconds": nanoseconds, "ns_per_element": spread, "gb_per_s": 1.0, "share_of_copy": 0.25}
+    return {**labels, "shape": [8, 3, 256, 256], "name": name, **figures, "ratios": {}, **more}
+
+
+def test_report_renders_what_was_measured(tmp_path):
+    rows = [row("cpp", 2.0, ratios={"best torch": 3.0, "published": 12.5}), row("best torch", 6.0)]
+    rows.append({key: rows[0][key] for key in rows[0] if key in ("bench", "op", "method", "masks", "size", "score")})
+    rows[-1] |= {"name": "compiled torch", "shape": [8, 3, 256, 256], "obstacle": "no compiler here"}
+    memory = {"bench": "memory", "masks": "both", "size": "LSUN", "shape": [8, 3, 256, 256], "name": "cpp"}
+    rows.append({**memory, "bytes_beside": 3 << 20, "states_beside": 0.5})
+    about = {"cpu": "a CPU", "cores": 2, "copy_gb_per_s": 9.5, "torch": "2", "python": "3", "compiler": "g++"}
+    about |= {"commit": "abc", "dirty": True, "date": "2000-01-01", "paths": {"step": "cpp"}}
+    report.write(tmp_path / "cpu-avx512.json", about, rows)
+    results = report.read(tmp_path)
+    assert results == {"avx512": {"circumstances": about, "rows": rows}}
+    text = report.render(results)
+    assert "do not edit" in text and "commit abc with local changes" in text
+    assert "| avx512, both | - / - | - / - | 3.00 / 12.5 | - / - |" in text
+    assert "| LSUN | 8x3x256x256 | pds | both | float32 | 2.00 | 6.00 | (1) | 25% | 3.00 | 12.5 |" in text
+    assert "(1) no compiler here" in text and "| LSUN | 8x3x256x256 | both | cpp | 3.15 | 0.50 |" in text
+    assert "no compiler here" in report.listing(rows)
+    pytest.importorskip("matplotlib")
+    plots = report.plot(results, tmp_path)
+    assert all(plot.read_text().startswith("<?xml") for plot in plots) and len(plots) == 2
+    assert "![time-avx512](results/time-avx512.svg)" in report.render(results, [Path("results/time-avx512.svg")])
+
+
+def test_nothing_measured_is_said():
+    assert "No result files yet" in report.render({})
+
+
+@pytest.mark.parametrize("base", ["no-such-ref", ""])
+def test_comparison_with_an_unknown_commit_is_one_sentence(base):
+    before = run("git", "worktree", "list").stdout
+    done = run(sys.executable, "benchmarks/compare.py", base)
+    assert done.returncode == 1
+    assert done.stderr == f"bench-compare: got BASE={base!r}, expected a branch, tag or commit of this repository.\n"
+    assert run("git", "worktree", "list").stdout == before
+
+
+def test_a_benchmark_runs(tmp_path):
+    pytest.importorskip("pytest_benchmark")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/bench_update.py"]
+    selection = ["-k", "test_step and LSUN and pds and both", f"--benchmark-json={tmp_path / 'found.json'}"]
+    done = run(*command, *selection, TDAS_OPS_BENCH_TINY="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {b["extra_info"]["name"]: b for b in json.loads((tmp_path / "found.json").read_text())["benchmarks"]}
+    assert {"best torch", "published", "reference"} <= set(found)
+    info = found["reference"]["extra_info"]
+    assert info["ratios"].keys() == {"best torch", "published"} and info["circumstances"]["torch"] == torch.__version__
+    assert found["reference"]["stats"]["rounds"] == info["rounds"]
