@@ -20,4 +20,47 @@ struct NormalsArgs {
   bool seed_per_sample;  // sample b is sample 0 of seeds[b]; otherwise sample first_sample + b of seeds[0]
 };
 
+enum class Element { float32, bfloat16, float16 };
+
+// A tensor [B, C, H, W] with any strides; absent where `data` is null. T is `const void` or `void`.
+template <class T>
+struct FieldOf {
+  T* data;
+  Element element;
+  int64_t strides[4];
+};
+using Field = FieldOf<const void>;
+using OutField = FieldOf<void>;
+
+// M = F^-1 R F A and the skew part S = F^-1 i w F; null where a mask is absent.
+struct Masks {
+  const float* freq;   // R as a half spectrum [C, H, W / 2 + 1]
+  const float* space;  // A [C, H, W]
+  const float* skew;   // w as a half spectrum
+};
+
+enum class Filter {
+  drift,  // out = base + d (M M^T + S) v + n M z
+  noise,  // out = base + d v + n M z
+  M,      // out = M v
+  Mt,     // out = M^T v
+  MMt,    // out = M M^T v
+};
+
+// One filtered update of the planes of a batch. Scales are one value a sample, null where their term is absent; z is the
+// caller's pixel noise, or else drawn from seeds, draw and first_sample as in NormalsArgs.
+struct UpdateArgs {
+  Filter filter;
+  int64_t batch, channels, height, width;
+  OutField out;
+  Field base, v, z;
+  Masks masks;
+  const float* d;
+  const float* n;
+  const int64_t* seeds;
+  int64_t draw;
+  int64_t first_sample;
+  bool seed_per_sample;
+};
+
 }  // namespace tdas_ops

@@ -6,15 +6,7 @@
 
 #include <cstdint>
 
-#include "params.h"
-
-#ifdef __CUDACC__
-#define TDAS_OPS_INLINE __host__ __device__ __forceinline__
-#define TDAS_OPS_UNROLL _Pragma("unroll")
-#else
-#define TDAS_OPS_INLINE inline __attribute__((always_inline))
-#define TDAS_OPS_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "inline.h"
 
 namespace tdas_ops {
 

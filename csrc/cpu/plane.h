@@ -1,0 +1,496 @@
+// One filtered update of one plane. With M = W / 2 columns of half spectrum:
+//
+//   rows      `lanes` rows at a time: rows -> lines of M elements -> transform -> spectra of the rows -> spectrum
+//   columns   `lanes` columns at a time, a sandwich: transform, the filter with its noise, transform back
+//   rows      back: spectrum -> lines -> transform -> rows, plus x, to the output
+//
+// With a space mask the columns are done twice, and in between every line is brought back to pixels, multiplied, given its
+// noise and transformed again. The spectrum is the only scratch of plane size: [M / lanes][H] elements of a line.
+#pragma once
+
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "normals.h"
+#include "rows.h"
+#include "transform.h"
+
+namespace tdas_ops::cpu {
+namespace {
+
+// Scratch of a thread, kept from call to call: fresh pages cost more than the transforms of a small batch.
+class Workspace {
+ public:
+  float *spectrum, *line, *patched_freq, *patched_skew, *rows[3];
+
+  void fit(int64_t height, int64_t width) {
+    const int64_t block = lanes * width, sizes[] = {height * width, block, height * lanes, height * lanes, 3 * block};
+    int64_t total = 0;
+    for (const int64_t size : sizes) total += size;
+    if (total > capacity_) {
+      memory_.reset();  // first, so that both are never held at once
+      memory_.reset(static_cast<float*>(::operator new(total * sizeof(float), std::align_val_t{64})));
+      capacity_ = total;
+    }
+    spectrum = memory_.get();
+    line = spectrum + sizes[0];
+    patched_freq = line + sizes[1];
+    patched_skew = patched_freq + sizes[2];
+    for (int i = 0; i < 3; ++i) rows[i] = patched_skew + sizes[3] + i * block;
+  }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  int64_t capacity_ = 0;
+};
+
+// What the middle of the sandwich does to a frequency: X' = data * {1, R, R^2}[power] X + i skew_scale w X + noise R g.
+// `kept` is a spectrum that is added, times kept_scale; `keep` is where X' goes instead of back through the transform.
+struct Spectral {
+  bool forward = true, inverse = true;
+  int power = 1;
+  float data = 0.0f, noise = 0.0f, skew_scale = 0.0f, kept_scale = 0.0f;
+  bool has_data = true, has_noise = false;
+  const float *freq = nullptr, *skew = nullptr;
+  const float* kept = nullptr;
+  float* keep = nullptr;
+  double *data_square = nullptr, *noise_square = nullptr;  // sums over the plane that are added to, see `norms`
+};
+
+// The same on one block of columns.
+struct Columns {
+  const Spectral& spectral;
+  const Draw* draw;
+  const LaneQuads* quads;
+  const float *freq, *skew;  // at the first frequency of the block; rows are `pitch` apart
+  int64_t pitch;
+  const float* kept;
+  float* keep;
+  const uint16_t* places;
+  int height;
+  uint32_t first_quad, quad_step;  // of the block's first column at h = 0, and from row to row
+  Floats *data_square, *noise_square;
+};
+
+template <bool transform>
+__attribute__((noinline)) void filter_places(float* line, int place, const void* context) {
+  const Columns& columns = *static_cast<const Columns*>(context);
+  const Spectral& spectral = columns.spectral;
+  const int first = columns.places[place], step = columns.height / 8;  // frequencies first + i step
+  Complexes g[8];
+  if (spectral.has_noise) {
+    for (int i = 0; i < 4; i += groups_at_once) {
+      uint32_t quads[groups_at_once];
+      Complexes drawn[groups_at_once][2];
+      for (int s = 0; s < groups_at_once; ++s)
+        quads[s] = columns.first_quad + static_cast<uint32_t>(first + (i + s) * step) * columns.quad_step;
+      draw_normals<groups_at_once>(*columns.draw, quads, *columns.quads, drawn);
+      for (int s = 0; s < groups_at_once; ++s) {
+        g[i + s] = drawn[s][0];
+        g[i + s + 4] = drawn[s][1];
+      }
+    }
+  }
+  Complexes x[8];
+  if (spectral.has_data) {
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 8; ++i) x[i] = load_element(line, transform ? i : reversed(i, 8));
+    if (transform && spectral.forward) butterfly<8, false>(x);
+  }
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    const int64_t row = (first + i * step) * columns.pitch;
+    Complexes y = {};
+    const Floats R = load_loose(columns.freq + row);
+    if (spectral.has_data) {
+      Floats f = broadcast(spectral.data);
+      if (spectral.power > 0) f *= R;
+      if (spectral.power > 1) f *= R;
+      y = {f * x[i].re, f * x[i].im};
+      if (columns.skew != nullptr) {
+        const Floats w = spectral.skew_scale * load_loose(columns.skew + row);
+        y = {y.re - w * x[i].im, y.im + w * x[i].re};
+      }
+      if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
+    }
+    if (spectral.has_noise) {
+      const Floats f = spectral.noise * R;
+      const Complexes z = {f * g[i].re, f * g[i].im};
+      if (columns.noise_square != nullptr)
+        *columns.noise_square += z.re * z.re + z.im * z.im;
+      else
+        y = y + z;
+    }
+    if (columns.kept != nullptr) {
+      const Complexes kept = load_element(columns.kept, place + i);
+      y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
+    }
+    if (columns.keep != nullptr) store_element(columns.keep, place + i, y);
+    x[i] = y;
+  }
+  if (spectral.inverse) {
+    if (transform) butterfly<8, true>(x);
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 8; ++i) store_element(line, transform ? i : reversed(i, 8), x[i]);
+  }
+}
+
+
+// Column 0 of the packed rows is column 0 of the spectrum plus i times column M, both of real rows: with a(h) and b(h)
+// their transforms, place h holds a + i b. Apart, place h < H / 2 holds 2 a(h) and place H - h holds 2 b(h); the places 0
+// and H / 2 hold both, which are real there.
+void separate_column(float* line, int height, const uint16_t* places) {
+  for (const int h : {0, height / 2})
+    for (int part = 0; part < 2; ++part) line[places[h] * line_step + part * lanes] *= 2.0f;
+  for (int h = 1; h < height / 2; ++h) {
+    float *a = line + places[h] * line_step, *b = line + places[height - h] * line_step;
+    const Complex<float> p = {a[0], a[lanes]}, q = {b[0], -b[lanes]};
+    a[0] = p.re + q.re;
+    a[lanes] = p.im + q.im;
+    b[0] = p.im - q.im;
+    b[lanes] = q.re - p.re;
+  }
+}
+
+void join_column(float* line, int height, const uint16_t* places) {
+  for (int h = 1; h < height / 2; ++h) {
+    float *p = line + places[h] * line_step, *q = line + places[height - h] * line_step;
+    const Complex<float> a = {p[0], p[lanes]}, b = {q[0], q[lanes]};
+    p[0] = a.re - b.im;
+    p[lanes] = a.im + b.re;
+    q[0] = a.re + b.im;
+    q[lanes] = b.re - a.im;
+  }
+}
+
+// A half spectrum's first `lanes` columns with column 0 as `separate_column` leaves it: below the middle column M. Zero
+// at the two places that hold two real numbers, which `filter_real_places` takes care of.
+void patch_mask(float* patched, const float* mask, int64_t pitch, int height) {
+  for (int h = 0; h < height; ++h) {
+    store(patched + h * lanes, load_loose(mask + h * pitch));
+    if (h > height / 2) patched[h * lanes] = mask[(height - h) * pitch + pitch - 1];
+  }
+  patched[0] = patched[(height / 2) * lanes] = 0.0f;
+}
+
+struct Plane {
+  const UpdateArgs& args;
+  int64_t b, c;
+  int height, width, half;  // half = width / 2
+  const Tables& tables;
+  Transforms row, column;
+  Workspace& work;
+  Masks masks;  // of this channel
+  Draw draw;
+};
+
+const float* channel_mask(const float* mask, int64_t size, int64_t c) {
+  return mask == nullptr ? nullptr : mask + c * size;
+}
+
+Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
+  const int64_t b = index / args.channels, c = index % args.channels;
+  const int height = static_cast<int>(args.height), width = static_cast<int>(args.width);
+  const int64_t spectrum = args.height * (args.width / 2 + 1);
+  const bool drawn = args.seeds != nullptr;
+  return {args, b, c, height, width, width / 2, tables(), transforms(width / 2), transforms(height), work,
+          {channel_mask(args.masks.freq, spectrum, c), channel_mask(args.masks.space, args.height * args.width, c),
+           channel_mask(args.masks.skew, spectrum, c)},
+          Draw(drawn ? args.seeds[args.seed_per_sample ? b : 0] : 0,
+               drawn && !args.seed_per_sample ? args.first_sample + b : 0, args.draw)};
+}
+
+const float* space_rows(const Plane& plane, int row) {
+  return plane.masks.space == nullptr ? nullptr : plane.masks.space + int64_t{row} * plane.width;
+}
+
+// The real places of the first block: X(0, 0), X(0, M), X(H/2, 0), X(H/2, M), each a real number.
+void filter_real_places(float* line, const float (&x)[2][2], const Plane& plane, const Columns& columns,
+                        double& data_square, double& noise_square) {
+  const Spectral& spectral = columns.spectral;
+  Complexes g[1][2] = {};
+  if (spectral.has_noise) draw_normals<1>(*columns.draw, {columns.first_quad}, *columns.quads, g);
+  for (int place = 0; place < 2; ++place) {
+    const int i = 4 * place;  // of filter_places
+    for (int part = 0; part < 2; ++part) {
+      const float R = spectral.freq[place * (plane.height / 2) * int64_t{plane.half + 1} + part * plane.half];
+      float y = 0.0f;
+      if (spectral.has_data) {
+        y = spectral.data * x[place][part];
+        for (int power = 0; power < spectral.power; ++power) y *= R;
+        data_square += 0.5 * y * y;
+      }
+      if (spectral.has_noise) {
+        const float z = 1.41421356f * spectral.noise * R * (part == 0 ? g[0][place].re : g[0][place].im)[0];
+        if (columns.noise_square != nullptr)
+          noise_square += 0.5 * z * z;
+        else
+          y += z;
+      }
+      if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[i * line_step + part * lanes];
+      if (columns.keep != nullptr) columns.keep[i * line_step + part * lanes] = y;
+      line[place * line_step + part * lanes] = y;
+    }
+  }
+}
+
+double sum(Floats values) {
+  double total = 0.0;
+  for (int i = 0; i < lanes; ++i) total += values[i];
+  return total;
+}
+
+void filter_columns(const Plane& plane, const Spectral& spectral) {
+  const int H = plane.height, M = plane.half;
+  const uint16_t* places = plane.tables.places[log2_of(H)].data();
+  const LaneQuads quads(1);
+  const int64_t block_size = int64_t{H} * line_step;
+  const uint32_t plane_quads = static_cast<uint32_t>(plane.c * (H / 2) * M);
+  for (int first = 0; first < M; first += lanes) {
+    float* line = plane.work.spectrum + first / lanes * block_size;
+    Floats data_square = {}, noise_square = {};
+    Columns columns = {spectral, &plane.draw, &quads, spectral.freq + first,
+                       spectral.skew == nullptr ? nullptr : spectral.skew + first, M + 1,
+                       spectral.kept == nullptr ? nullptr : spectral.kept + first / lanes * block_size,
+                       spectral.keep == nullptr ? nullptr : spectral.keep + first / lanes * block_size,
+                       places, H, plane_quads + static_cast<uint32_t>(first), static_cast<uint32_t>(M),
+                       spectral.data_square == nullptr ? nullptr : &data_square,
+                       spectral.noise_square == nullptr ? nullptr : &noise_square};
+    double real_data = 0.0, real_noise = 0.0;
+    if (first > 0) {
+      if (spectral.forward && spectral.inverse)
+        plane.column.sandwich(line, 0, plane.tables, filter_places<true>, &columns);
+      else {
+        if (spectral.forward) plane.column.forward(line, plane.tables);
+        for (int place = 0; place < H; place += 8) filter_places<false>(line + place * line_step, place, &columns);
+        if (spectral.inverse) plane.column.inverse(line, plane.tables);
+      }
+    } else {
+      patch_mask(plane.work.patched_freq, spectral.freq, M + 1, H);
+      columns.freq = plane.work.patched_freq;
+      if (spectral.skew != nullptr) {
+        patch_mask(plane.work.patched_skew, spectral.skew, M + 1, H);
+        columns.skew = plane.work.patched_skew;
+      }
+      columns.pitch = lanes;
+      if (spectral.forward) plane.column.forward(line, plane.tables);
+      if (spectral.forward && spectral.has_data) separate_column(line, H, places);
+      const float real[2][2] = {{line[0], line[lanes]}, {line[line_step], line[line_step + lanes]}};
+      for (int place = 0; place < H; place += 8) filter_places<false>(line + place * line_step, place, &columns);
+      filter_real_places(line, real, plane, columns, real_data, real_noise);
+      if (spectral.inverse) {
+        join_column(line, H, places);
+        plane.column.inverse(line, plane.tables);
+      }
+    }
+    if (spectral.data_square != nullptr) *spectral.data_square += sum(data_square) + real_data;
+    if (spectral.noise_square != nullptr) *spectral.noise_square += sum(noise_square) + real_noise;
+  }
+}
+
+// Lines of the row `row` on to the spectrum and back: element k of the line is column k of the spectrum.
+void line_to_spectrum(const Plane& plane, int row) {
+  const uint16_t* places = plane.tables.places[log2_of(plane.half)].data();
+  for (int first = 0; first < plane.half; first += lanes)
+    for (int part = 0; part < line_step; part += lanes) {
+      Floats tile[lanes];
+      const float* line = plane.work.line + part;
+      transpose([&](int i) { return load(line + places[first + i] * line_step); }, tile);
+      float* to = plane.work.spectrum + (int64_t{first} / lanes * plane.height + row) * line_step + part;
+      TDAS_OPS_UNROLL
+      for (int i = 0; i < lanes; ++i) store(to + i * line_step, tile[i]);
+    }
+}
+
+void spectrum_to_line(const Plane& plane, int row) {
+  const uint16_t* places = plane.tables.places[log2_of(plane.half)].data();
+  for (int first = 0; first < plane.half; first += lanes)
+    for (int part = 0; part < line_step; part += lanes) {
+      Floats tile[lanes];
+      const float* from = plane.work.spectrum + (int64_t{first} / lanes * plane.height + row) * line_step + part;
+      transpose([&](int i) { return load(from + i * line_step); }, tile);
+      float* line = plane.work.line + part;
+      TDAS_OPS_UNROLL
+      for (int i = 0; i < lanes; ++i) store(line + places[first + i] * line_step, tile[i]);
+    }
+}
+
+void forward_rows(const Plane& plane, int row) {
+  plane.row.forward(plane.work.line, plane.tables);
+  separate_rows(plane.work.line, plane.half, plane.tables);
+  line_to_spectrum(plane, row);
+}
+
+void inverse_rows(const Plane& plane, int row) {
+  spectrum_to_line(plane, row);
+  join_rows(plane.work.line, plane.half, plane.tables);
+  plane.row.inverse(plane.work.line, plane.tables);
+}
+
+void transposed(float* to, const float* rows, int64_t stride) {
+  Floats tile[lanes];
+  transpose([&](int i) { return load_loose(rows + i * stride); }, tile);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < lanes; ++i) store(to + i * lanes, tile[i]);
+}
+
+// The line of pixels from `row` on becomes A (data A line + noise z), with A = 1 where absent and z from the caller, drawn,
+// or absent; without data the line is not read.
+void filter_pixels(const Plane& plane, int row, bool has_data, float data, float noise) {
+  const UpdateArgs& args = plane.args;
+  const int quarter = plane.half / 2;  // elements that a call makes together are this far apart
+  const LaneQuads quads(quarter);
+  const uint32_t first_quad = static_cast<uint32_t>((plane.c * plane.height + row) * quarter);
+  const float* space = space_rows(plane, row);
+  const bool given = args.z.data != nullptr, drawn = !given && args.seeds != nullptr;
+  const Rows z = given ? rows_of(args.z, plane.b, plane.c, row, plane.width, plane.work.rows[0]) : Rows{};
+  constexpr int elements = lanes / 2;  // of a tile of `lanes` columns
+  for (int first = 0; first < quarter; first += elements) {
+    alignas(64) float A[2][lanes * lanes], noises[2][lanes * lanes];
+    for (int part = 0; part < 2; ++part) {
+      const int column = 2 * (first + part * quarter);
+      if (space != nullptr) transposed(A[part], space + column, plane.width);
+      if (given) transposed(noises[part], z.data + column, z.stride);
+    }
+    if (drawn) {
+      for (int j = 0; j < elements; j += groups_at_once) {
+        uint32_t at[groups_at_once];
+        Complexes g[groups_at_once][2];
+        for (int s = 0; s < groups_at_once; ++s) at[s] = first_quad + static_cast<uint32_t>(first + j + s);
+        draw_normals<groups_at_once>(plane.draw, at, quads, g);
+        for (int s = 0; s < groups_at_once; ++s)
+          for (int part = 0; part < 2; ++part) store_element(noises[part], j + s, g[s][part]);
+      }
+    }
+    for (int part = 0; part < 2; ++part) {
+      float* line = plane.work.line + (first + part * quarter) * line_step;
+      for (int i = 0; i < lanes; ++i) {
+        const Floats a = space == nullptr ? broadcast(1.0f) : load(A[part] + i * lanes);
+        Floats y = has_data ? data * a * load(line + i * lanes) : broadcast(0.0f);
+        if (given || drawn) y += noise * load(noises[part] + i * lanes);
+        store(line + i * lanes, a * y);
+      }
+    }
+  }
+}
+
+void write_plane(const Plane& plane, const float* factors, const Field& base, const Field& v, float scale) {
+  const UpdateArgs& args = plane.args;
+  const bool direct = args.out.element == Element::float32 && args.out.strides[3] == 1;
+  for (int row = 0; row < plane.height; row += lanes) {
+    inverse_rows(plane, row);
+    Finish finish = {factors == nullptr ? nullptr : factors + int64_t{row} * plane.width, {}, {}, scale};
+    if (base.data != nullptr) finish.base = rows_of(base, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
+    if (v.data != nullptr) finish.v = rows_of(v, plane.b, plane.c, row, plane.width, plane.work.rows[1]);
+    const int64_t at = offset(args.out, plane.b, plane.c, row);
+    if (direct) {
+      float* out = static_cast<float*>(args.out.data) + at;
+      const bool past_cache = int64_t{plane.height} * plane.width >= (1 << 20) && args.out.data != base.data &&
+                              args.out.strides[2] % lanes == 0 && reinterpret_cast<uintptr_t>(out) % vector_bytes == 0;
+      (past_cache ? write_rows<true> : write_rows<false>)(out, args.out.strides[2], plane.work.line, finish,
+                                                          plane.width);
+    } else {
+      float* buffer = plane.work.rows[2];
+      write_rows<false>(buffer, plane.width, plane.work.line, finish, plane.width);
+      for (int i = 0; i < lanes; ++i)
+        narrow_row(args.out.data, args.out.element, at + i * args.out.strides[2], args.out.strides[3],
+                   buffer + i * plane.width, plane.width);
+    }
+  }
+}
+
+void read_plane(const Plane& plane, const Field& field, bool times_space) {
+  for (int row = 0; row < plane.height; row += lanes) {
+    const Rows rows = rows_of(field, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
+    read_rows(plane.work.line, rows, times_space ? space_rows(plane, row) : nullptr, plane.width);
+    forward_rows(plane, row);
+  }
+}
+
+void update_plane(const Plane& plane) {
+  const UpdateArgs& args = plane.args;
+  // Both transforms are not normalised and each leaves a factor of 2.
+  const float scale = 0.5f / (static_cast<float>(plane.height) * static_cast<float>(plane.width));
+  const float d = args.d == nullptr ? 1.0f : args.d[plane.b], n = args.n == nullptr ? 1.0f : args.n[plane.b];
+  const bool drawn = args.seeds != nullptr && args.z.data == nullptr, given = args.z.data != nullptr;
+  const bool spectral_noise = drawn && plane.masks.space == nullptr;
+  const Field none = {};
+  Field base = args.base;
+  Spectral spectral;
+  spectral.freq = plane.masks.freq;
+  spectral.data = scale;
+  switch (args.filter) {
+    case Filter::drift:
+    case Filter::MMt:
+      if (plane.masks.space == nullptr && !given) {
+        read_plane(plane, args.v, false);
+        spectral.power = 2;
+        spectral.data = d * scale;
+        spectral.skew = plane.masks.skew;
+        spectral.skew_scale = d * scale;
+        spectral.has_noise = drawn;
+        spectral.noise = n * std::sqrt(scale);
+        filter_columns(plane, spectral);
+        break;
+      }
+      if (plane.masks.skew != nullptr && args.filter == Filter::drift) {
+        read_plane(plane, args.v, false);
+        Spectral skew = spectral;
+        skew.data = 0.0f;
+        skew.skew = plane.masks.skew;
+        skew.skew_scale = d * scale;
+        filter_columns(plane, skew);
+        write_plane(plane, nullptr, base, none, 0.0f);
+        base = {args.out.data, args.out.element,
+                {args.out.strides[0], args.out.strides[1], args.out.strides[2], args.out.strides[3]}};
+      }
+      read_plane(plane, args.v, false);
+      spectral.data = 1.0f;
+      filter_columns(plane, spectral);
+      for (int row = 0; row < plane.height; row += lanes) {
+        inverse_rows(plane, row);
+        filter_pixels(plane, row, true, d * scale, n);
+        forward_rows(plane, row);
+      }
+      spectral.data = scale;
+      filter_columns(plane, spectral);
+      break;
+    case Filter::noise:
+      if (spectral_noise) {
+        spectral.has_data = spectral.forward = false;
+        spectral.has_noise = true;
+        spectral.noise = n * std::sqrt(scale);
+      } else {
+        for (int row = 0; row < plane.height; row += lanes) {
+          filter_pixels(plane, row, false, 0.0f, n);
+          forward_rows(plane, row);
+        }
+      }
+      filter_columns(plane, spectral);
+      break;
+    case Filter::M:
+    case Filter::Mt:
+      read_plane(plane, args.v, args.filter == Filter::M);
+      filter_columns(plane, spectral);
+      break;
+  }
+  write_plane(plane, args.filter == Filter::Mt ? plane.masks.space : nullptr, base,
+              args.filter == Filter::noise ? args.v : none, d);
+}
+
+void update_planes(const UpdateArgs& args, int64_t begin, int64_t end) {
+  thread_local Workspace work;
+  work.fit(args.height, args.width);
+  for (int64_t index = begin; index < end; ++index) update_plane(plane_of(args, index, work));
+#if defined(__x86_64__)
+  _mm_sfence();  // what went past the cache is written before the caller reads it
+#endif
+}
+
+}  // namespace
+}  // namespace tdas_ops::cpu

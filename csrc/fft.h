@@ -1,0 +1,154 @@
+// The Fourier transform, for host and device: complex numbers, radix butterflies, and how a real plane rides as a complex
+// plane of half the width. T is a float or a vector of floats.
+//
+// Transforms run in place, with no reordering pass. Forward is decimation in frequency: a stage of radix R splits a line
+// of L elements into R lines of L / R, multiplies by the twiddles exp(-2 pi i j k / L), and leaves frequency k (mod R)
+// in line reversed<R>(k), so that the whole transform leaves frequency k at the place whose binary digits are those of k
+// reversed. Inverse is decimation in time: the same stages undone in the opposite order. Neither is normalised.
+//
+// A real row x of W elements is the complex row z(n) = x(2n) + i x(2n+1) of half the length, M = W / 2. With Z its
+// transform, X(k) = E(k) + e^(-2 pi i k / W) O(k), where 2 E(k) = Z(k) + conj Z(M-k) and 2i O(k) = Z(k) - conj Z(M-k)
+// are the spectra of the even and the odd columns. X(0) and X(M) are real and share a place. See `separate` and `join`.
+#pragma once
+
+#include "inline.h"
+
+namespace tdas_ops {
+
+template <class T>
+struct Complex {
+  T re, im;
+};
+
+template <class T>
+TDAS_OPS_INLINE Complex<T> operator+(Complex<T> a, Complex<T> b) {
+  return {a.re + b.re, a.im + b.im};
+}
+
+template <class T>
+TDAS_OPS_INLINE Complex<T> operator-(Complex<T> a, Complex<T> b) {
+  return {a.re - b.re, a.im - b.im};
+}
+
+template <class T>
+TDAS_OPS_INLINE Complex<T> conj(Complex<T> a) {
+  return {a.re, -a.im};
+}
+
+// A point of the unit circle, exp(i angle) for an angle that is given with positive sign.
+struct Twiddle {
+  float cos, sin;
+};
+
+// a e^(-i angle), or a e^(i angle) for an inverse transform.
+template <bool inverse, class T>
+TDAS_OPS_INLINE Complex<T> turned(Complex<T> a, Twiddle t) {
+  if constexpr (inverse) return {a.re * t.cos - a.im * t.sin, a.im * t.cos + a.re * t.sin};
+  return {a.re * t.cos + a.im * t.sin, a.im * t.cos - a.re * t.sin};
+}
+
+// A quarter turn: a times -i, or i for an inverse transform.
+template <bool inverse, class T>
+TDAS_OPS_INLINE Complex<T> quarter(Complex<T> a) {
+  if constexpr (inverse) return {-a.im, a.re};
+  return {a.im, -a.re};
+}
+
+// The binary digits of k < n in reverse order.
+TDAS_OPS_INLINE constexpr int reversed(int k, int n) {
+  int result = 0;
+  for (int digit = 1; digit < n; digit *= 2, k /= 2) result = 2 * result + k % 2;
+  return result;
+}
+
+template <bool inverse, class T>
+TDAS_OPS_INLINE void butterfly2(Complex<T>& a, Complex<T>& b) {
+  const Complex<T> difference = a - b;
+  a = a + b;
+  b = difference;
+}
+
+template <bool inverse, class T>
+TDAS_OPS_INLINE void butterfly4(Complex<T>& a, Complex<T>& b, Complex<T>& c, Complex<T>& d) {
+  const Complex<T> p = a + c, q = a - c, r = b + d, s = quarter<inverse>(b - d);
+  a = p + r;
+  b = q + s;
+  c = p - r;
+  d = q - s;
+}
+
+// The transform of R elements, natural order in and out.
+template <int R, bool inverse, class T>
+TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]) {
+  constexpr Twiddle eighth = {0.70710678118654752f, 0.70710678118654752f};
+  static_assert(R == 2 || R == 4 || R == 8 || R == 16);
+  if constexpr (R == 2) {
+    butterfly2<inverse>(x[0], x[1]);
+  } else if constexpr (R == 4) {
+    butterfly4<inverse>(x[0], x[1], x[2], x[3]);
+  } else if constexpr (R == 8) {  // two of four
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 4; ++i) butterfly2<inverse>(x[i], x[i + 4]);
+    const Complex<T> q5 = quarter<inverse>(x[5]), q7 = quarter<inverse>(x[7]);
+    x[6] = quarter<inverse>(x[6]);
+    x[5] = {(x[5].re + q5.re) * eighth.cos, (x[5].im + q5.im) * eighth.cos};
+    x[7] = {(q7.re - x[7].re) * eighth.cos, (q7.im - x[7].im) * eighth.cos};
+    butterfly4<inverse>(x[0], x[1], x[2], x[3]);
+    butterfly4<inverse>(x[4], x[5], x[6], x[7]);
+    const Complex<T> odd0 = x[4], odd1 = x[5], odd2 = x[6];
+    x[6] = x[3];
+    x[4] = x[2];
+    x[2] = x[1];
+    x[1] = odd0;
+    x[3] = odd1;
+    x[5] = odd2;
+  } else {  // four of four
+    constexpr Twiddle first = {0.92387953251128674f, 0.38268343236508977f}, third = {first.sin, first.cos};
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 4; ++i) butterfly4<inverse>(x[i], x[i + 4], x[i + 8], x[i + 12]);
+    x[5] = turned<inverse>(x[5], first);
+    x[6] = turned<inverse>(x[6], eighth);
+    x[7] = turned<inverse>(x[7], third);
+    x[9] = turned<inverse>(x[9], eighth);
+    x[10] = quarter<inverse>(x[10]);
+    x[11] = turned<inverse>(x[11], {-eighth.cos, eighth.sin});
+    x[13] = turned<inverse>(x[13], third);
+    x[14] = turned<inverse>(x[14], {-eighth.cos, eighth.sin});
+    x[15] = turned<inverse>(x[15], {-first.cos, -first.sin});
+    Complex<T> result[16];
+    TDAS_OPS_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      butterfly4<inverse>(x[4 * k], x[4 * k + 1], x[4 * k + 2], x[4 * k + 3]);
+      TDAS_OPS_UNROLL
+      for (int q = 0; q < 4; ++q) result[k + 4 * q] = x[4 * k + q];
+    }
+    TDAS_OPS_UNROLL
+    for (int k = 0; k < 16; ++k) x[k] = result[k];
+  }
+}
+
+// The radix of the first stage of a line of N elements: what is left over when the other stages are of radix 8.
+constexpr int first_radix(int n) {
+  int digits = 0;
+  for (; n > 1; n /= 2) ++digits;
+  return digits < 3 ? 1 << digits : digits % 3 == 0 ? 8 : digits % 3 == 1 ? 16 : 4;
+}
+
+// (Z(k), Z(M-k)) to twice (X(k), X(M-k)), for 0 < k < M/2; t is the angle 2 pi k / W.
+template <class T>
+TDAS_OPS_INLINE void separate(Complex<T>& a, Complex<T>& b, Twiddle t) {
+  const Complex<T> even = a + conj(b), odd = quarter<false>(a - conj(b));
+  const Complex<T> turned_odd = turned<false>(odd, t);
+  a = even + turned_odd;
+  b = conj(even - turned_odd);
+}
+
+// The inverse: (X(k), X(M-k)) to twice (Z(k), Z(M-k)).
+template <class T>
+TDAS_OPS_INLINE void join(Complex<T>& a, Complex<T>& b, Twiddle t) {
+  const Complex<T> even = a + conj(b), odd = quarter<true>(turned<true>(a - conj(b), t));
+  a = even + odd;
+  b = conj(even - odd);
+}
+
+}  // namespace tdas_ops
