@@ -116,8 +116,12 @@ __attribute__((noinline)) void filter_places(float* line, int place, const void*
         const Floats w = spectral.skew_scale * load_loose(columns.skew + row);
         y = {y.re - w * x[i].im, y.im + w * x[i].re};
       }
-      if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
     }
+    if (columns.kept != nullptr) {
+      const Complexes kept = load_element(columns.kept, place + i);
+      y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
+    }
+    if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
     if (spectral.has_noise) {
       const Floats f = spectral.noise * R;
       const Complexes z = {f * g[i].re, f * g[i].im};
@@ -125,10 +129,6 @@ __attribute__((noinline)) void filter_places(float* line, int place, const void*
         *columns.noise_square += z.re * z.re + z.im * z.im;
       else
         y = y + z;
-    }
-    if (columns.kept != nullptr) {
-      const Complexes kept = load_element(columns.kept, place + i);
-      y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
     }
     if (columns.keep != nullptr) store_element(columns.keep, place + i, y);
     x[i] = y;
@@ -223,8 +223,9 @@ void filter_real_places(float* line, const float (&x)[2][2], const Plane& plane,
       if (spectral.has_data) {
         y = spectral.data * x[place][part];
         for (int power = 0; power < spectral.power; ++power) y *= R;
-        data_square += 0.5 * y * y;
       }
+      if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[i * line_step + part * lanes];
+      data_square += 0.5 * y * y;
       if (spectral.has_noise) {
         const float z = 1.41421356f * spectral.noise * R * (part == 0 ? g[0][place].re : g[0][place].im)[0];
         if (columns.noise_square != nullptr)
@@ -232,7 +233,6 @@ void filter_real_places(float* line, const float (&x)[2][2], const Plane& plane,
         else
           y += z;
       }
-      if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[i * line_step + part * lanes];
       if (columns.keep != nullptr) columns.keep[i * line_step + part * lanes] = y;
       line[place * line_step + part * lanes] = y;
     }
@@ -341,13 +341,13 @@ void transposed(float* to, const float* rows, int64_t stride) {
 
 // The line of pixels from `row` on becomes A (data A line + noise z), with A = 1 where absent and z from the caller, drawn,
 // or absent; without data the line is not read.
-void filter_pixels(const Plane& plane, int row, bool has_data, float data, float noise) {
+void filter_pixels(const Plane& plane, int row, bool has_data, float data, float noise, bool with_noise) {
   const UpdateArgs& args = plane.args;
   const int quarter = plane.half / 2;  // elements that a call makes together are this far apart
   const LaneQuads quads(quarter);
   const uint32_t first_quad = static_cast<uint32_t>((plane.c * plane.height + row) * quarter);
   const float* space = space_rows(plane, row);
-  const bool given = args.z.data != nullptr, drawn = !given && args.seeds != nullptr;
+  const bool given = with_noise && args.z.data != nullptr, drawn = with_noise && !given && args.seeds != nullptr;
   const Rows z = given ? rows_of(args.z, plane.b, plane.c, row, plane.width, plane.work.rows[0]) : Rows{};
   constexpr int elements = lanes / 2;  // of a tile of `lanes` columns
   for (int first = 0; first < quarter; first += elements) {
@@ -412,84 +412,168 @@ void read_plane(const Plane& plane, const Field& field, bool times_space) {
   }
 }
 
-void update_plane(const Plane& plane) {
-  const UpdateArgs& args = plane.args;
-  // Both transforms are not normalised and each leaves a factor of 2.
-  const float scale = 0.5f / (static_cast<float>(plane.height) * static_cast<float>(plane.width));
-  const float d = args.d == nullptr ? 1.0f : args.d[plane.b], n = args.n == nullptr ? 1.0f : args.n[plane.b];
-  const bool drawn = args.seeds != nullptr && args.z.data == nullptr, given = args.z.data != nullptr;
-  const bool spectral_noise = drawn && plane.masks.space == nullptr;
-  const Field none = {};
-  Field base = args.base;
+// Both transforms are not normalised and each leaves a factor of 2.
+float spectrum_scale(const Plane& plane) {
+  return 0.5f / (static_cast<float>(plane.height) * static_cast<float>(plane.width));
+}
+
+// Noise is drawn as a spectrum where nothing has to be done to its pixels.
+bool noise_is_spectral(const Plane& plane) {
+  return plane.args.z.data == nullptr && plane.args.seeds != nullptr && plane.masks.space == nullptr;
+}
+
+Spectral spectral_of(const Plane& plane, float data) {
   Spectral spectral;
   spectral.freq = plane.masks.freq;
-  spectral.data = scale;
-  switch (args.filter) {
-    case Filter::drift:
-    case Filter::MMt:
-      if (plane.masks.space == nullptr && !given) {
-        read_plane(plane, args.v, false);
-        spectral.power = 2;
-        spectral.data = d * scale;
-        spectral.skew = plane.masks.skew;
-        spectral.skew_scale = d * scale;
-        spectral.has_noise = drawn;
-        spectral.noise = n * std::sqrt(scale);
-        filter_columns(plane, spectral);
-        break;
-      }
-      if (plane.masks.skew != nullptr && args.filter == Filter::drift) {
-        read_plane(plane, args.v, false);
-        Spectral skew = spectral;
-        skew.data = 0.0f;
-        skew.skew = plane.masks.skew;
-        skew.skew_scale = d * scale;
-        filter_columns(plane, skew);
-        write_plane(plane, nullptr, base, none, 0.0f);
-        base = {args.out.data, args.out.element,
-                {args.out.strides[0], args.out.strides[1], args.out.strides[2], args.out.strides[3]}};
-      }
-      read_plane(plane, args.v, false);
-      spectral.data = 1.0f;
-      filter_columns(plane, spectral);
-      for (int row = 0; row < plane.height; row += lanes) {
-        inverse_rows(plane, row);
-        filter_pixels(plane, row, true, d * scale, n);
-        forward_rows(plane, row);
-      }
-      spectral.data = scale;
-      filter_columns(plane, spectral);
-      break;
-    case Filter::noise:
-      if (spectral_noise) {
-        spectral.has_data = spectral.forward = false;
-        spectral.has_noise = true;
-        spectral.noise = n * std::sqrt(scale);
-      } else {
-        for (int row = 0; row < plane.height; row += lanes) {
-          filter_pixels(plane, row, false, 0.0f, n);
-          forward_rows(plane, row);
-        }
-      }
-      filter_columns(plane, spectral);
-      break;
-    case Filter::M:
-    case Filter::Mt:
-      read_plane(plane, args.v, args.filter == Filter::M);
-      filter_columns(plane, spectral);
-      break;
+  spectral.data = data;
+  return spectral;
+}
+
+// R F v and the pixels A (data A F^-1 R F v + noise z) transformed again.
+void filter_twice(const Plane& plane, float data, float noise, bool with_noise = true) {
+  read_plane(plane, plane.args.v, false);
+  filter_columns(plane, spectral_of(plane, 1.0f));
+  for (int row = 0; row < plane.height; row += lanes) {
+    inverse_rows(plane, row);
+    filter_pixels(plane, row, true, data, noise, with_noise);
+    forward_rows(plane, row);
   }
+}
+
+// F A noise z.
+void read_noise(const Plane& plane, float noise) {
+  for (int row = 0; row < plane.height; row += lanes) {
+    filter_pixels(plane, row, false, 0.0f, noise, true);
+    forward_rows(plane, row);
+  }
+}
+
+void update_plane(const Plane& plane, const float* kept) {
+  const UpdateArgs& args = plane.args;
+  const float scale = spectrum_scale(plane);
+  const float d = args.d == nullptr ? 1.0f : args.d[plane.b], n = args.n == nullptr ? 1.0f : args.n[plane.b];
+  const bool drift = args.filter == Filter::drift || args.filter == Filter::MMt;
+  const bool drawn_spectrum = noise_is_spectral(plane);
+  const Field none = {};
+  Field base = args.base;
+  Spectral spectral = spectral_of(plane, scale);
+  spectral.has_noise = drawn_spectrum;
+  spectral.noise = n * std::sqrt(scale);
+  if (kept != nullptr || args.filter == Filter::noise) {
+    if (drawn_spectrum)
+      spectral.has_data = spectral.forward = false;
+    else
+      read_noise(plane, n);
+    spectral.kept = kept;
+    spectral.kept_scale = d * scale;
+  } else if (drift && plane.masks.space == nullptr && args.z.data == nullptr) {
+    read_plane(plane, args.v, false);
+    spectral.power = 2;
+    spectral.data = spectral.skew_scale = d * scale;
+    spectral.skew = plane.masks.skew;
+  } else if (drift) {
+    if (plane.masks.skew != nullptr) {  // out = base + d S v first
+      read_plane(plane, args.v, false);
+      Spectral skew = spectral_of(plane, 0.0f);
+      skew.skew = plane.masks.skew;
+      skew.skew_scale = d * scale;
+      filter_columns(plane, skew);
+      write_plane(plane, nullptr, base, none, 0.0f);
+      const int64_t(&strides)[4] = args.out.strides;
+      base = {args.out.data, args.out.element, {strides[0], strides[1], strides[2], strides[3]}};
+    }
+    filter_twice(plane, d * scale, n);
+  } else {
+    read_plane(plane, args.v, args.filter == Filter::M);
+  }
+  filter_columns(plane, spectral);
   write_plane(plane, args.filter == Filter::Mt ? plane.masks.space : nullptr, base,
               args.filter == Filter::noise ? args.v : none, d);
 }
 
-void update_planes(const UpdateArgs& args, int64_t begin, int64_t end) {
+double square_of(const Plane& plane, const Field& field) {
+  double total = 0.0;
+  for (int row = 0; row < plane.height; row += lanes) {
+    const Rows rows = rows_of(field, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
+    Floats squares = {};
+    for (int i = 0; i < lanes; ++i)
+      for (int column = 0; column < plane.width; column += lanes) {
+        const Floats v = load_loose(rows.data + i * rows.stride + column);
+        squares += v * v;
+      }
+    total += sum(squares);
+  }
+  return total;
+}
+
+// |D v|^2 and |M z|^2 of a plane, from their spectra. That of D v goes to `keep` (height * width floats, in the order of
+// the kernel) where there is room for it.
+void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
+  const UpdateArgs& args = plane.args;
+  const double scale = spectrum_scale(plane);
+  squares[0] = squares[1] = 0.0;
+  Spectral drift = spectral_of(plane, 1.0f);
+  drift.inverse = false;
+  drift.keep = keep;
+  drift.data_square = &squares[0];
+  if (args.filter == Filter::noise) {
+    squares[0] = square_of(plane, args.v);
+  } else {
+    if (plane.masks.space == nullptr) {
+      read_plane(plane, args.v, false);
+      drift.power = 2;
+      drift.skew = plane.masks.skew;
+      drift.skew_scale = 1.0f;
+    } else {
+      if (plane.masks.skew != nullptr) {
+        read_plane(plane, args.v, false);
+        Spectral skew = spectral_of(plane, 0.0f);
+        skew.inverse = false;
+        skew.skew = plane.masks.skew;
+        skew.skew_scale = 1.0f;
+        skew.keep = keep;
+        filter_columns(plane, skew);
+        drift.kept = keep;
+        drift.kept_scale = 1.0f;
+      }
+      filter_twice(plane, static_cast<float>(scale), 0.0f, false);
+    }
+    filter_columns(plane, drift);
+    squares[0] *= scale;
+  }
+  Spectral noise = spectral_of(plane, 1.0f);
+  noise.inverse = false;
+  if (noise_is_spectral(plane)) {
+    noise.has_data = noise.forward = false;
+    noise.has_noise = true;
+    noise.noise = 1.0f;
+    noise.noise_square = &squares[1];
+    filter_columns(plane, noise);
+  } else {
+    read_noise(plane, 1.0f);
+    noise.data_square = &squares[1];
+    filter_columns(plane, noise);
+    squares[1] *= scale;
+  }
+}
+
+void update_planes(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end) {
   thread_local Workspace work;
   work.fit(args.height, args.width);
-  for (int64_t index = begin; index < end; ++index) update_plane(plane_of(args, index, work));
+  const int64_t size = args.height * args.width;
+  for (int64_t index = begin; index < end; ++index)
+    update_plane(plane_of(args, index, work), kept == nullptr ? nullptr : kept + index * size);
 #if defined(__x86_64__)
   _mm_sfence();  // what went past the cache is written before the caller reads it
 #endif
+}
+
+void measure_planes(const UpdateArgs& args, double (*squares)[2], float* keep, int64_t begin, int64_t end) {
+  thread_local Workspace work;
+  work.fit(args.height, args.width);
+  const int64_t size = args.height * args.width;
+  for (int64_t index = begin; index < end; ++index)
+    measure_plane(plane_of(args, index, work), squares[index], keep == nullptr ? nullptr : keep + index * size);
 }
 
 }  // namespace
