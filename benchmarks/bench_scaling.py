@@ -18,7 +18,7 @@ from benchmarks.sizes import SIZES
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-THREADS = {f", {n} threads": n for n in sorted({min(2**i, CORES) for i in range(CORES.bit_length() + 1)})}
+THREADS = {f", {n} thread{'s' * (n > 1)}": n for n in sorted({min(2**i, CORES) for i in range(CORES.bit_length() + 1)})}
 BATCHES = [1, 2] if measure.TINY else [1, 2, 8, 32]
 WHO = ["cpp", "best torch"]
 

@@ -4,8 +4,8 @@
 
 The base is checked out and built in a worktree below build/, which is removed at the end; this tree is only read. Each
 of the two runs in a process of its own, one sample at a time: base, new, base, new, ... Where its memory happens to lie
-can move a process by a fifth and more, so several pairs of processes are taken, and the range over them says what a ratio
-is worth.
+can move a process by a fifth and more, so several pairs of processes are taken, and the range over them says what a
+ratio is worth.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 import tdas_ops
-from benchmarks.parity import Oracle
+from benchmarks.parity import Oracle, ParityError
 
 TINY = os.environ.get("TDAS_OPS_BENCH_TINY") == "1"  # everything once and small: for the tests of the benchmarks
-SECONDS = 0.002 if TINY else 0.4  # of samples for each contender
+SECONDS = 0.002 if TINY else 0.3  # of samples for each contender
 MOST_ROUNDS, FEWEST_ROUNDS = (2, 2) if TINY else (25, 5)
 
 
@@ -105,7 +105,10 @@ def interleaved(contenders: Mapping[str, Contender], seconds: float = SECONDS) -
     for name, contender in contenders.items():
         with contender.setting():
             if contender.check is not None:
-                contender.check()
+                try:
+                    contender.check()
+                except ParityError as error:
+                    raise ParityError(f"{name}: {error}") from None
         _sample(contender, 1)  # caches, plans, threads
         loops[name] = max(1, math.ceil(seconds / MOST_ROUNDS / _sample(contender, 1)))
     samples: dict[str, list[float]] = {name: [] for name in contenders}

@@ -37,7 +37,8 @@ is faster.
 - cpp, reference: the package's backends; what each op runs in them is listed with the machine.
 - best torch: the best composition of torch calls (`benchmarks/best_torch.py`); compiled torch: torch.compile of it.
 - published: the papers' own sequence of operations (`benchmarks/published.py`).
-- GB/s count the least bytes that the op must move (x and score read, x' written); the share is of a copy of 256 MiB.
+- GB/s count the least bytes that the op must move (x and score read, x' written); the share is of a copy of 256 MiB,
+  which no cache holds: what fits a cache may exceed it.
 """
 
 
@@ -209,7 +210,7 @@ def threads(rows: Sequence[Row]) -> list[str]:
     for row in select(rows, bench="threads"):
         if "obstacle" not in row:
             who = row["name"].split(",")[0]
-            faster = number(row["ratios"].get(f"{who}, 1 threads", 1.0))
+            faster = number(row["ratios"].get(f"{who}, 1 thread", 1.0))
             what = [row["size"], shape(row), row["masks"], row["name"]]
             lines.append([*what, number(row["microseconds"] / 1e3), faster])
     header = ["size", "shape", "masks", "who", "ms", "times faster than 1 thread"]
@@ -265,7 +266,7 @@ def plot(results: dict[str, Result], folder: Path) -> list[Path]:
                 part.sort(key=lambda row: row["shape"][-2] * row["shape"][-1])
                 sizes = values(part, "size")
                 draw(axis, part, sizes)
-                planes = [shape(select(part, size=size)[0]).split("x", 1)[1] for size in sizes]
+                planes = ["x".join(map(str, select(part, size=size)[0]["shape"][2:])) for size in sizes]
                 ticks = [f"{size}\n{plane}" for size, plane in zip(sizes, planes, strict=True)]
                 axis.set_xticks(range(len(sizes)), ticks, fontsize=7)
                 axis.set_title(f"{'frequency mask' if masks == 'frequency' else 'both masks'}, {isa}", fontsize=9)

@@ -15,6 +15,7 @@ from benchmarks.circumstances import instruction_set
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--benchmark-quiet"]
+PYTEST += ["-W", "ignore::DeprecationWarning"]  # torch.compile brings some
 
 
 def run(command: list[str], **environment: str) -> None:
@@ -25,12 +26,13 @@ def run(command: list[str], **environment: str) -> None:
 
 def main(arguments: list[str]) -> None:
     if arguments:
-        run([*PYTEST, "benchmarks", *arguments])
+        named = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
+        run([*PYTEST, *([] if named else ["benchmarks"]), *arguments])
         return
     run([*PYTEST, "--results", "benchmarks"])
     if instruction_set() == "avx512":
         # What most machines run, on the machine at hand: the main table alone.
-        selection = ["benchmarks/bench_update.py", "-k", "test_step or test_corrector"]
+        selection = ["benchmarks/bench_update.py", "-k", "test_step and pds or test_corrector"]
         run([*PYTEST, "--results", *selection], TDAS_OPS_CPU_ISA="avx2")
     run([sys.executable, "-m", "benchmarks.report"])
 

@@ -66,8 +66,8 @@ def test_what_fails_its_check_is_never_timed():
     def refuse() -> None:
         raise ParityError("wrong")
 
-    with pytest.raises(ParityError):
-        measure.interleaved({"wrong": measure.Contender(lambda: calls.append(1), 0, check=refuse)}, seconds=0.001)
+    with pytest.raises(ParityError, match=r"^slip: wrong$"):
+        measure.interleaved({"slip": measure.Contender(lambda: calls.append(1), 0, check=refuse)}, seconds=0.001)
     assert calls == []
 
 
