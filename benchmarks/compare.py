@@ -66,22 +66,34 @@ def worktree(of: str) -> Iterator[Path]:
         subprocess.run(["git", "worktree", "prune"], cwd=ROOT)
 
 
+class Refused(Exception):
+    """A result failed its check, so there is no figure of it."""
+
+
 class Worker:
     """A process that has the package of one tree and takes samples on demand."""
 
     def __init__(self, tree: Path, check: bool) -> None:
+        self.tree = tree
         command = [sys.executable, __file__, "--worker", str(tree), *(["--check"] if check else [])]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def sample(self, case: str) -> float:
-        """Nanoseconds an element."""
+        """Nanoseconds an element.
+
+        Raises:
+            Refused: the tree computes the case wrongly.
+        """
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(case + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit(f"bench-compare: the process that measures {case!r} ended; its reason is above.")
-        return float(json.loads(answer))
+        found = json.loads(answer)
+        if isinstance(found, str):
+            raise Refused(f"{'new' if self.tree == ROOT else 'base'}: {found}")
+        return float(found)
 
     def close(self) -> None:
         self.process.kill()
@@ -98,7 +110,7 @@ def work(tree: str, check: bool) -> None:
     assert Path(tdas_ops.__file__).is_relative_to(tree), tdas_ops.__file__
     sys.path[0] = str(ROOT)  # the same benchmark code for both
     from benchmarks import contenders
-    from benchmarks.parity import Oracle
+    from benchmarks.parity import Oracle, ParityError
 
     torch.set_num_threads(1)
     ready: dict[str, tuple[Callable[[], object], int, int]] = {}
@@ -119,8 +131,11 @@ def work(tree: str, check: bool) -> None:
 
     for line in sys.stdin:
         case = line.strip()
-        if case not in ready:
-            ready[case] = prepare(case)
+        try:
+            ready[case] = ready.get(case) or prepare(case)
+        except ParityError as error:
+            print(json.dumps(str(error)), flush=True)
+            continue
         run, loops, elements = ready[case]
         start = time.perf_counter()
         for _ in range(loops):
@@ -131,18 +146,25 @@ def work(tree: str, check: bool) -> None:
 def compare(base: Path, pairs: int) -> None:
     """Prints the table: medians of both, and the median and the range over the pairs of processes of new / base."""
     times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
+    refused: dict[str, str] = {}
     for pair in range(pairs):
         workers = [Worker(tree, check=pair == 0) for tree in (base, ROOT)]
         try:
-            for case in CASES:
-                samples = [[worker.sample(case) for worker in workers] for _ in range(ROUNDS + 1)][1:]
+            for case in [case for case in CASES if case not in refused]:
+                try:
+                    samples = [[worker.sample(case) for worker in workers] for _ in range(ROUNDS + 1)][1:]
+                except Refused as error:
+                    refused[case] = str(error)
+                    continue
                 old, new = (statistics.median(column) for column in zip(*samples, strict=True))
                 times[case].append((old, new))
         finally:
             for worker in workers:
                 worker.close()
     print(f"{'ns per element':<36}{'base':>9}{'new':>9}{'new/base':>10}   range over {pairs} pairs of processes")
-    for case, found in times.items():
+    for case, reason in refused.items():
+        print(f"{case:<36}  not timed, {reason}")
+    for case, found in [(case, found) for case, found in times.items() if found]:
         old, new = (statistics.median(column) for column in zip(*found, strict=True))
         ratios = [b / a for a, b in found]
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
