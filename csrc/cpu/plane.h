@@ -24,6 +24,7 @@ namespace {
 class Workspace {
  public:
   float *spectrum, *line, *patched_freq, *patched_skew, *rows[3];
+  int64_t patched_channel;  // -1: none yet
 
   void fit(int64_t height, int64_t width) {
     const int64_t block = lanes * width, sizes[] = {height * width, block, height * lanes, height * lanes, 3 * block};
@@ -39,6 +40,7 @@ class Workspace {
     patched_freq = line + sizes[1];
     patched_skew = patched_freq + sizes[2];
     for (int i = 0; i < 3; ++i) rows[i] = patched_skew + sizes[3] + i * block;
+    patched_channel = -1;
   }
 
  private:
@@ -49,17 +51,21 @@ class Workspace {
   int64_t capacity_ = 0;
 };
 
-// What the middle of the sandwich does to a frequency: X' = data * {1, R, R^2}[power] X + i skew_scale w X + noise R g.
-// `kept` is a spectrum that is added, times kept_scale; `keep` is where X' goes instead of back through the transform.
+// What the middle of the sandwich does to a frequency:
+//   X' = (linear R + square R^2 + i skew_scale w) X + kept_scale kept + noise R g
+// `kept` is a spectrum in the order of the kernel; `keep` is where X' is left as one.
 struct Spectral {
-  bool forward = true, inverse = true;
-  int power = 1;
-  float data = 0.0f, noise = 0.0f, skew_scale = 0.0f, kept_scale = 0.0f;
-  bool has_data = true, has_noise = false;
+  bool forward = true, inverse = true, has_data = true, has_noise = false;
+  float linear = 0.0f, square = 0.0f, noise = 0.0f, skew_scale = 0.0f, kept_scale = 0.0f;
   const float *freq = nullptr, *skew = nullptr;
   const float* kept = nullptr;
   float* keep = nullptr;
-  double *data_square = nullptr, *noise_square = nullptr;  // sums over the plane that are added to, see `norms`
+  double *data_square = nullptr, *noise_square = nullptr;  // sums of |X'|^2 before the noise, and of the noise, if asked for
+
+  // Nothing but masks and noise.
+  bool plain() const {
+    return skew == nullptr && kept == nullptr && keep == nullptr && data_square == nullptr && noise_square == nullptr;
+  }
 };
 
 // The same on one block of columns.
@@ -77,105 +83,150 @@ struct Columns {
   Floats *data_square, *noise_square;
 };
 
-template <bool transform>
+// Frequency first + i H / 8 of every column lies at place + i, for the 8 places that a leaf is called on.
+__attribute__((noinline)) void draw_frequencies(Complexes (&g)[8], int first, const Columns& columns) {
+  const int step = columns.height / 8;
+  for (int i = 0; i < 4; i += groups_at_once) {
+    uint32_t quads[groups_at_once];
+    Complexes drawn[groups_at_once][2];
+    for (int s = 0; s < groups_at_once; ++s)
+      quads[s] = columns.first_quad + static_cast<uint32_t>(first + (i + s) * step) * columns.quad_step;
+    draw_normals<groups_at_once>(*columns.draw, quads, *columns.quads, drawn);
+    for (int s = 0; s < groups_at_once; ++s) {
+      g[i + s] = drawn[s][0];
+      g[i + s + 4] = drawn[s][1];
+    }
+  }
+}
+
+// One frequency, plainly.
+TDAS_OPS_INLINE Complexes filter_plain(Complexes x, const Complexes* g, const float* freq, const Spectral& spectral) {
+  const Floats R = load_loose(freq);
+  Complexes y = {};
+  if (spectral.has_data) {
+    const Floats f = R * (spectral.square * R + spectral.linear);
+    y = {f * x.re, f * x.im};
+  }
+  if (g != nullptr) {
+    const Floats f = spectral.noise * R;
+    y = {y.re + f * g->re, y.im + f * g->im};
+  }
+  return y;
+}
+
+// One frequency with everything that may be asked for.
+Complexes filter_fully(Complexes x, const Complexes* g, int first, int place, int i, const Columns& columns) {
+  const Spectral& spectral = columns.spectral;
+  const int64_t row = (first + i * (columns.height / 8)) * columns.pitch;
+  Complexes y = filter_plain(x, nullptr, columns.freq + row, spectral);
+  if (spectral.has_data && columns.skew != nullptr) {
+    const Floats w = spectral.skew_scale * load_loose(columns.skew + row);
+    y = {y.re - w * x.im, y.im + w * x.re};
+  }
+  if (columns.kept != nullptr) {
+    const Complexes kept = load_element(columns.kept, place + i);
+    y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
+  }
+  if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
+  if (g != nullptr) {
+    const Floats f = spectral.noise * load_loose(columns.freq + row);
+    const Complexes z = {f * g->re, f * g->im};
+    if (columns.noise_square != nullptr)
+      *columns.noise_square += z.re * z.re + z.im * z.im;
+    else
+      y = y + z;
+  }
+  if (columns.keep != nullptr) store_element(columns.keep, place + i, y);
+  return y;
+}
+
+__attribute__((noinline)) void filter_frequencies(Complexes (&x)[8], int place, const Columns& columns) {
+  const int first = columns.places[place];
+  const int64_t step = columns.height / 8 * columns.pitch;
+  const float* freq = columns.freq + first * columns.pitch;
+  const bool plain = columns.spectral.plain();
+  Complexes g[8];
+  const bool noise = columns.spectral.has_noise;
+  if (noise) draw_frequencies(g, first, columns);
+  for (int i = 0; i < 8; ++i) {
+    const Complexes* drawn = noise ? g + i : nullptr;
+    x[i] = plain ? filter_plain(x[i], drawn, freq + i * step, columns.spectral)
+                 : filter_fully(x[i], drawn, first, place, i, columns);
+  }
+}
+
+TDAS_OPS_INLINE void load_frequencies(Complexes (&x)[8], const float* line, const Spectral& spectral) {
+  if (!spectral.has_data) return;
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 8; ++i) x[i] = load_element(line, i);
+  if (spectral.forward) butterfly<8, false>(x);
+}
+
+TDAS_OPS_INLINE void store_frequencies(float* line, Complexes (&x)[8], const Spectral& spectral) {
+  if (!spectral.inverse) return;
+  butterfly<8, true>(x);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 8; ++i) store_element(line, i, x[i]);
+}
+
+template <bool noise>
+TDAS_OPS_INLINE void filter_places_plainly(float* line, int place, const Columns& columns) {
+  const int first = columns.places[place];
+  const int64_t step = columns.height / 8 * columns.pitch;
+  const float* freq = columns.freq + first * columns.pitch;
+  Complexes x[8], g[8];
+  if (noise) draw_frequencies(g, first, columns);
+  load_frequencies(x, line, columns.spectral);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 8; ++i) x[i] = filter_plain(x[i], noise ? g + i : nullptr, freq + i * step, columns.spectral);
+  store_frequencies(line, x, columns.spectral);
+}
+
 __attribute__((noinline)) void filter_places(float* line, int place, const void* context) {
   const Columns& columns = *static_cast<const Columns*>(context);
   const Spectral& spectral = columns.spectral;
-  const int first = columns.places[place], step = columns.height / 8;  // frequencies first + i step
-  Complexes g[8];
-  if (spectral.has_noise) {
-    for (int i = 0; i < 4; i += groups_at_once) {
-      uint32_t quads[groups_at_once];
-      Complexes drawn[groups_at_once][2];
-      for (int s = 0; s < groups_at_once; ++s)
-        quads[s] = columns.first_quad + static_cast<uint32_t>(first + (i + s) * step) * columns.quad_step;
-      draw_normals<groups_at_once>(*columns.draw, quads, *columns.quads, drawn);
-      for (int s = 0; s < groups_at_once; ++s) {
-        g[i + s] = drawn[s][0];
-        g[i + s + 4] = drawn[s][1];
-      }
-    }
+  if (spectral.plain() && spectral.inverse) {
+    if (spectral.has_noise)
+      filter_places_plainly<true>(line, place, columns);
+    else
+      filter_places_plainly<false>(line, place, columns);
+    return;
   }
   Complexes x[8];
-  if (spectral.has_data) {
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 8; ++i) x[i] = load_element(line, transform ? i : reversed(i, 8));
-    if (transform && spectral.forward) butterfly<8, false>(x);
-  }
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) {
-    const int64_t row = (first + i * step) * columns.pitch;
-    Complexes y = {};
-    const Floats R = load_loose(columns.freq + row);
-    if (spectral.has_data) {
-      Floats f = broadcast(spectral.data);
-      if (spectral.power > 0) f *= R;
-      if (spectral.power > 1) f *= R;
-      y = {f * x[i].re, f * x[i].im};
-      if (columns.skew != nullptr) {
-        const Floats w = spectral.skew_scale * load_loose(columns.skew + row);
-        y = {y.re - w * x[i].im, y.im + w * x[i].re};
-      }
-    }
-    if (columns.kept != nullptr) {
-      const Complexes kept = load_element(columns.kept, place + i);
-      y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
-    }
-    if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
-    if (spectral.has_noise) {
-      const Floats f = spectral.noise * R;
-      const Complexes z = {f * g[i].re, f * g[i].im};
-      if (columns.noise_square != nullptr)
-        *columns.noise_square += z.re * z.re + z.im * z.im;
-      else
-        y = y + z;
-    }
-    if (columns.keep != nullptr) store_element(columns.keep, place + i, y);
-    x[i] = y;
-  }
-  if (spectral.inverse) {
-    if (transform) butterfly<8, true>(x);
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 8; ++i) store_element(line, transform ? i : reversed(i, 8), x[i]);
-  }
+  load_frequencies(x, line, spectral);
+  filter_frequencies(x, place, columns);
+  store_frequencies(line, x, spectral);
 }
-
 
 // Column 0 of the packed rows is column 0 of the spectrum plus i times column M, both of real rows: with a(h) and b(h)
-// their transforms, place h holds a + i b. Apart, place h < H / 2 holds 2 a(h) and place H - h holds 2 b(h); the places 0
-// and H / 2 hold both, which are real there.
-void separate_column(float* line, int height, const uint16_t* places) {
-  for (const int h : {0, height / 2})
-    for (int part = 0; part < 2; ++part) line[places[h] * line_step + part * lanes] *= 2.0f;
-  for (int h = 1; h < height / 2; ++h) {
-    float *a = line + places[h] * line_step, *b = line + places[height - h] * line_step;
-    const Complex<float> p = {a[0], a[lanes]}, q = {b[0], -b[lanes]};
-    a[0] = p.re + q.re;
-    a[lanes] = p.im + q.im;
-    b[0] = p.im - q.im;
-    b[lanes] = q.re - p.re;
-  }
+// their transforms, frequency h holds a + i b. Apart, h < H / 2 holds 2 a(h) and H - h holds 2 b(h); 0 and H / 2 hold both,
+// which are real there. The other lanes are left alone.
+TDAS_OPS_INLINE Floats first_lane(Floats one, Floats others) {
+  Ints mask = {};
+  mask[0] = -1;
+  return mask ? one : others;
 }
 
-void join_column(float* line, int height, const uint16_t* places) {
-  for (int h = 1; h < height / 2; ++h) {
-    float *p = line + places[h] * line_step, *q = line + places[height - h] * line_step;
-    const Complex<float> a = {p[0], p[lanes]}, b = {q[0], q[lanes]};
-    p[0] = a.re - b.im;
-    p[lanes] = a.im + b.re;
-    q[0] = a.re + b.im;
-    q[lanes] = b.re - a.im;
-  }
+TDAS_OPS_INLINE void separate_first_lane(Complexes& p, Complexes& q) {  // h and H - h, h < H / 2
+  const Complexes a = p, b = q;
+  p = {first_lane(a.re + b.re, a.re), first_lane(a.im - b.im, a.im)};
+  q = {first_lane(a.im + b.im, b.re), first_lane(b.re - a.re, b.im)};
 }
 
-// A half spectrum's first `lanes` columns with column 0 as `separate_column` leaves it: below the middle column M. Zero
-// at the two places that hold two real numbers, which `filter_real_places` takes care of.
+TDAS_OPS_INLINE void join_first_lane(Complexes& p, Complexes& q) {
+  const Complexes a = p, b = q;
+  p = {first_lane(a.re - b.im, a.re), first_lane(a.im + b.re, a.im)};
+  q = {first_lane(a.re + b.im, b.re), first_lane(b.re - a.im, b.im)};
+}
+
+// A half spectrum's first `lanes` columns with column 0 as `separate_first_lane` leaves it: its lower half is that of
+// column M. Zero at the two frequencies that hold two real numbers, which `filter_real_frequencies` takes care of.
 void patch_mask(float* patched, const float* mask, int64_t pitch, int height) {
   for (int h = 0; h < height; ++h) {
-    store(patched + h * lanes, load_loose(mask + h * pitch));
-    if (h > height / 2) patched[h * lanes] = mask[(height - h) * pitch + pitch - 1];
+    const Floats row = load_loose(mask + h * pitch);
+    const float first = h == 0 || h == height / 2 ? 0.0f : h < height / 2 ? row[0] : mask[(height - h + 1) * pitch - 1];
+    store(patched + h * lanes, first_lane(broadcast(first), row));
   }
-  patched[0] = patched[(height / 2) * lanes] = 0.0f;
 }
 
 struct Plane {
@@ -193,8 +244,9 @@ const float* channel_mask(const float* mask, int64_t size, int64_t c) {
   return mask == nullptr ? nullptr : mask + c * size;
 }
 
+// Planes are worked on channel by channel, since those of a channel share their masks.
 Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
-  const int64_t b = index / args.channels, c = index % args.channels;
+  const int64_t c = index / args.batch, b = index % args.batch;
   const int height = static_cast<int>(args.height), width = static_cast<int>(args.width);
   const int64_t spectrum = args.height * (args.width / 2 + 1);
   const bool drawn = args.seeds != nullptr;
@@ -205,38 +257,104 @@ Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
                drawn && !args.seed_per_sample ? args.first_sample + b : 0, args.draw)};
 }
 
+// The patched masks of the channel, made when the thread comes to it.
+void patch_masks(const Plane& plane) {
+  if (plane.work.patched_channel == plane.c) return;
+  patch_mask(plane.work.patched_freq, plane.masks.freq, plane.half + 1, plane.height);
+  if (plane.masks.skew != nullptr) patch_mask(plane.work.patched_skew, plane.masks.skew, plane.half + 1, plane.height);
+  plane.work.patched_channel = plane.c;
+}
+
 const float* space_rows(const Plane& plane, int row) {
   return plane.masks.space == nullptr ? nullptr : plane.masks.space + int64_t{row} * plane.width;
 }
 
-// The real places of the first block: X(0, 0), X(0, M), X(H/2, 0), X(H/2, M), each a real number.
-void filter_real_places(float* line, const float (&x)[2][2], const Plane& plane, const Columns& columns,
-                        double& data_square, double& noise_square) {
+// The first lane of the frequencies 0 and H / 2: X(0, 0), X(0, M), X(H/2, 0), X(H/2, M), each a real number.
+void filter_real_frequencies(Complexes (&filtered)[8], const float (&x)[2][2], const Plane& plane, const Columns& columns,
+                             double (&squares)[2]) {
   const Spectral& spectral = columns.spectral;
   Complexes g[1][2] = {};
   if (spectral.has_noise) draw_normals<1>(*columns.draw, {columns.first_quad}, *columns.quads, g);
-  for (int place = 0; place < 2; ++place) {
-    const int i = 4 * place;  // of filter_places
+  for (int which = 0; which < 2; ++which) {
     for (int part = 0; part < 2; ++part) {
-      const float R = spectral.freq[place * (plane.height / 2) * int64_t{plane.half + 1} + part * plane.half];
+      const int64_t kept = 4 * which * line_step + part * lanes;
+      const float R = spectral.freq[which * (plane.height / 2) * int64_t{plane.half + 1} + part * plane.half];
       float y = 0.0f;
       if (spectral.has_data) {
-        y = spectral.data * x[place][part];
-        for (int power = 0; power < spectral.power; ++power) y *= R;
+        y = R * (spectral.square * R + spectral.linear) * x[which][part];
       }
-      if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[i * line_step + part * lanes];
-      data_square += 0.5 * y * y;
+      if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[kept];
+      squares[0] += 0.5 * y * y;
       if (spectral.has_noise) {
-        const float z = 1.41421356f * spectral.noise * R * (part == 0 ? g[0][place].re : g[0][place].im)[0];
+        const float z = 1.41421356f * spectral.noise * R * (part == 0 ? g[0][which].re : g[0][which].im)[0];
         if (columns.noise_square != nullptr)
-          noise_square += 0.5 * z * z;
+          squares[1] += 0.5 * z * z;
         else
           y += z;
       }
-      if (columns.keep != nullptr) columns.keep[i * line_step + part * lanes] = y;
-      line[place * line_step + part * lanes] = y;
+      if (columns.keep != nullptr) columns.keep[kept] = y;
+      (part == 0 ? filtered[4 * which].re : filtered[4 * which].im)[0] = y;
     }
   }
+}
+
+// Eights of the first block of columns, whose first lane ties h to H - h. Own: the eight of `first` is its own mirror image
+// (first = 0, where i is tied to 8 - i, and first = H / 16); else it goes together with that of H / 8 - first.
+enum class Mirror { zero, own, other };
+
+// The same by way of memory. (On a copy: what a reference leads to would be written and read between any two stages.)
+__attribute__((noinline)) void load_eight(Complexes (&result)[8], const float* line, const Spectral& spectral) {
+  Complexes x[8];
+  load_frequencies(x, line, spectral);
+  std::memcpy(result, x, sizeof(x));
+}
+
+__attribute__((noinline)) void store_eight(float* line, const Complexes (&from)[8], const Spectral& spectral) {
+  Complexes x[8];
+  std::memcpy(x, from, sizeof(x));
+  store_frequencies(line, x, spectral);
+}
+
+void filter_mirrored(Mirror mirror, float* line, int first, const Plane& plane, const Columns& columns,
+                     double (&squares)[2]) {
+  const Spectral& spectral = columns.spectral;
+  const int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;  // i is tied to last - i
+  const int place = columns.places[first], other = columns.places[plane.height / 8 - first];
+  Complexes x[8], rest[8];
+  Complexes(&y)[8] = mirror == Mirror::other ? rest : x;
+  load_eight(x, line + place * line_step, spectral);
+  if (mirror == Mirror::other) load_eight(y, line + other * line_step, spectral);
+  float real[2][2] = {};
+  if (spectral.has_data) {
+    for (int i = start; i < 4; ++i) {
+      separate_first_lane(x[i], y[last - i]);
+      if (mirror == Mirror::other) separate_first_lane(y[i], x[last - i]);
+    }
+    if (mirror == Mirror::zero)
+      for (int which = 0; which < 2; ++which) {
+        real[which][0] = 2.0f * x[4 * which].re[0];
+        real[which][1] = 2.0f * x[4 * which].im[0];
+      }
+  }
+  filter_frequencies(x, place, columns);
+  if (mirror == Mirror::other) filter_frequencies(y, other, columns);
+  if (mirror == Mirror::zero) filter_real_frequencies(x, real, plane, columns, squares);
+  if (!spectral.inverse) return;
+  for (int i = start; i < 4; ++i) {
+    join_first_lane(x[i], y[last - i]);
+    if (mirror == Mirror::other) join_first_lane(y[i], x[last - i]);
+  }
+  store_eight(line + place * line_step, x, spectral);
+  if (mirror == Mirror::other) store_eight(line + other * line_step, y, spectral);
+}
+
+void filter_first_columns(float* line, const Plane& plane, const Columns& columns, double (&squares)[2]) {
+  const int middle = plane.height / 16;
+  if (columns.spectral.forward) plane.column.forward_to_eights(line, plane.tables);
+  filter_mirrored(Mirror::zero, line, 0, plane, columns, squares);
+  for (int first = 1; first < middle; ++first) filter_mirrored(Mirror::other, line, first, plane, columns, squares);
+  filter_mirrored(Mirror::own, line, middle, plane, columns, squares);
+  if (columns.spectral.inverse) plane.column.inverse_from_eights(line, plane.tables);
 }
 
 double sum(Floats values) {
@@ -261,35 +379,18 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
                        places, H, plane_quads + static_cast<uint32_t>(first), static_cast<uint32_t>(M),
                        spectral.data_square == nullptr ? nullptr : &data_square,
                        spectral.noise_square == nullptr ? nullptr : &noise_square};
-    double real_data = 0.0, real_noise = 0.0;
+    double real[2] = {};
     if (first > 0) {
-      if (spectral.forward && spectral.inverse)
-        plane.column.sandwich(line, 0, plane.tables, filter_places<true>, &columns);
-      else {
-        if (spectral.forward) plane.column.forward(line, plane.tables);
-        for (int place = 0; place < H; place += 8) filter_places<false>(line + place * line_step, place, &columns);
-        if (spectral.inverse) plane.column.inverse(line, plane.tables);
-      }
+      plane.column.sandwich(line, 0, plane.tables, {spectral.forward, spectral.inverse}, filter_places, &columns);
     } else {
-      patch_mask(plane.work.patched_freq, spectral.freq, M + 1, H);
+      patch_masks(plane);
       columns.freq = plane.work.patched_freq;
-      if (spectral.skew != nullptr) {
-        patch_mask(plane.work.patched_skew, spectral.skew, M + 1, H);
-        columns.skew = plane.work.patched_skew;
-      }
+      if (spectral.skew != nullptr) columns.skew = plane.work.patched_skew;
       columns.pitch = lanes;
-      if (spectral.forward) plane.column.forward(line, plane.tables);
-      if (spectral.forward && spectral.has_data) separate_column(line, H, places);
-      const float real[2][2] = {{line[0], line[lanes]}, {line[line_step], line[line_step + lanes]}};
-      for (int place = 0; place < H; place += 8) filter_places<false>(line + place * line_step, place, &columns);
-      filter_real_places(line, real, plane, columns, real_data, real_noise);
-      if (spectral.inverse) {
-        join_column(line, H, places);
-        plane.column.inverse(line, plane.tables);
-      }
+      filter_first_columns(line, plane, columns, real);
     }
-    if (spectral.data_square != nullptr) *spectral.data_square += sum(data_square) + real_data;
-    if (spectral.noise_square != nullptr) *spectral.noise_square += sum(noise_square) + real_noise;
+    if (spectral.data_square != nullptr) *spectral.data_square += sum(data_square) + real[0];
+    if (spectral.noise_square != nullptr) *spectral.noise_square += sum(noise_square) + real[1];
   }
 }
 
@@ -422,10 +523,11 @@ bool noise_is_spectral(const Plane& plane) {
   return plane.args.z.data == nullptr && plane.args.seeds != nullptr && plane.masks.space == nullptr;
 }
 
-Spectral spectral_of(const Plane& plane, float data) {
+// linear R.
+Spectral spectral_of(const Plane& plane, float linear) {
   Spectral spectral;
   spectral.freq = plane.masks.freq;
-  spectral.data = data;
+  spectral.linear = linear;
   return spectral;
 }
 
@@ -468,8 +570,8 @@ void update_plane(const Plane& plane, const float* kept) {
     spectral.kept_scale = d * scale;
   } else if (drift && plane.masks.space == nullptr && args.z.data == nullptr) {
     read_plane(plane, args.v, false);
-    spectral.power = 2;
-    spectral.data = spectral.skew_scale = d * scale;
+    spectral.linear = 0.0f;
+    spectral.square = spectral.skew_scale = d * scale;
     spectral.skew = plane.masks.skew;
   } else if (drift) {
     if (plane.masks.skew != nullptr) {  // out = base + d S v first
@@ -521,7 +623,8 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
   } else {
     if (plane.masks.space == nullptr) {
       read_plane(plane, args.v, false);
-      drift.power = 2;
+      drift.linear = 0.0f;
+      drift.square = 1.0f;
       drift.skew = plane.masks.skew;
       drift.skew_scale = 1.0f;
     } else {
@@ -557,23 +660,33 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
   }
 }
 
-void update_planes(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end) {
+// Planes [begin, end) of batch * channels, in the order of the kernel. What belongs to a plane alone (kept spectra, squares)
+// lies at b * channels + c.
+template <class Work>
+void for_planes(const UpdateArgs& args, int64_t begin, int64_t end, Work work_on) {
   thread_local Workspace work;
   work.fit(args.height, args.width);
+  for (int64_t index = begin; index < end; ++index) {
+    const Plane plane = plane_of(args, index, work);
+    work_on(plane, plane.b * args.channels + plane.c);
+  }
+}
+
+void update_planes(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end) {
   const int64_t size = args.height * args.width;
-  for (int64_t index = begin; index < end; ++index)
-    update_plane(plane_of(args, index, work), kept == nullptr ? nullptr : kept + index * size);
+  for_planes(args, begin, end, [&](const Plane& plane, int64_t at) {
+    update_plane(plane, kept == nullptr ? nullptr : kept + at * size);
+  });
 #if defined(__x86_64__)
   _mm_sfence();  // what went past the cache is written before the caller reads it
 #endif
 }
 
 void measure_planes(const UpdateArgs& args, double (*squares)[2], float* keep, int64_t begin, int64_t end) {
-  thread_local Workspace work;
-  work.fit(args.height, args.width);
   const int64_t size = args.height * args.width;
-  for (int64_t index = begin; index < end; ++index)
-    measure_plane(plane_of(args, index, work), squares[index], keep == nullptr ? nullptr : keep + index * size);
+  for_planes(args, begin, end, [&](const Plane& plane, int64_t at) {
+    measure_plane(plane, squares[at], keep == nullptr ? nullptr : keep + at * size);
+  });
 }
 
 }  // namespace

@@ -7,7 +7,8 @@
 namespace tdas_ops::cpu {
 namespace {
 
-// What happens to 8 neighbouring places in the middle of a sandwich, `place` being the first of them.
+// What happens to 8 neighbouring places in the middle of a sandwich, `place` being the first of them: the last stage of
+// the transform, whatever the leaf is for, and the first stage back.
 using Leaf = void (*)(float* line, int place, const void* context);
 
 template <int L>
@@ -42,53 +43,69 @@ __attribute__((noinline)) void inverse_stage(float* __restrict line, const Table
   }
 }
 
-// Depth first: a part is finished while it is in the cache.
-template <int L>
+// Depth first: a part is finished while it is in the cache. Parts of `last` elements are left as they are.
+template <int L, int last = 1>
 void forward(float* line, const Tables& tables) {
-  constexpr int M = L / first_radix(L);
-  forward_stage<L>(line, tables);
-  if constexpr (M > 1)
-    for (int part = 0; part < L; part += M) forward<M>(line + part * line_step, tables);
-}
-
-template <int L>
-void inverse(float* line, const Tables& tables) {
-  constexpr int M = L / first_radix(L);
-  if constexpr (M > 1)
-    for (int part = 0; part < L; part += M) inverse<M>(line + part * line_step, tables);
-  inverse_stage<L>(line, tables);
-}
-
-// Forward, the leaf on every 8 places, inverse; the leaf makes the last stage forward and the first one back itself.
-template <int L>
-void sandwich(float* line, int place, const Tables& tables, Leaf leaf, const void* context) {
-  if constexpr (L == 8) {
-    leaf(line, place, context);
-  } else {
+  if constexpr (L > last) {
     constexpr int M = L / first_radix(L);
     forward_stage<L>(line, tables);
-    for (int part = 0; part < L; part += M)
-      sandwich<M>(line + part * line_step, place + part, tables, leaf, context);
+    if constexpr (M > last)
+      for (int part = 0; part < L; part += M) forward<M, last>(line + part * line_step, tables);
+  }
+}
+
+template <int L, int last = 1>
+void inverse(float* line, const Tables& tables) {
+  if constexpr (L > last) {
+    constexpr int M = L / first_radix(L);
+    if constexpr (M > last)
+      for (int part = 0; part < L; part += M) inverse<M, last>(line + part * line_step, tables);
     inverse_stage<L>(line, tables);
   }
 }
 
-struct Transforms {
-  void (*forward)(float* line, const Tables& tables);
-  void (*inverse)(float* line, const Tables& tables);
-  void (*sandwich)(float* line, int place, const Tables& tables, Leaf leaf, const void* context);
+struct Directions {
+  bool forward, inverse;
 };
+
+// Forward, the leaf on every 8 places, inverse; each direction if asked for.
+template <int L>
+void sandwich(float* line, int place, const Tables& tables, Directions directions, Leaf leaf, const void* context) {
+  if constexpr (L == 8) {
+    leaf(line, place, context);
+  } else {
+    constexpr int M = L / first_radix(L);
+    if (directions.forward) forward_stage<L>(line, tables);
+    for (int part = 0; part < L; part += M)
+      sandwich<M>(line + part * line_step, place + part, tables, directions, leaf, context);
+    if (directions.inverse) inverse_stage<L>(line, tables);
+  }
+}
+
+struct Transforms {
+  using Transform = void (*)(float* line, const Tables& tables);
+  Transform forward, inverse, forward_to_eights, inverse_from_eights;
+  void (*sandwich)(float* line, int place, const Tables& tables, Directions directions, Leaf leaf, const void* context);
+};
+
+template <int L>
+Transforms transforms_of() {
+  if constexpr (L < min_size)
+    return {forward<L>, inverse<L>, nullptr, nullptr, nullptr};
+  else
+    return {forward<L>, inverse<L>, forward<L, 8>, inverse<L, 8>, sandwich<L>};
+}
 
 Transforms transforms(int length) {
   switch (length) {
-    case 16: return {forward<16>, inverse<16>, nullptr};
-    case 32: return {forward<32>, inverse<32>, sandwich<32>};
-    case 64: return {forward<64>, inverse<64>, sandwich<64>};
-    case 128: return {forward<128>, inverse<128>, sandwich<128>};
-    case 256: return {forward<256>, inverse<256>, sandwich<256>};
-    case 512: return {forward<512>, inverse<512>, sandwich<512>};
-    case 1024: return {forward<1024>, inverse<1024>, sandwich<1024>};
-    default: return {forward<2048>, inverse<2048>, sandwich<2048>};
+    case 16: return transforms_of<16>();
+    case 32: return transforms_of<32>();
+    case 64: return transforms_of<64>();
+    case 128: return transforms_of<128>();
+    case 256: return transforms_of<256>();
+    case 512: return transforms_of<512>();
+    case 1024: return transforms_of<1024>();
+    default: return transforms_of<2048>();
   }
 }
 
