@@ -1,0 +1,340 @@
+// The fused kernels of one instruction set, for the sanitizers: buffers of exactly the size that is needed, outputs and
+// scratch filled with NaN, any alignment, every layout; results against reference.h. Exit status 1 and a line for each
+// failure. With an argument it makes a mistake that has to be found: "read" or "write" past an end, "unwritten" output.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "../../csrc/cpu/plane.h"
+#include "reference.h"
+
+// Scratch is NaN, or a read before it is written would find what an earlier case left.
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  void* memory = std::aligned_alloc(static_cast<size_t>(alignment), (size + 63) / 64 * 64);
+  std::memset(memory, 0xff, size);
+  return memory;
+}
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace {
+
+using namespace tdas_ops;
+using reference::Real;
+
+std::mt19937 random_bits(1);
+int failures = 0;
+
+enum class Layout { contiguous, shifted, padded, channels_last, transposed, expanded };
+constexpr Layout layouts[] = {Layout::contiguous,    Layout::shifted,    Layout::padded,
+                              Layout::channels_last, Layout::transposed, Layout::expanded};
+const char* const layout_names[] = {"contiguous", "shifted", "padded", "channels_last", "transposed", "expanded"};
+
+struct Shape {
+  int64_t batch, channels, height, width;
+  int64_t plane() const { return height * width; }
+  int64_t size() const { return batch * channels * plane(); }
+};
+
+uint16_t encode(float value, Element element) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (element == Element::bfloat16) return static_cast<uint16_t>(bits >> 16);
+  if (value == 0.0f) return 0;
+  return static_cast<uint16_t>((((bits & 0x7fffffffu) >> 13) - (112u << 10)) | ((bits >> 16) & 0x8000u));
+}
+
+double decode(uint16_t bits, Element element) {
+  if (element == Element::bfloat16) {
+    const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return value;
+  }
+  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const double size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                                     : std::ldexp(exponent ? 1024 + fraction : fraction, std::max(exponent, 1) - 25);
+  return bits & 0x8000 ? -size : size;
+}
+
+// [B, C, H, W] in memory that ends with its last element; NaN until written.
+class Tensor {
+ public:
+  Tensor(Shape shape, Element element, Layout layout) : shape_(shape), element_(element) {
+    const auto [B, C, H, W] = shape;
+    const int64_t pad = layout == Layout::padded ? 3 : 0;
+    strides_[3] = 1, strides_[2] = W + pad, strides_[1] = H * (W + pad), strides_[0] = C * strides_[1];
+    if (layout == Layout::channels_last) strides_[1] = 1, strides_[3] = C, strides_[2] = W * C, strides_[0] = H * W * C;
+    if (layout == Layout::transposed) strides_[3] = H, strides_[2] = 1;
+    if (layout == Layout::expanded) strides_[0] = 0;
+    first_ = layout == Layout::shifted || layout == Layout::padded ? 1 : 0;
+    count_ = first_ + 1 + (B - 1) * strides_[0] + (C - 1) * strides_[1] + (H - 1) * strides_[2] + (W - 1) * strides_[3];
+    memory_.reset(new unsigned char[count_ * bytes()]);
+    std::memset(memory_.get(), 0xff, count_ * bytes());
+  }
+
+  // Multiples of 1/16 below 4, which every element type holds.
+  void fill() {
+    for (int64_t i = 0; i < shape_.size(); ++i) {
+      const float value = static_cast<float>(static_cast<int>(random_bits() % 127) - 63) / 16.0f;
+      unsigned char* to = memory_.get() + index(i) * bytes();
+      if (element_ == Element::float32) {
+        std::memcpy(to, &value, 4);
+      } else {
+        const uint16_t bits = encode(value, element_);
+        std::memcpy(to, &bits, 2);
+      }
+    }
+  }
+
+  double operator[](int64_t i) const { return at(index(i)); }
+
+  Real plane(int64_t p) const {
+    Real values(shape_.plane());
+    for (int64_t i = 0; i < shape_.plane(); ++i) values[i] = (*this)[p * shape_.plane() + i];
+    return values;
+  }
+
+  // Elements that are no part of the tensor and were written to.
+  int64_t stray() const {
+    std::vector<bool> own(count_);
+    for (int64_t i = 0; i < shape_.size(); ++i) own[index(i)] = true;
+    int64_t found = 0;
+    for (int64_t i = 0; i < count_; ++i) found += !own[i] && !std::isnan(at(i));
+    return found;
+  }
+
+  template <class T>
+  FieldOf<T> field(int64_t moved = 0) {
+    return {memory_.get() + (first_ + moved) * bytes(), element_, {strides_[0], strides_[1], strides_[2], strides_[3]}};
+  }
+
+ private:
+  int64_t bytes() const { return element_ == Element::float32 ? 4 : 2; }
+  int64_t index(int64_t i) const {
+    const auto [B, C, H, W] = shape_;
+    return first_ + i / (C * H * W) * strides_[0] + i / (H * W) % C * strides_[1] + i / W % H * strides_[2] +
+           i % W * strides_[3];
+  }
+  double at(int64_t position) const {
+    const unsigned char* from = memory_.get() + position * bytes();
+    if (element_ == Element::float32) {
+      float value;
+      std::memcpy(&value, from, 4);
+      return value;
+    }
+    uint16_t bits;
+    std::memcpy(&bits, from, 2);
+    return decode(bits, element_);
+  }
+
+  Shape shape_;
+  Element element_;
+  int64_t strides_[4], first_, count_;
+  std::unique_ptr<unsigned char[]> memory_;
+};
+
+// A mask of every channel: what the kernels take, of exactly that size, and the full spectrum or plane.
+struct Mask {
+  std::unique_ptr<float[]> given;
+  std::vector<Real> full;
+};
+
+enum class Kind { even, odd, space };
+
+Mask make_mask(Shape shape, Kind kind) {
+  const int64_t H = shape.height, W = shape.width, columns = kind == Kind::space ? W : W / 2 + 1;
+  Mask mask = {std::unique_ptr<float[]>(new float[shape.channels * H * columns]), {}};
+  std::uniform_real_distribution<float> values(0.5f, 1.5f);
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    std::vector<float> any(H * W);
+    for (float& value : any) value = values(random_bits);
+    Real full(H * W);
+    for (int64_t h = 0; h < H; ++h)
+      for (int64_t w = 0; w < W; ++w) {
+        const float here = any[h * W + w], mirrored = any[(H - h) % H * W + (W - w) % W];
+        full[h * W + w] = kind == Kind::space ? here : kind == Kind::even ? 0.5f * (here + mirrored) : here - mirrored;
+        if (w < columns) mask.given[(c * H + h) * columns + w] = static_cast<float>(full[h * W + w]);
+      }
+    mask.full.push_back(full);
+  }
+  return mask;
+}
+
+enum class Noise { absent, given, drawn, drawn_per_sample };
+
+struct Case {
+  Shape shape;
+  Filter filter;
+  bool space, skew;
+  Noise noise;
+  bool in_place;
+  Element element;  // of v, and of the output where there is no state
+  Layout layout;    // of v; those of the others follow
+  bool measured;    // norms first, and then the update from the spectrum that they left
+};
+
+std::string name_of(const Case& c) {
+  char text[200];
+  std::snprintf(text, sizeof(text), "%ldx%ldx%ldx%ld filter %d%s%s noise %d%s element %d %s%s", long(c.shape.batch),
+                long(c.shape.channels), long(c.shape.height), long(c.shape.width), int(c.filter),
+                c.space ? " space" : "", c.skew ? " skew" : "", int(c.noise), c.in_place ? " in place" : "",
+                int(c.element), layout_names[int(c.layout)], c.measured ? " measured" : "");
+  return text;
+}
+
+void check(bool good, const Case& c, const char* what, double value) {
+  if (good) return;
+  ++failures;
+  std::printf("%s: %s %g\n", name_of(c).c_str(), what, value);
+}
+
+double relative(double error, double size) { return std::sqrt(error / size); }
+
+void run(const Case& c, const std::string& plant) {
+  const Shape shape = c.shape;
+  const int64_t planes = shape.batch * shape.channels, size = shape.plane();
+  const bool sampling = c.filter == Filter::drift || c.filter == Filter::noise;
+  const int second = (int(c.layout) + 1) % 5;  // an output or a state is not expanded
+
+  const Mask freq = make_mask(shape, Kind::even), space = make_mask(shape, Kind::space),
+             skew = make_mask(shape, Kind::odd);
+  Tensor v(shape, c.element, c.layout), z(shape, Element::float32, layouts[(int(c.layout) + 2) % 6]);
+  Tensor base(shape, Element::float32, layouts[second]);
+  Tensor own(shape, sampling ? Element::float32 : c.element,
+             layouts[c.layout == Layout::expanded ? second : int(c.layout)]);
+  v.fill(), z.fill(), base.fill();
+  std::vector<Real> state;
+  for (int64_t p = 0; p < planes; ++p) state.push_back(base.plane(p));
+  Tensor& out = c.in_place ? base : own;
+
+  const bool per_sample = c.noise == Noise::drawn_per_sample;
+  const std::unique_ptr<float[]> d(new float[shape.batch]), n(new float[shape.batch]);
+  const std::unique_ptr<int64_t[]> seeds(new int64_t[per_sample ? shape.batch : 1]);
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    d[b] = 0.25f + static_cast<float>(b);
+    n[b] = 0.5f + static_cast<float>(b);
+    if (b == 0 || per_sample) seeds[b] = b == 0 ? -7 : 1000 * b;
+  }
+
+  UpdateArgs args = {};
+  args.filter = c.filter;
+  args.batch = shape.batch, args.channels = shape.channels, args.height = shape.height, args.width = shape.width;
+  args.out = out.field<void>(plant == "write" ? 1 : 0);
+  args.v = v.field<const void>(plant == "read" ? 1 : 0);
+  if (sampling) args.base = base.field<const void>();
+  args.masks = {freq.given.get(), c.space ? space.given.get() : nullptr, c.skew ? skew.given.get() : nullptr};
+  if (sampling) args.d = d.get();
+  if (c.noise != Noise::absent) args.n = n.get();
+  if (c.noise == Noise::given) args.z = z.field<const void>();
+  if (c.noise >= Noise::drawn) args.seeds = seeds.get();
+  args.draw = (int64_t{1} << 33) + 5;
+  args.first_sample = per_sample ? 0 : 3;
+  args.seed_per_sample = per_sample;
+
+  const std::unique_ptr<double[][2]> squares(new double[planes][2]);
+  const std::unique_ptr<float[]> kept(new float[planes * size]);
+  std::fill_n(kept.get(), planes * size, std::numeric_limits<float>::quiet_NaN());
+  // A thread of its own has scratch of its own.
+  std::thread([&] {
+    const bool keep = c.measured && c.filter == Filter::drift;
+    if (c.measured) cpu::measure_planes(args, squares.get(), keep ? kept.get() : nullptr, 0, planes);
+    cpu::update_planes(args, keep ? kept.get() : nullptr, 0, planes - (plant == "unwritten" ? 1 : 0));
+  }).join();
+
+  double error = 0.0, total = 0.0;
+  for (int64_t p = 0; p < planes; ++p) {
+    const int64_t b = p / shape.channels, channel = p % shape.channels;
+    const int H = static_cast<int>(shape.height), W = static_cast<int>(shape.width);
+    const reference::Plane plane = {H, W, freq.full[channel], c.space ? space.full[channel] : Real(size, 1.0),
+                                    c.skew ? skew.full[channel] : Real()};
+    const Real x = v.plane(p);
+    const Real drift = c.filter == Filter::drift ? plane.D(x)
+                       : c.filter == Filter::M   ? plane.M(x)
+                       : c.filter == Filter::Mt  ? plane.Mt(x)
+                       : c.filter == Filter::MMt ? plane.MMt(x)
+                                                 : x;
+    Real coloured(size, 0.0);
+    if (c.noise == Noise::given)
+      coloured = plane.M(z.plane(p));
+    else if (c.noise != Noise::absent)
+      coloured = plane.M(reference::white(seeds[per_sample ? b : 0], per_sample ? 0 : args.first_sample + b, args.draw,
+                                          static_cast<int>(channel), H, W, !c.space));
+    double sums[2] = {0.0, 0.0};
+    for (int64_t i = 0; i < size; ++i) {
+      const double expected = sampling ? state[p][i] + d[b] * drift[i] + n[b] * coloured[i] : drift[i];
+      const double got = out[p * size + i];
+      error += (got - expected) * (got - expected);
+      total += expected * expected;
+      sums[0] += drift[i] * drift[i];
+      sums[1] += coloured[i] * coloured[i];
+    }
+    for (int i = 0; i < 2 && c.measured; ++i) {
+      const double wrong = std::abs(squares[p][i] / sums[i] - 1.0);
+      check(wrong < 1e-5, c, i == 0 ? "|D v|^2 is wrong by a part of" : "|M z|^2 is wrong by a part of", wrong);
+    }
+  }
+  const double bound = sampling || c.element == Element::float32 ? 1e-6 : c.element == Element::bfloat16 ? 4e-3 : 5e-4;
+  check(relative(error, total) < bound, c, "relative RMS", relative(error, total));
+  check(out.stray() == 0, c, "elements written outside the output:", static_cast<double>(out.stray()));
+}
+
+void check_reference() {
+  reference::Spectrum x(32 * 32);
+  for (auto& value : x) value = {static_cast<double>(random_bits() % 17), static_cast<double>(random_bits() % 17)};
+  const auto fast = reference::transform_plane(x, 32, 32, -1), slow = reference::transform_plane(x, 32, 32, -1, true);
+  for (size_t i = 0; i < x.size(); ++i)
+    if (!(std::abs(fast[i] - slow[i]) < 1e-9)) {
+      ++failures;
+      std::printf("reference: the fast transform differs from the definition by %g\n", std::abs(fast[i] - slow[i]));
+      return;
+    }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string plant = count > 1 ? arguments[1] : "";
+  check_reference();
+  std::vector<Shape> shapes = {{2, 2, 32, 32}};
+  if (plant.empty())
+    shapes.insert(shapes.end(), {{1, 3, 64, 64},
+                                 {3, 1, 32, 64},
+                                 {1, 2, 64, 32},
+                                 {1, 1, 128, 128},
+                                 {1, 1, 256, 256},
+                                 {1, 1, 32, 256},
+                                 {1, 1, 256, 32},
+                                 {1, 1, 2048, 32},
+                                 {1, 1, 32, 2048}});
+  int cases = 0, skipped = 0;
+  for (const Shape& shape : shapes) {
+    const auto next = [&](Filter filter, bool space, bool skew, Noise noise, bool measured) {
+      const Element elements[] = {Element::float32, Element::bfloat16, Element::float16};
+      // Every combination of layout and element comes up, some for each filter; a third of the filters for large
+      // planes.
+      const int repeats = shape.plane() <= 1024 ? 5 : shape.plane() <= 4096 || ++skipped % 3 == 0 ? 1 : 0;
+      for (int i = 0; i < repeats; ++i, ++cases)
+        run({shape, filter, space, skew, noise, cases % 4 == 3, elements[cases % 3], layouts[cases / 3 % 6], measured},
+            plant);
+    };
+    for (const bool space : {false, true}) {
+      for (const Noise noise : {Noise::absent, Noise::given, Noise::drawn, Noise::drawn_per_sample}) {
+        for (const bool skew : {false, true})
+          for (const bool measured : {false, true})
+            if (!measured || noise != Noise::absent) next(Filter::drift, space, skew, noise, measured);
+        if (noise != Noise::absent)
+          for (const bool measured : {false, true}) next(Filter::noise, space, false, noise, measured);
+      }
+      for (const Filter filter : {Filter::M, Filter::Mt, Filter::MMt}) next(filter, space, false, Noise::absent, false);
+    }
+  }
+  std::printf("%d cases, %d failures\n", cases, failures);
+  return failures == 0 ? 0 : 1;
+}
