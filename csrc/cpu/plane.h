@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <new>
 
@@ -51,6 +50,31 @@ class Workspace {
   int64_t capacity_ = 0;
 };
 
+// Memory that is wanted soon, called for a few lines at a time while the caches have nothing else to do.
+class Ahead {
+ public:
+  template <class T>
+  void add(const FieldOf<T>& field, int64_t b, int64_t c, int64_t row, int64_t rows, int64_t width) {
+    const bool dense = field.element == Element::float32 && field.strides[3] == 1 && field.strides[2] == width;
+    if (field.data == nullptr || !dense) return;
+    const char* at = reinterpret_cast<const char*>(static_cast<const float*>(field.data) + offset(field, b, c, row));
+    parts_[count_++] = {at, at + rows * width * sizeof(float)};
+  }
+
+  TDAS_OPS_INLINE void call(int lines) {
+    for (int i = 0; i < count_; ++i)
+      for (int line = 0; line < lines && parts_[i].at < parts_[i].end; ++line, parts_[i].at += 64)
+        __builtin_prefetch(parts_[i].at, 0, 2);
+  }
+
+ private:
+  struct Part {
+    const char *at, *end;
+  };
+  Part parts_[4];
+  int count_ = 0;
+};
+
 // What the middle of the sandwich does to a frequency:
 //   X' = (linear R + square R^2 + i skew_scale w) X + kept_scale kept + noise R g
 // `kept` is a spectrum in the order of the kernel; `keep` is where X' is left as one.
@@ -60,6 +84,7 @@ struct Spectral {
   const float *freq = nullptr, *skew = nullptr;
   const float* kept = nullptr;
   float* keep = nullptr;
+  Ahead* ahead = nullptr;
   double *data_square = nullptr, *noise_square = nullptr;  // sums of |X'|^2 before the noise, and of the noise, if asked for
 
   // Nothing but masks and noise.
@@ -80,6 +105,7 @@ struct Columns {
   const uint16_t* places;
   int height;
   uint32_t first_quad, quad_step;  // of the block's first column at h = 0, and from row to row
+  Ahead* ahead;
   Floats *data_square, *noise_square;
 };
 
@@ -182,9 +208,12 @@ TDAS_OPS_INLINE void filter_places_plainly(float* line, int place, const Columns
   store_frequencies(line, x, columns.spectral);
 }
 
+constexpr int lines_of_eight = 8 * line_step * sizeof(float) / 64;  // as much of a plane as 8 places of its columns are
+
 __attribute__((noinline)) void filter_places(float* line, int place, const void* context) {
   const Columns& columns = *static_cast<const Columns*>(context);
   const Spectral& spectral = columns.spectral;
+  if (columns.ahead != nullptr) columns.ahead->call(lines_of_eight);
   if (spectral.plain() && spectral.inverse) {
     if (spectral.has_noise)
       filter_places_plainly<true>(line, place, columns);
@@ -239,6 +268,9 @@ struct Plane {
   Masks masks;  // of this channel
   Draw draw;
 };
+
+// Small planes are called into the cache as a whole while the one before is filtered, large ones a block of rows at a time.
+bool is_large(const Plane& plane) { return plane.height * plane.width > (1 << 14); }
 
 const float* channel_mask(const float* mask, int64_t size, int64_t c) {
   return mask == nullptr ? nullptr : mask + c * size;
@@ -318,6 +350,7 @@ __attribute__((noinline)) void store_eight(float* line, const Complexes (&from)[
 void filter_mirrored(Mirror mirror, float* line, int first, const Plane& plane, const Columns& columns,
                      double (&squares)[2]) {
   const Spectral& spectral = columns.spectral;
+  if (columns.ahead != nullptr) columns.ahead->call(lines_of_eight * (mirror == Mirror::other ? 2 : 1));
   const int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;  // i is tied to last - i
   const int place = columns.places[first], other = columns.places[plane.height / 8 - first];
   Complexes x[8], rest[8];
@@ -376,7 +409,7 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
                        spectral.skew == nullptr ? nullptr : spectral.skew + first, M + 1,
                        spectral.kept == nullptr ? nullptr : spectral.kept + first / lanes * block_size,
                        spectral.keep == nullptr ? nullptr : spectral.keep + first / lanes * block_size,
-                       places, H, plane_quads + static_cast<uint32_t>(first), static_cast<uint32_t>(M),
+                       places, H, plane_quads + static_cast<uint32_t>(first), static_cast<uint32_t>(M), spectral.ahead,
                        spectral.data_square == nullptr ? nullptr : &data_square,
                        spectral.noise_square == nullptr ? nullptr : &noise_square};
     double real[2] = {};
@@ -484,6 +517,12 @@ void write_plane(const Plane& plane, const float* factors, const Field& base, co
   const UpdateArgs& args = plane.args;
   const bool direct = args.out.element == Element::float32 && args.out.strides[3] == 1;
   for (int row = 0; row < plane.height; row += lanes) {
+    if (is_large(plane)) {
+      Ahead ahead;
+      ahead.add(base, plane.b, plane.c, row, lanes, plane.width);
+      ahead.add(v, plane.b, plane.c, row, lanes, plane.width);
+      ahead.call(lanes * plane.width / 16);
+    }
     inverse_rows(plane, row);
     Finish finish = {factors == nullptr ? nullptr : factors + int64_t{row} * plane.width, {}, {}, scale};
     if (base.data != nullptr) finish.base = rows_of(base, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
@@ -507,6 +546,11 @@ void write_plane(const Plane& plane, const float* factors, const Field& base, co
 
 void read_plane(const Plane& plane, const Field& field, bool times_space) {
   for (int row = 0; row < plane.height; row += lanes) {
+    if (is_large(plane) && row + lanes < plane.height) {
+      Ahead ahead;
+      ahead.add(field, plane.b, plane.c, row + lanes, lanes, plane.width);
+      ahead.call(lanes * plane.width / 16);
+    }
     const Rows rows = rows_of(field, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
     read_rows(plane.work.line, rows, times_space ? space_rows(plane, row) : nullptr, plane.width);
     forward_rows(plane, row);
@@ -587,6 +631,17 @@ void update_plane(const Plane& plane, const float* kept) {
     filter_twice(plane, d * scale, n);
   } else {
     read_plane(plane, args.v, args.filter == Filter::M);
+  }
+  Ahead ahead;
+  if (!is_large(plane)) {
+    const Field& v = args.v;
+    ahead.add(base, plane.b, plane.c, 0, plane.height, plane.width);
+    ahead.add(args.out, plane.b, plane.c, 0, plane.height, plane.width);
+    if (args.filter == Filter::noise)
+      ahead.add(v, plane.b, plane.c, 0, plane.height, plane.width);
+    else if (plane.b + 1 < args.batch)
+      ahead.add(v, plane.b + 1, plane.c, 0, plane.height, plane.width);
+    spectral.ahead = &ahead;
   }
   filter_columns(plane, spectral);
   write_plane(plane, args.filter == Filter::Mt ? plane.masks.space : nullptr, base,
