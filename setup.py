@@ -75,11 +75,11 @@ def extension(build):
         if obstacle and build == "cuda":
             raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is 'cuda', but {obstacle}.")
         home = None if obstacle else home
-    # No contraction: every instruction set gives the same bits. -fopenmp compiles and does not link: at run time the
-    # symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too.
-    cxx = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
+    # Contraction: `a * b + c` is rounded once where the machine can. -fopenmp compiles and does not link: at run time
+    # the symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too.
+    cxx = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
     arguments = {
-        "sources": ["csrc/binding.cpp", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))],
+        "sources": [str(path) for folder in ("csrc", "csrc/cpu") for path in sorted(Path(folder).glob("*.cpp"))],
         "depends": sorted(map(str, Path("csrc").rglob("*.*h"))),
         "include_dirs": [pybind11.get_include()],
         "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3"]},

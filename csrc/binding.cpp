@@ -1,5 +1,5 @@
-// The only file that sees torch: it checks tensors, turns them into plain arguments and picks threads or a stream. The
-// schemas are defined in tdas_ops/_schema.py; here they get their implementations.
+// Where the schemas of tdas_ops/_schema.py get their implementations, and the op `normals`: it checks tensors, turns
+// them into plain arguments and picks threads or a stream.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <pybind11/pybind11.h>
@@ -9,7 +9,8 @@
 
 #include <array>
 
-#include "cpu/noise.h"
+#include "cpu/kernels.h"
+#include "cpu_ops.h"
 #include "params.h"
 #include "philox.h"
 
@@ -74,7 +75,7 @@ void normals_cpp(const at::Tensor& out, const at::Tensor& seeds, const at::Tenso
   constexpr int64_t blocks_per_task = 512;  // some 30 microseconds, well above the cost of waking a thread
   const NormalsArgs args = normals_args(out, seeds, draw, first_sample, spectral);
   at::parallel_for(0, cpu::normals_blocks(args), blocks_per_task,
-                   [&](int64_t begin, int64_t end) { cpu::normals(args, begin, end); });
+                   [&](int64_t begin, int64_t end) { cpu::kernels().normals(args, begin, end); });
 }
 
 #ifdef TDAS_OPS_WITH_CUDA
@@ -98,7 +99,7 @@ pybind11::dict build_info() {
   pybind11::dict info;
   info["torch"] = TORCH_VERSION;
   info["compiler"] = __VERSION__;
-  info["cpu_instruction_set"] = cpu::instruction_set();
+  info["cpu_instruction_set"] = cpu::kernels().name;
 #ifdef TDAS_OPS_WITH_CUDA
   info["cuda"] = cuda::toolkit_version();
   info["cuda_architectures"] = cuda::architectures();
@@ -112,7 +113,13 @@ pybind11::dict build_info() {
 }  // namespace
 }  // namespace tdas_ops
 
-TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) { library.impl("normals.cpp", &tdas_ops::normals_cpp); }
+TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
+  library.impl("normals.cpp", &tdas_ops::normals_cpp);
+  library.impl("noise.cpp", &tdas_ops::noise_cpp);
+  library.impl("precondition.cpp", &tdas_ops::precondition_cpp);
+  library.impl("step.cpp", &tdas_ops::step_cpp);
+  library.impl("langevin_step.cpp", &tdas_ops::langevin_step_cpp);
+}
 
 #ifdef TDAS_OPS_WITH_CUDA
 TORCH_LIBRARY_IMPL(tdas_ops, CUDA, library) { library.impl("normals.cuda", &tdas_ops::normals_cuda); }

@@ -20,8 +20,10 @@ from torch import Tensor
 from tdas_ops import _extension, _schema, reference
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_INTERPRETER = ("triton",) if _INTERPRETED else ()
 _PREFERENCE = {
-    "cpu": ("cpp", "reference", *(("triton",) if _INTERPRETED else ())),
+    "cpu": ("cpp", "reference", *_INTERPRETER),
+    "cpu float64": ("reference", *_INTERPRETER),  # reference work, also where cpp is chosen
     "cuda": ("cuda", "triton", "reference"),
 }
 _OPS = tuple(_schema.SCHEMAS)
@@ -37,13 +39,13 @@ def _triton_normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int,
 def _register() -> None:
     """Registers the Python kernels; those of the extension register themselves when it is loaded.
 
-    Every backend but the reference draws its noise with a kernel of its own, inside the same torch.fft composition.
+    Triton and CUDA draw their noise with a kernel of their own, inside the same torch.fft composition.
     """
     for op in _OPS:
         _schema.LIBRARY.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
     for key in ("CUDA", "CPU"):
         _schema.LIBRARY.impl("normals.triton", _triton_normals, key)
-    for backend, key in (("cpp", "CPU"), ("triton", "CPU"), ("triton", "CUDA"), ("cuda", "CUDA")):
+    for backend, key in (("triton", "CPU"), ("triton", "CUDA"), ("cuda", "CUDA")):
         normal = getattr(torch.ops.tdas_ops.normals, backend)
         for op in _COMPOSED:
             kernel = getattr(reference, op)
@@ -94,7 +96,8 @@ def _fill() -> None:
         _table[op].clear()
         for device, preference in _PREFERENCE.items():
             for backend in preference:
-                if backend in _INSTALLED and _chosen in (None, backend):
+                chosen = "reference" if (device, _chosen) == ("cpu float64", "cpp") else _chosen
+                if backend in _INSTALLED and chosen in (None, backend):
                     _table[op][device] = _overload(op, backend)
                     break
 
@@ -108,9 +111,12 @@ def _check(backend: str | None, source: str) -> None:
 
 
 def kernel(op: str, tensor: Tensor) -> Any:
-    """The overload that serves `op` on the device of `tensor`."""
+    """The overload that serves `op` on the device of `tensor` and in its dtype."""
     # Asking for the name of a device makes a string, which costs more than the rest of the look-up.
-    device = "cpu" if tensor.is_cpu else "cuda" if tensor.is_cuda else tensor.device.type
+    if tensor.is_cpu:
+        device = "cpu float64" if tensor.dtype is torch.float64 else "cpu"
+    else:
+        device = "cuda" if tensor.is_cuda else tensor.device.type
     found = _table[op].get(device)
     if found is not None:
         return found
@@ -141,6 +147,15 @@ def use_backend(backend: str | None) -> Iterator[None]:
 def _path(op: str, overload: Any) -> str:
     """What an overload runs, in words."""
     backend = overload.name().split(".")[1]
+    if backend == "cpp":
+        module = _extension.load()
+        isa = module.build_info()["cpu_instruction_set"] if module else None
+        if op == "normals":
+            return f"cpp ({isa})"
+        return (
+            f"fused ({isa}) for H and W powers of two from 32 to 2048; complex torch.fft and fused kernels ({isa}) for "
+            f"other sizes; pixels alone ({isa}) without a frequency mask; reference for float64"
+        )
     if op == "normals":
         return backend
     return "torch.fft" if op == "precondition" else f"torch.fft, {backend} noise"
@@ -154,7 +169,7 @@ def backend_info() -> dict[str, Any]:
     paths = {
         device: {op: _path(op, _table[op][device]) for op in _OPS if device in _table[op]}
         for device in _PREFERENCE
-        if device == "cpu" or torch.cuda.is_available()
+        if device == "cpu" or (device == "cuda" and torch.cuda.is_available())
     }
     return {
         "available": [b for b in _schema.BACKENDS if _unusable(b) is None],

@@ -1,0 +1,19 @@
+// Every kernel in the instruction set of the including file, see vector.h.
+#pragma once
+
+#include "fill_normals.h"
+#include "filter_spectra.h"
+#include "kernels.h"
+#include "pixels.h"
+#include "plane.h"
+
+namespace tdas_ops::cpu {
+namespace {
+
+constexpr Kernels all_kernels(const char* name) {
+  return {name,        fill_normals, update_planes,  measure_planes,
+          update_rows, measure_rows, filter_spectra, square_of_floats};
+}
+
+}  // namespace
+}  // namespace tdas_ops::cpu

@@ -1,0 +1,63 @@
+// What the CPU kernels offer, no torch: the same functions for every instruction set, chosen at run time.
+#pragma once
+
+#include "../params.h"
+#include "tables.h"
+
+namespace tdas_ops::cpu {
+
+// The filter in the frequency domain for sizes without a fused kernel, between transforms that are made elsewhere.
+// Planes [H, K] of interleaved complex numbers, neither transform normalised: for even W the transform of the real
+// plane as a complex plane of K = W / 2 columns (see fft.h), for odd W the full spectrum, K = W. A plane with spectrum
+// X becomes
+//
+//   data ({0, 1, R, R^2} X + i w X) + noise sqrt(HW / 2) R g + kept_scale kept
+struct SpectraArgs {
+  enum Power { skew_only = -1 };
+  float* to;             // may be `from`
+  const float* from;     // null where there is no X
+  const float* normals;  // g[B, C, H, ceil(W / 2)] in the order of spectral noise, or null
+  const float* kept;     // spectra in the layout of `to`, or null
+  int64_t channels, height, width;
+  const float *freq, *skew;                // half spectra [C, H, W / 2 + 1]; null means R = 1, w = 0
+  const float *cosines, *sines;            // of 2 pi k / W for k < W / 2, padded to a whole vector; unused for odd W
+  int power;                               // of R beside X, or skew_only
+  const float *data, *noise, *kept_scale;  // one a sample; null means 1
+};
+
+struct Kernels {
+  const char* name;
+  // The op `normals`. The work comes in blocks; any partition of the range [0, normals_blocks) gives the same bits.
+  void (*normals)(const NormalsArgs& args, int64_t begin, int64_t end);
+  // A filtered update, and |D v|^2 and |M z|^2, of planes [begin, end) of B C: sizes of `fused`, with a frequency mask.
+  // `keep`, or null, receives the spectra of D v, which the update then takes instead of v.
+  void (*update_planes)(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end);
+  void (*measure_planes)(const UpdateArgs& args, double (*squares)[2], float* keep, int64_t begin, int64_t end);
+  // The same without a frequency mask and without skew, for any size: rows [begin, end) of B C H, and planes.
+  void (*update_rows)(const UpdateArgs& args, int64_t begin, int64_t end);
+  void (*measure_rows)(const UpdateArgs& args, double (*squares)[2], int64_t begin, int64_t end);
+  // Planes [begin, end) of B C.
+  void (*filter_spectra)(const SpectraArgs& args, int64_t begin, int64_t end);
+  // The sum of `count` squares.
+  double (*square)(const float* values, int64_t count);
+};
+
+// Those of the best instruction set of the machine ("avx512", "avx2" or "baseline"), or of the one that the environment
+// variable TDAS_OPS_CPU_ISA names; throws std::invalid_argument where that one cannot be had.
+const Kernels& kernels();
+
+constexpr int quads_per_block = 32;
+
+inline int64_t normals_blocks_per_sample(const NormalsArgs& args) {
+  return (args.rows * args.half + quads_per_block - 1) / quads_per_block;
+}
+
+inline int64_t normals_blocks(const NormalsArgs& args) { return args.samples * normals_blocks_per_sample(args); }
+
+// Whether `update_planes` has planes of this size.
+inline bool fused(int64_t height, int64_t width) {
+  const auto has = [](int64_t size) { return size >= min_size && size <= max_size && (size & (size - 1)) == 0; };
+  return has(height) && has(width);
+}
+
+}  // namespace tdas_ops::cpu

@@ -1,0 +1,166 @@
+// Updates without a frequency mask: nothing but pixels, row by row, for any size.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <new>
+
+#include "fill_normals.h"
+#include "rows.h"
+
+namespace tdas_ops::cpu {
+namespace {
+
+// Rows of a thread, padded to whole vectors and kept from call to call.
+class RowBuffers {
+ public:
+  static constexpr int64_t noise_floats = 4096;  // or one row, where that is longer
+  float *base, *v, *out, *noise;
+
+  void fit(int64_t width) {
+    const int64_t padded = (width + 1 + lanes - 1) / lanes * lanes, total = 3 * padded + std::max(padded, noise_floats);
+    if (total > capacity_) {
+      memory_.reset();
+      memory_.reset(static_cast<float*>(::operator new((total + lanes) * sizeof(float), std::align_val_t{64})));
+      capacity_ = total;
+    }
+    base = memory_.get();
+    v = base + padded;
+    out = v + padded;
+    noise = out + padded;
+  }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  int64_t capacity_ = 0;
+};
+
+// out = base + v_scale A^power v + z_scale A z for one row; a pointer is null where its term is absent or A = 1.
+struct Row {
+  const float *base, *v, *z, *space;
+  float v_scale, z_scale;
+  int power;
+};
+
+// Columns [column, column + lanes), `count` of which exist.
+TDAS_OPS_INLINE Floats load_some(const float* row, int64_t column, int64_t count) {
+  if (count >= lanes) return load_loose(row + column);
+  alignas(vector_bytes) float padded[lanes] = {};
+  std::memcpy(padded, row + column, sizeof(float) * count);
+  return load(padded);
+}
+
+TDAS_OPS_INLINE Floats filtered(const Row& row, int64_t column, int64_t count) {
+  const Floats A = row.space == nullptr ? broadcast(1.0f) : load_some(row.space, column, count);
+  Floats y = row.base == nullptr ? Floats{} : load_some(row.base, column, count);
+  if (row.v != nullptr) {
+    Floats factor = broadcast(row.v_scale);
+    if (row.power > 0) factor *= A;
+    if (row.power > 1) factor *= A;
+    y += factor * load_some(row.v, column, count);
+  }
+  if (row.z != nullptr) y += row.z_scale * A * load_some(row.z, column, count);
+  return y;
+}
+
+void write_row(float* out, const Row& row, int64_t width) {
+  int64_t column = 0;
+  for (; column + lanes <= width; column += lanes) store_loose(out + column, filtered(row, column, lanes));
+  if (column < width) {
+    alignas(vector_bytes) float last[lanes];
+    store(last, filtered(row, column, width - column));
+    std::memcpy(out + column, last, sizeof(float) * (width - column));
+  }
+}
+
+// A row of a tensor as floats: itself, or a copy in `buffer`; null where the tensor is absent.
+const float* row_of(const Field& field, int64_t b, int64_t c, int64_t h, int64_t width, float* buffer) {
+  if (field.data == nullptr) return nullptr;
+  const int64_t at = offset(field, b, c, h);
+  if (field.element == Element::float32 && field.strides[3] == 1) return static_cast<const float*>(field.data) + at;
+  widen_row(buffer, field.data, field.element, at, field.strides[3], width);
+  return buffer;
+}
+
+int power_of(Filter filter) {
+  if (filter == Filter::noise) return 0;
+  return filter == Filter::M || filter == Filter::Mt ? 1 : 2;
+}
+
+// Calls visit(b, c, h, row) for rows [begin, end) of B C H, each with its v, noise and scales. Noise is drawn for
+// several rows at once, since a row alone may have fewer calls than a vector has lanes.
+template <class Visit>
+void for_rows(const UpdateArgs& args, RowBuffers& buffers, int64_t begin, int64_t end, Visit visit) {
+  const int64_t H = args.height, W = args.width, columns = (W + 1) / 2, half = (columns + 1) / 2;
+  const int64_t group = std::max<int64_t>(1, RowBuffers::noise_floats / (2 * columns));
+  const bool drawn = args.z.data == nullptr && args.seeds != nullptr;
+  buffers.fit(W);
+  for (int64_t index = begin; index < end;) {
+    const int64_t b = index / (H * args.channels), c = index / H % args.channels, first = index % H;
+    const int64_t last = std::min({H, first + end - index, first + group});
+    if (drawn) {
+      const Draw draw(args.seeds[args.seed_per_sample ? b : 0], args.seed_per_sample ? 0 : args.first_sample + b,
+                      args.draw);
+      const int64_t first_row = c * H + first, quads = (c * H + last) * half;
+      for (int64_t quad = first_row * half; quad < quads; quad += quads_per_block)
+        draw_block(draw, buffers.noise, first_row, quad, std::min<int64_t>(quads_per_block, quads - quad), columns,
+                   half);
+    }
+    for (int64_t h = first; h < last; ++h, ++index) {
+      const float* z = drawn ? buffers.noise + (h - first) * 2 * columns : row_of(args.z, b, c, h, W, buffers.noise);
+      const float* space = args.masks.space == nullptr ? nullptr : args.masks.space + (c * H + h) * W;
+      visit(b, c, h,
+            Row{nullptr, row_of(args.v, b, c, h, W, buffers.v), z, space, args.d == nullptr ? 1.0f : args.d[b],
+                args.n == nullptr ? 1.0f : args.n[b], power_of(args.filter)});
+    }
+  }
+}
+
+void update_rows(const UpdateArgs& args, int64_t begin, int64_t end) {
+  thread_local RowBuffers buffers;
+  for_rows(args, buffers, begin, end, [&](int64_t b, int64_t c, int64_t h, Row row) {
+    row.base = row_of(args.base, b, c, h, args.width, buffers.base);
+    const int64_t at = offset(args.out, b, c, h);
+    const bool direct = args.out.element == Element::float32 && args.out.strides[3] == 1;
+    float* out = direct ? static_cast<float*>(args.out.data) + at : buffers.out;
+    write_row(out, row, args.width);
+    if (!direct) narrow_row(args.out.data, args.out.element, at, args.out.strides[3], out, args.width);
+  });
+}
+
+double square_of_floats(const float* values, int64_t count) {
+  constexpr int64_t run = 64 * lanes;  // as long as a float may add squares up
+  double total = 0.0;
+  for (int64_t start = 0; start < count; start += run) {
+    Floats squares = {};
+    for (int64_t i = start; i < std::min(start + run, count); i += lanes) {
+      const Floats x = load_some(values, i, count - i);
+      squares += x * x;
+    }
+    for (int i = 0; i < lanes; ++i) total += squares[i];
+  }
+  return total;
+}
+
+void measure_rows(const UpdateArgs& args, double (*squares)[2], int64_t begin, int64_t end) {
+  thread_local RowBuffers buffers;
+  for (int64_t plane = begin; plane < end; ++plane) {
+    squares[plane][0] = squares[plane][1] = 0.0;
+    for_rows(args, buffers, plane * args.height, (plane + 1) * args.height, [&](int64_t, int64_t, int64_t, Row row) {
+      Row part = row;
+      part.z = nullptr;
+      write_row(buffers.out, part, args.width);
+      squares[plane][0] += square_of_floats(buffers.out, args.width);
+      part = row;
+      part.v = nullptr;
+      write_row(buffers.out, part, args.width);
+      squares[plane][1] += square_of_floats(buffers.out, args.width);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace tdas_ops::cpu

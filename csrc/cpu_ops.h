@@ -1,0 +1,31 @@
+// The CPU kernels of the ops; their schemas are in tdas_ops/_schema.py.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string_view>
+
+namespace tdas_ops {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+void noise_cpp(const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
+               const OptionalTensor& n_tensor, const OptionalTensor& z, const OptionalTensor& seeds,
+               const OptionalTensor& draw, int64_t first_sample);
+
+void precondition_cpp(const at::Tensor& out, const at::Tensor& v, const OptionalTensor& freq,
+                      const OptionalTensor& space, std::string_view which);
+
+void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
+              const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
+              double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
+              const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample);
+
+void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
+                       const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
+                       bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor, bool per_sample,
+                       const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw,
+                       int64_t first_sample);
+
+}  // namespace tdas_ops

@@ -1,0 +1,298 @@
+#include "spectra.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/fft_fft2.h>
+#include <ATen/ops/fft_ifft2.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace tdas_ops {
+namespace {
+
+constexpr int64_t chunk_elements = 1 << 20;  // of a tensor at once, so that scratch is bounded
+
+int64_t element_size(Element element) { return element == Element::float32 ? 4 : 2; }
+
+template <class T>
+FieldOf<T> from_sample(FieldOf<T> field, int64_t first) {
+  using Bytes = std::conditional_t<std::is_const_v<T>, const char, char>;
+  if (field.data != nullptr)
+    field.data = static_cast<Bytes*>(field.data) + first * field.strides[0] * element_size(field.element);
+  return field;
+}
+
+// Samples [first, first + count) of an update.
+UpdateArgs samples(UpdateArgs args, int64_t first, int64_t count) {
+  args.batch = count;
+  args.out = from_sample(args.out, first);
+  args.base = from_sample(args.base, first);
+  args.v = from_sample(args.v, first);
+  args.z = from_sample(args.z, first);
+  if (args.d != nullptr) args.d += first;
+  if (args.n != nullptr) args.n += first;
+  if (args.seeds != nullptr && args.seed_per_sample)
+    args.seeds += first;
+  else
+    args.first_sample += first;
+  return args;
+}
+
+template <class Work>
+void for_chunks(const UpdateArgs& args, Work work) {
+  const int64_t sample = args.channels * args.height * args.width;
+  const int64_t step = std::max<int64_t>(1, chunk_elements / sample);
+  for (int64_t first = 0; first < args.batch; first += step) work(first, std::min(step, args.batch - first));
+}
+
+// cos and sin of 2 pi k / W for k < W / 2, padded to a whole vector of any instruction set.
+struct Angles {
+  std::vector<float> cosines, sines;
+
+  explicit Angles(int64_t width) : cosines((width / 2 + 15) / 16 * 16), sines(cosines.size()) {
+    for (int64_t k = 0; k < width / 2; ++k) {
+      const double angle = 2.0 * M_PI * static_cast<double>(k) / static_cast<double>(width);
+      cosines[k] = static_cast<float>(std::cos(angle));
+      sines[k] = static_cast<float>(std::sin(angle));
+    }
+  }
+};
+
+// Some samples on their way through the transforms. A plane is complex [H, K]: even W: two neighbouring pixels are one
+// element, K = W / 2; odd W: one pixel is one element, K = W.
+class Chunk {
+ public:
+  Chunk(const UpdateArgs& args, const Angles& angles) : args_(args), angles_(angles) {}
+
+  // The spectrum of what the update adds to `base`, but for what stands in front of F^-1.
+  at::Tensor update(const float* kept) const {
+    const bool drift = args_.filter == Filter::drift || args_.filter == Filter::MMt;
+    if (kept != nullptr || args_.filter == Filter::noise) return noise_spectrum(kept);
+    if (drift) return drift_spectrum(args_.d, true);
+    const at::Tensor v = transformed(Filter::M, args_.v, args_.filter == Filter::M, nullptr, false);
+    return filtered(terms(v, 1));
+  }
+
+  // d D v, and n M z where asked for.
+  at::Tensor drift_spectrum(const float* d, bool with_noise) const {
+    const at::Tensor v = transformed(Filter::noise, args_.v, false, nullptr, false);
+    const bool noise_in_pixels = with_noise && has_noise() && !noise_is_spectral();
+    if (args_.masks.space == nullptr && !noise_in_pixels) {
+      cpu::SpectraArgs terms = this->terms(v, 2);
+      terms.data = d;
+      terms.skew = args_.masks.skew;
+      const at::Tensor g = with_noise && has_noise() ? normals() : at::Tensor();
+      if (g.defined()) terms.normals = floats(g);
+      return filtered(terms);
+    }
+    at::Tensor skew;
+    if (args_.masks.skew != nullptr) {
+      cpu::SpectraArgs terms = this->terms(v, cpu::SpectraArgs::skew_only);
+      terms.data = d;
+      terms.skew = args_.masks.skew;
+      skew = filtered(terms);
+    }
+    const at::Tensor pixels = inverse(filtered(terms(v, 1)));
+    const at::Tensor again = transformed(Filter::drift, constant(field(pixels)), true, d, noise_in_pixels);
+    cpu::SpectraArgs terms = this->terms(again, 1);
+    if (skew.defined()) terms.kept = floats(skew);
+    return filtered(terms);
+  }
+
+  // n M z, plus d times the spectrum `kept`.
+  at::Tensor noise_spectrum(const float* kept) const {
+    at::Tensor drawn;
+    cpu::SpectraArgs terms;
+    if (noise_is_spectral()) {
+      terms = this->terms(drawn, 0);
+      drawn = normals();
+      terms.normals = floats(drawn);
+    } else if (has_noise()) {
+      drawn = transformed(Filter::noise, {}, true, nullptr, true);
+      terms = this->terms(drawn, 1);
+    } else {
+      terms = this->terms(drawn, 0);
+    }
+    terms.kept = kept;
+    terms.kept_scale = args_.d;
+    return filtered(terms);
+  }
+
+  // out = base + F^-1 spectrum, for M^T times A; with Filter::noise plus d v.
+  void finish(const at::Tensor& spectrum) const {
+    const at::Tensor pixels = inverse(spectrum);
+    UpdateArgs last = args_;
+    last.filter = Filter::noise;
+    last.seeds = nullptr;
+    last.d = last.n = nullptr;
+    last.masks = {};
+    last.v = constant(field(pixels));
+    last.z = {};
+    if (args_.filter == Filter::noise && args_.v.data != nullptr) {
+      last.v = args_.v;
+      last.d = args_.d;
+      last.z = constant(field(pixels));
+    } else if (args_.filter == Filter::Mt) {
+      last.filter = Filter::Mt;
+      last.masks.space = args_.masks.space;
+    }
+    run(last);
+  }
+
+  // |v|^2 of every plane.
+  void pixel_squares(double (*to)[2]) const {
+    UpdateArgs pixels = args_;
+    pixels.masks = {};
+    pixels.z = {};
+    pixels.seeds = nullptr;
+    at::parallel_for(0, planes(), 1,
+                     [&](int64_t begin, int64_t end) { cpu::kernels().measure_rows(pixels, to, begin, end); });
+  }
+
+  // The squared norm of every plane that has this spectrum, as the term 0 or 1.
+  void squares(const at::Tensor& spectrum, double (*to)[2], int term) const {
+    const int64_t count = args_.height * columns();
+    const float* values = floats(spectrum);
+    at::parallel_for(0, planes(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane)
+        to[plane][term] = cpu::kernels().square(values + plane * 2 * count, 2 * count) / static_cast<double>(count);
+    });
+  }
+
+  static float* floats(const at::Tensor& complex) {
+    return reinterpret_cast<float*>(complex.mutable_data_ptr<c10::complex<float>>());
+  }
+
+ private:
+  bool packed() const { return args_.width % 2 == 0; }
+  int64_t columns() const { return packed() ? args_.width / 2 : args_.width; }
+  int64_t planes() const { return args_.batch * args_.channels; }
+  bool has_noise() const { return args_.z.data != nullptr || args_.seeds != nullptr; }
+  bool noise_is_spectral() const {
+    return args_.z.data == nullptr && args_.seeds != nullptr && args_.masks.freq != nullptr &&
+           args_.masks.space == nullptr;
+  }
+
+  // The real planes inside complex ones.
+  OutField field(const at::Tensor& complex) const {
+    const int64_t step = packed() ? 1 : 2, row = step * args_.width, plane = row * args_.height;
+    return {floats(complex), Element::float32, {plane * args_.channels, plane, row, step}};
+  }
+  static Field constant(const OutField& f) {
+    return {f.data, f.element, {f.strides[0], f.strides[1], f.strides[2], f.strides[3]}};
+  }
+
+  at::Tensor scratch() const {
+    const auto options = at::TensorOptions(at::kComplexFloat);
+    const std::array<int64_t, 4> shape = {args_.batch, args_.channels, args_.height, columns()};
+    return packed() ? at::empty(shape, options) : at::zeros(shape, options);
+  }
+
+  static void run(const UpdateArgs& args) {
+    at::parallel_for(0, args.batch * args.channels * args.height, std::max<int64_t>(1, 30000 / args.width),
+                     [&](int64_t begin, int64_t end) { cpu::kernels().update_rows(args, begin, end); });
+  }
+
+  // F of the pixels d A^power v + n A z, the power being that of the filter; A = 1 without `with_space`.
+  at::Tensor transformed(Filter filter, const Field& v, bool with_space, const float* d, bool with_noise) const {
+    const at::Tensor made = scratch();
+    UpdateArgs pixels = args_;
+    pixels.filter = filter;
+    pixels.out = field(made);
+    pixels.base = {};
+    pixels.v = v;
+    pixels.masks = {nullptr, with_space ? args_.masks.space : nullptr, nullptr};
+    pixels.d = d;
+    if (!with_noise) {
+      pixels.z = {};
+      pixels.seeds = nullptr;
+    }
+    run(pixels);
+    return at::fft_fft2(made).contiguous();
+  }
+
+  static at::Tensor inverse(const at::Tensor& spectrum) { return at::fft_ifft2(spectrum).contiguous(); }
+
+  at::Tensor normals() const {
+    const int64_t half = (args_.width + 1) / 2;
+    const at::Tensor g = at::empty({args_.batch, args_.channels, args_.height, half}, at::kComplexFloat);
+    const NormalsArgs normals = {floats(g),
+                                 args_.seeds,
+                                 &args_.draw,
+                                 args_.batch,
+                                 args_.channels,
+                                 args_.height * half,
+                                 (args_.height + 1) / 2 * half,
+                                 args_.first_sample,
+                                 args_.seed_per_sample};
+    at::parallel_for(0, cpu::normals_blocks(normals), 512,
+                     [&](int64_t begin, int64_t end) { cpu::kernels().normals(normals, begin, end); });
+    return g;
+  }
+
+  // The filter R^power on `from`, where defined; the noise scale is n.
+  cpu::SpectraArgs terms(const at::Tensor& from, int power) const {
+    cpu::SpectraArgs terms = {};
+    terms.from = from.defined() ? floats(from) : nullptr;
+    terms.channels = args_.channels;
+    terms.height = args_.height;
+    terms.width = args_.width;
+    terms.freq = args_.masks.freq;
+    terms.cosines = angles_.cosines.data();
+    terms.sines = angles_.sines.data();
+    terms.power = power;
+    terms.noise = args_.n;
+    return terms;
+  }
+
+  at::Tensor filtered(cpu::SpectraArgs terms) const {
+    const at::Tensor to = scratch();
+    terms.to = floats(to);
+    at::parallel_for(0, planes(), std::max<int64_t>(1, 30000 / (args_.height * args_.width)),
+                     [&](int64_t begin, int64_t end) { cpu::kernels().filter_spectra(terms, begin, end); });
+    return to;
+  }
+
+  const UpdateArgs& args_;
+  const Angles& angles_;
+};
+
+}  // namespace
+
+void update_spectra(const UpdateArgs& args, const float* kept) {
+  const Angles angles(args.width);
+  const int64_t sample = args.channels * args.height * args.width;
+  for_chunks(args, [&](int64_t first, int64_t count) {
+    const UpdateArgs part = samples(args, first, count);
+    const Chunk chunk(part, angles);
+    chunk.finish(chunk.update(kept == nullptr ? nullptr : kept + first * sample));
+  });
+}
+
+void measure_spectra(const UpdateArgs& args, double (*squares)[2], float* keep) {
+  const Angles angles(args.width);
+  const int64_t sample = args.channels * args.height * args.width;
+  for_chunks(args, [&](int64_t first, int64_t count) {
+    UpdateArgs part = samples(args, first, count);
+    part.d = part.n = nullptr;
+    const Chunk chunk(part, angles);
+    double (*here)[2] = squares + first * args.channels;
+    if (args.filter == Filter::noise) {
+      chunk.pixel_squares(here);
+    } else {
+      const at::Tensor drift = chunk.drift_spectrum(nullptr, false);
+      chunk.squares(drift, here, 0);
+      if (keep != nullptr) std::copy_n(Chunk::floats(drift), count * sample, keep + first * sample);
+    }
+    chunk.squares(chunk.noise_spectrum(nullptr), here, 1);
+  });
+}
+
+}  // namespace tdas_ops
