@@ -8,6 +8,7 @@ TRITON ?= triton==3.7.1
 DEMO_FLAGS ?=
 BENCH ?=
 BASE ?=
+RECORD ?=
 DIGITS ?= build/digits/package
 
 ifeq ($(VENV),none)
@@ -21,9 +22,9 @@ PIP := $(PY) -m pip install --quiet
 CLANG_FORMAT := $(PY) -c "import clang_format; clang_format.clang_format()"
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
-CPP := $(shell find csrc tests/simt tests/native -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
+CPP := $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test bench bench-compare lint format check-cuda check-triton train clean
+.PHONY: help demo test bench bench-compare lint format check-cpu check-cuda check-triton train clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -50,6 +51,9 @@ format: $(STAMPS)/tools  ## rewrites the sources in the project's style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	$(CLANG_FORMAT) -i $(CPP)
+
+check-cpu:  ## counts the instructions of the fused CPU kernels against the recorded ones; RECORD=1 records them
+	$(PYTHON) benchmarks/check_cpu.py $(if $(RECORD),--record)
 
 check-cuda:  ## compiles the CUDA kernels for each architecture; registers and spills (needs nvcc, no GPU)
 	$(PYTHON) benchmarks/check_cuda.py
