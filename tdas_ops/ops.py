@@ -71,14 +71,32 @@ def _check_placed(name: str, t: Tensor, M: Preconditioner) -> None:
         raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not (use {name}.detach())")
 
 
-def _output(out: Tensor | None, x: Tensor, *others: Any) -> Tensor:
-    """Where the result goes: `out` after its checks (it is none of the others), else a new tensor like x."""
+def _shares_memory(dense: Tensor, other: Tensor) -> bool:
+    """Whether an element of `other` may lie in the memory of `dense`, which has no gaps."""
+    last = sum((size - 1) * stride for size, stride in zip(other.shape, other.stride(), strict=True))
+    begin, other_begin = dense.data_ptr(), other.data_ptr()
+    return (
+        begin <= other_begin + last * other.element_size()
+        and other_begin < begin + dense.numel() * dense.element_size()
+    )
+
+
+def _output(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: bool = True) -> Tensor:
+    """Where the result goes: `out` after its checks, else a new tensor like x.
+
+    It shares no memory with the inputs that are tensors, and none with x unless it is x.
+    """
     if out is None:
         return torch.empty_like(x)
     _check_like("out", out, x, (x.dtype,))
     _dense("out", out)
-    if any(out is other for other in others):
-        raise ValueError("out: got the score or the noise tensor itself, expected x or a tensor of its own")
+    if torch.compiler.is_compiling() or type(out) is not Tensor:  # what is traced has no addresses
+        return out
+    if in_place and not (out is x or (out.data_ptr() == x.data_ptr() and out.stride() == x.stride())):
+        inputs = {"x": x, **inputs}
+    for name, other in inputs.items():
+        if isinstance(other, Tensor) and _shares_memory(out, other):
+            raise ValueError(f"out: got memory of {name}, expected {'x itself or ' if in_place else ''}a tensor apart")
     return out
 
 
@@ -169,7 +187,7 @@ def noise(
         out = torch.empty(tuple(shape), dtype=dtype, device=M.device, memory_format=memory_format)
     else:
         _check_state(out, M)
-        _output(out, out, noise)
+        _output(out, out, {"noise": noise})
         if tuple(shape) != tuple(out.shape):
             raise ValueError(f"shape: got {tuple(shape)}, expected {tuple(out.shape)}, the shape of out")
     n, n_tensor = _scale("scale", scale, out)
@@ -207,7 +225,7 @@ def precondition(
     _check_placed("v", v, M)
     if which not in ("M", "Mt", "MMt"):
         raise ValueError(f"which: got {which!r}, expected 'M', 'Mt' or 'MMt'")
-    out = _output(out, v, v)
+    out = _output(out, v, {"v": v}, in_place=False)
     freq, space, _ = M.masks(torch.float64 if double else torch.float32)
     _backends.kernel("precondition", v)(out, v, freq, space, which)
     return out
@@ -265,7 +283,7 @@ def step(
         noise: a `NoiseStream` (one draw is taken), a `torch.Generator`, or unit normal pixel noise z like x; may be
             absent only when `noise_scale` is 0.
         noise_scale: n, in units of sigma; like `step_size`; `sqrt(2 step_size)` when absent.
-        out: tensor to write to, like x; may be x itself.
+        out: tensor to write to, like x; may be x itself, and shares no memory with any other input.
         return_mean: also return x_mean.
 
     Returns: x', or (x', x_mean), with dtype and memory format of x.
@@ -280,7 +298,7 @@ def step(
     _check_like("v", v, x, _SCORE[x.dtype])
     d, d_tensor = _scale("step_size", step_size, x)
     n, n_tensor = (None, None) if noise_scale is None else _scale("noise_scale", noise_scale, x)
-    out = _output(out, x, v, noise)
+    out = _output(out, x, {"v": v, "noise": noise})
     filter_drift = _drift_method(M)
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
@@ -356,7 +374,7 @@ def langevin_step(
     a, a_tensor = _scale("alpha", alpha, x)
     if norm not in ("batch", "sample"):
         raise ValueError(f"norm: got {norm!r}, expected 'batch' or 'sample'")
-    out = _output(out, x, score, noise)
+    out = _output(out, x, {"score": score, "noise": noise})
     filter_drift = _drift_method(M)
     drawn = _drawn(noise, x, True)
     mean = torch.empty_like(x) if return_mean else None

@@ -266,6 +266,28 @@ def test_batches_larger_than_a_chunk_of_scratch():
     assert torch.equal(run(M, x[7:8], v[7:8], NoiseStream(5, first_sample=14, draw=2)), whole[:, 7:8])
 
 
+@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 6, 8), (1, 7, 9)], ids=str)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_expanded_inputs(run, shape):
+    """The same element read many times: one sample for the batch, one pixel for a row."""
+    M, x, v = single(shape, (True, True, False), 3)
+    for a, b in ((x[:1], v[..., :1]), (x[:, :1, :1], v[:1, :, :1, :1])):
+        a, b = a.expand(x.shape), b.expand(x.shape)
+        assert torch.equal(run(M, a, b, stream()), run(M, a.clone(), b.clone(), stream()))
+
+
+def test_neighbours_in_memory_are_no_overlap():
+    M, x, v = single((2, 32, 32), (True, False, False), 3)
+    memory = torch.cat([x, v, torch.zeros(1, 2, 32, 32), v, x])
+    out = memory[3:6]
+    expected = tdas_ops.step(x, v, M, 0.1, noise=stream())
+    got = tdas_ops.step(memory[:3], memory[7:10], M, 0.1, noise=stream(), out=out)
+    assert got is out
+    assert torch.equal(got, expected)
+    assert torch.equal(memory[:3], x)
+    assert torch.equal(memory[7:10], v)
+
+
 def test_float64_is_reference_work():
     _, x, v = single((2, 32, 32), (True, False, False), 2)
     with tdas_ops.use_backend("cpp"):

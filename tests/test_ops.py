@@ -341,6 +341,7 @@ def bad_calls():
     step, langevin, noise, pre = tdas_ops.step, tdas_ops.langevin_step, tdas_ops.noise, tdas_ops.precondition
     leaf = x.clone().requires_grad_()
     strided = torch.empty(3, 3, 8, 18)[..., ::2]
+    wide, x2, last = torch.zeros(4, *SHAPE), torch.zeros(3, *SHAPE), x.contiguous(memory_format=torch.channels_last)
     filter_only = make_problem(3, SHAPE, method=None).M
     return {
         "x not a tensor": (TypeError, "x: got list", lambda o: step([1], v, M, 0.1, noise=z, out=o)),
@@ -373,7 +374,14 @@ def bad_calls():
         "seeds of another batch": (ValueError, "noise: got a stream of 2 seeds", lambda o: step(x, v, M, 0.1, noise=NoiseStream(seeds=[1, 2]), out=o)),
         "out of another shape": (ValueError, "out: got shape", lambda o: step(x, v, M, 0.1, noise=z, out=o[:2])),
         "out in double": (TypeError, "out: got torch.float64", lambda o: step(x, v, M, 0.1, noise=z, out=o.double())),
-        "out is the score": (ValueError, "out: got the score or the noise", lambda o: step(x, v, M, 0.1, noise=z, out=v)),
+        "out is the score": (ValueError, "out: got memory of v, expected x itself or a tensor apart", lambda o: step(x, v, M, 0.1, noise=z, out=v)),
+        "out in the score": (ValueError, "out: got memory of v", lambda o: step(x, wide[1:], M, 0.1, noise=z, out=wide[:3])),
+        "out around the score": (ValueError, "out: got memory of score", lambda o: langevin(x, wide[2:3].expand(3, -1, -1, -1), M, 0.1, noise=z, out=wide[:3])),
+        "out is the noise": (ValueError, "out: got memory of noise", lambda o: step(x, v, M, 0.1, noise=x2, out=x2.view(x.shape))),
+        "out part of x": (ValueError, "out: got memory of x", lambda o: step(wide[1:], v, M, 0.1, noise=z, out=wide[:3])),
+        "out is x in another order": (ValueError, "out: got memory of x", lambda o: step(last, v, M, 0.1, noise=z, out=last.as_strided(x.shape, x.stride()))),
+        "out expanded": (ValueError, "out: got strides", lambda o: step(x, v, M, 0.1, noise=z, out=x2[:1].expand(3, -1, -1, -1))),
+        "noise into its own z": (ValueError, "out: got memory of noise", lambda o: noise(M, x.shape, x2, out=x2[:])),
         "out strided": (ValueError, "out: got strides", lambda o: step(x, v, M, 0.1, noise=z, out=strided)),
         "negative snr": (ValueError, "snr: got -1.0", lambda o: langevin(x, v, M, -1, noise=z, out=o)),
         "snr a tensor": (TypeError, "snr: got a tensor", lambda o: langevin(x, v, M, torch.tensor(0.1), noise=z, out=o)),
@@ -386,7 +394,7 @@ def bad_calls():
         "precondition of ints": (TypeError, "v: got torch.int64", lambda o: pre(v.long(), M, out=o)),
         "precondition of a list": (ValueError, "v: got list", lambda o: pre([v], M, out=o)),
         "precondition needs grad": (ValueError, "v: got a tensor that requires grad", lambda o: pre(leaf, M, out=o)),
-        "precondition in place": (ValueError, "out: got the score", lambda o: pre(v, M, out=v)),
+        "precondition in place": (ValueError, "out: got memory of v, expected a tensor apart", lambda o: pre(v, M, out=v)),
     }  # fmt: skip
 
 
