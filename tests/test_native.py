@@ -1,11 +1,11 @@
-"""The fused CPU kernels under the sanitizers of addresses and undefined behaviour, without Python (tests/native)."""
+"""The CPU kernels under the sanitizers of addresses and undefined behaviour, without Python (tests/native)."""
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,43 +19,45 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the 
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # GCC's own intrinsics come up as perhaps uninitialised; psabi speaks of vectors as arguments, all of them inlined.
 WARN = ("-Wall", "-Wextra", "-Werror", "-Wno-maybe-uninitialized", "-Wno-psabi")
-VECTOR_BYTES = {"avx512": 64, "avx2": 32, "baseline": 16}
-FEATURES = {
-    "avx512": ("avx512f", "avx512dq", "avx512vl", "avx512bw", "avx2", "fma", "f16c"),
-    "avx2": ("avx2", "fma", "f16c"),
-}
 
 
-def machine_has(instruction_set: str) -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    words = cpuinfo.read_text().split() if cpuinfo.exists() and platform.machine() == "x86_64" else []
-    return set(FEATURES.get(instruction_set, ())) <= set(words)
+def sanitizers_missing(folder: Path) -> bool:
+    probe = folder / "probe.cpp"
+    probe.write_text("int main() { return 0; }")
+    return subprocess.run([COMPILER, *SANITIZE, probe, "-o", folder / "probe"], capture_output=True).returncode != 0
 
 
-def compile_once(target: Path, sources: list[Path], *flags: str) -> Path:
-    """Compiles `sources` (.cpp or .o) unless nothing has changed since: csrc, tests/native, this file."""
-    inputs = [*sources, Path(__file__), *NATIVE.iterdir(), *(ROOT / "csrc").rglob("*.*")]
+def compile_once(source: Path, *flags: str) -> Path:
+    """The object of a source, compiled unless nothing has changed since: csrc, tests/native, this file."""
+    target = BUILD / f"{source.stem}.o"
+    inputs = [Path(__file__), *NATIVE.iterdir(), *(ROOT / "csrc").rglob("*.*")]
     if not target.exists() or target.stat().st_mtime <= max(path.stat().st_mtime for path in inputs):
-        BUILD.mkdir(parents=True, exist_ok=True)
-        command = [COMPILER, "-std=c++17", "-g", "-ffp-contract=off", *WARN, *flags, *sources, "-o", target]
+        command = [COMPILER, "-std=c++17", "-g", "-ffp-contract=fast", *WARN, *flags, "-c", source, "-o", target]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return target
 
 
-@pytest.fixture(scope="module", params=VECTOR_BYTES)
-def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    name = request.param
-    if not machine_has(name):
-        pytest.skip(f"this machine has no {name}")
-    probe = tmp_path_factory.mktemp("probe") / "probe.cpp"
-    probe.write_text("int main() { return 0; }")
-    if subprocess.run([COMPILER, *SANITIZE, probe, "-o", probe.with_suffix("")], capture_output=True).returncode != 0:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if sanitizers_missing(tmp_path_factory.mktemp("probe")):
         pytest.skip("no address and undefined-behaviour sanitizers here")
-    reference = compile_once(BUILD / "reference.o", [NATIVE / "reference.cpp"], "-O2", "-c")
-    flags = [f"-m{feature}" for feature in FEATURES.get(name, ())]
-    flags += [*SANITIZE, "-O1", "-pthread", f"-DTDAS_OPS_VECTOR_BYTES={VECTOR_BYTES[name]}"]
-    return compile_once(BUILD / name, [NATIVE / "plane_test.cpp", ROOT / "csrc/cpu/tables.cpp", reference], *flags)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    checked = [NATIVE / "plane_test.cpp", *sorted((ROOT / "csrc/cpu").glob("*.cpp"))]
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(lambda source: compile_once(source, "-O1", *SANITIZE), checked))
+    objects.append(compile_once(NATIVE / "reference.cpp", "-O2"))
+    program = BUILD / "plane_test"
+    subprocess.run([COMPILER, *SANITIZE, "-pthread", *objects, "-o", program], check=True)
+    return program
+
+
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def program(request: pytest.FixtureRequest, built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TDAS_OPS_CPU_ISA", request.param)
+    if "expected avx512, avx2 or baseline, and one that this machine has" in run(built, "nothing").stderr:
+        pytest.skip(f"this machine has no {request.param}")
+    return built
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

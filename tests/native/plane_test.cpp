@@ -1,6 +1,9 @@
-// The fused kernels of one instruction set, for the sanitizers: buffers of exactly the size that is needed, outputs and
-// scratch filled with NaN, any alignment, every layout; results against reference.h. Exit status 1 and a line for each
-// failure. With an argument it makes a mistake that has to be found: "read" or "write" past an end, "unwritten" output.
+// The CPU kernels of the instruction set that TDAS_OPS_CPU_ISA names, for the sanitizers: buffers of exactly the size
+// that is needed, outputs and scratch filled with NaN, any alignment, every layout; results against reference.h. Exit
+// status 1 and a line for each failure. With an argument it makes a mistake that has to be found: "read" or "write"
+// past an end, "unwritten" output.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,7 +14,7 @@
 #include <string>
 #include <thread>
 
-#include "../../csrc/cpu/plane.h"
+#include "../../csrc/cpu/kernels.h"
 #include "reference.h"
 
 // Scratch is NaN, or a read before it is written would find what an earlier case left.
@@ -28,6 +31,7 @@ namespace {
 using namespace tdas_ops;
 using reference::Real;
 
+const cpu::Kernels& kernels = cpu::kernels();
 std::mt19937 random_bits(1);
 int failures = 0;
 
@@ -244,8 +248,8 @@ void run(const Case& c, const std::string& plant) {
   // A thread of its own has scratch of its own.
   std::thread([&] {
     const bool keep = c.measured && c.filter == Filter::drift;
-    if (c.measured) cpu::measure_planes(args, squares.get(), keep ? kept.get() : nullptr, 0, planes);
-    cpu::update_planes(args, keep ? kept.get() : nullptr, 0, planes - (plant == "unwritten" ? 1 : 0));
+    if (c.measured) kernels.measure_planes(args, squares.get(), keep ? kept.get() : nullptr, 0, planes);
+    kernels.update_planes(args, keep ? kept.get() : nullptr, 0, planes - (plant == "unwritten" ? 1 : 0));
   }).join();
 
   double error = 0.0, total = 0.0;
@@ -297,11 +301,114 @@ void check_reference() {
     }
 }
 
+std::unique_ptr<float[]> nan_filled(int64_t count) {
+  std::unique_ptr<float[]> values(new float[count]);
+  std::fill_n(values.get(), count, std::numeric_limits<float>::quiet_NaN());
+  return values;
+}
+
+std::unique_ptr<float[]> filled(int64_t count) {
+  std::unique_ptr<float[]> values(new float[count]);
+  std::fill_n(values.get(), count, 0.5f);
+  return values;
+}
+
+void check_finite(const std::unique_ptr<float[]>& values, int64_t count, const char* what, Shape shape) {
+  const int64_t bad = std::count_if(values.get(), values.get() + count, [](float x) { return !std::isfinite(x); });
+  if (bad == 0) return;
+  ++failures;
+  std::printf("%s %ldx%ld: %ld of %ld values not finite\n", what, long(shape.height), long(shape.width), long(bad),
+              long(count));
+}
+
+constexpr int64_t any_sizes[] = {1, 2, 3, 5, 8, 16, 17, 31, 33, 40, 64, 127};
+
+// Without a frequency mask: out = base + d A^2 v + n A z, of every width.
+void check_rows() {
+  for (const int64_t width : any_sizes)
+    for (const Layout layout : {Layout::contiguous, Layout::shifted, Layout::channels_last})
+      for (const bool drawn : {false, true}) {
+        const Shape shape = {2, 3, 7, width};
+        const Mask space = make_mask(shape, Kind::space);
+        Tensor v(shape, Element::bfloat16, layout), z(shape, Element::float32, layout);
+        Tensor base(shape, Element::float32, layout), out(shape, Element::float32, layout);
+        v.fill(), z.fill(), base.fill();
+        const auto d = filled(2), n = filled(2);
+        const int64_t seed = 5;
+        UpdateArgs args = {};
+        args.filter = Filter::drift;
+        args.batch = 2, args.channels = 3, args.height = 7, args.width = width;
+        args.out = out.field<void>();
+        args.base = base.field<const void>(), args.v = v.field<const void>();
+        if (drawn)
+          args.seeds = &seed;
+        else
+          args.z = z.field<const void>();
+        args.masks.space = space.given.get();
+        args.d = d.get(), args.n = n.get();
+        const std::unique_ptr<double[][2]> squares(new double[6][2]);
+        std::thread([&] {
+          kernels.update_rows(args, 0, 42);
+          kernels.measure_rows(args, squares.get(), 0, 6);
+        }).join();
+        double error = 0.0, total = 0.0;
+        for (int64_t i = 0; i < shape.size(); ++i) {
+          const double A = space.full[i / shape.plane() % 3][i % shape.plane()];
+          const double expected = base[i] + 0.5 * A * A * v[i] + 0.5 * A * z[i];
+          error += drawn ? (std::isfinite(out[i]) ? 0.0 : NAN) : (out[i] - expected) * (out[i] - expected);
+          total += expected * expected;
+        }
+        if (relative(error, total) < 1e-6 && out.stray() == 0) continue;
+        ++failures;
+        std::printf("rows of %ld, %s: relative RMS %g\n", long(width), layout_names[int(layout)],
+                    relative(error, total));
+      }
+}
+
+// Memory alone: the numbers are those of tests/test_fuzz.py.
+void check_spectra() {
+  for (const int64_t height : any_sizes)
+    for (const int64_t width : any_sizes) {
+      const Shape shape = {2, 2, height, width};
+      const int64_t half = (width + 1) / 2, spectrum = 2 * height * (width % 2 == 0 ? half : width),
+                    mask = height * (width / 2 + 1);
+      const auto to = nan_filled(4 * spectrum), from = filled(4 * spectrum), kept = filled(4 * spectrum);
+      const auto normals = filled(4 * 2 * height * half), freq = filled(2 * mask), skew = filled(2 * mask);
+      const auto turns = filled((width / 2 + 15) / 16 * 16), scales = filled(2);
+      cpu::SpectraArgs args = {};
+      args.to = to.get(), args.from = from.get(), args.normals = normals.get(), args.kept = kept.get();
+      args.channels = 2, args.height = height, args.width = width;
+      args.freq = freq.get(), args.skew = skew.get(), args.cosines = args.sines = turns.get();
+      args.power = 2;
+      args.data = args.noise = args.kept_scale = scales.get();
+      kernels.filter_spectra(args, 0, 4);
+      check_finite(to, 4 * spectrum, "spectra", shape);
+    }
+}
+
+void check_normals() {
+  for (const int64_t rows : any_sizes)
+    for (const int64_t width : any_sizes) {
+      const int64_t samples = 3, count = 2 * samples * rows * width, draw = 4;
+      const auto out = nan_filled(count);
+      const std::unique_ptr<int64_t[]> seeds(new int64_t[samples]{1, -1, 7});
+      const NormalsArgs args = {out.get(), seeds.get(), &draw, samples, rows, width, (width + 1) / 2, 0, true};
+      kernels.normals(args, 0, cpu::normals_blocks(args));
+      check_finite(out, count, "normals", {1, 1, rows, width});
+    }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const std::string plant = count > 1 ? arguments[1] : "";
-  check_reference();
+  if (plant == "nothing") return 0;
+  if (plant.empty()) {
+    check_reference();
+    check_rows();
+    check_spectra();
+    check_normals();
+  }
   std::vector<Shape> shapes = {{2, 2, 32, 32}};
   if (plant.empty())
     shapes.insert(shapes.end(), {{1, 3, 64, 64},
