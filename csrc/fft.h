@@ -1,10 +1,11 @@
-// The Fourier transform, for host and device: complex numbers, radix butterflies, and how a real plane rides as a complex
-// plane of half the width. T is a float or a vector of floats.
+// The Fourier transform, for host and device: complex numbers, radix butterflies, and how a real plane rides as a
+// complex plane of half the width. T is a float or a vector of floats.
 //
-// Transforms run in place, with no reordering pass. Forward is decimation in frequency: a stage of radix R splits a line
-// of L elements into R lines of L / R, multiplies by the twiddles exp(-2 pi i j k / L), and leaves frequency k (mod R)
-// in line reversed<R>(k), so that the whole transform leaves frequency k at the place whose binary digits are those of k
-// reversed. Inverse is decimation in time: the same stages undone in the opposite order. Neither is normalised.
+// Transforms run in place, with no reordering pass. Forward is decimation in frequency: a stage of radix R splits a
+// line of L elements into R lines of L / R, multiplies by the twiddles exp(-2 pi i j k / L), and leaves frequency k
+// (mod R) in line reversed<R>(k), so that the whole transform leaves frequency k at the place whose binary digits are
+// those of k reversed. Inverse is decimation in time: the same stages undone in the opposite order. Neither is
+// normalised.
 //
 // A real row x of W elements is the complex row z(n) = x(2n) + i x(2n+1) of half the length, M = W / 2. With Z its
 // transform, X(k) = E(k) + e^(-2 pi i k / W) O(k), where 2 E(k) = Z(k) + conj Z(M-k) and 2i O(k) = Z(k) - conj Z(M-k)

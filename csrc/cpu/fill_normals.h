@@ -10,14 +10,15 @@
 namespace tdas_ops::cpu {
 namespace {
 
-void store_interleaved(float* to, Complexes g) {
-  alignas(vector_bytes) float re[lanes], im[lanes];
-  store(re, g.re);
-  store(im, g.im);
+TDAS_OPS_INLINE void store_interleaved(float* to, Complexes g) {
+  Ints first, last;  // where the elements come from; constants once the loop is unrolled
+  TDAS_OPS_UNROLL
   for (int i = 0; i < lanes; ++i) {
-    to[2 * i] = re[i];
-    to[2 * i + 1] = im[i];
+    first[i] = i / 2 + i % 2 * lanes;
+    last[i] = first[i] + lanes / 2;
   }
+  store_loose(to, __builtin_shuffle(g.re, g.im, first));
+  store_loose(to + lanes, __builtin_shuffle(g.re, g.im, last));
 }
 
 // The elements of calls [quad, quad + count) of a sample, count <= quads_per_block, go to the rows they belong to:

@@ -40,8 +40,8 @@ struct LaneQuads {
   }
 };
 
-// -2 ln u with u = 2^e (1 + m), -2 ln(1 + m) = m p(m). Close to u = 1 float32 cannot hold 1 - u, so for e = 0 m comes from
-// the word itself: as a signed number it is 2^32 (u - 1).
+// -2 ln u with u = 2^e (1 + m), -2 ln(1 + m) = m p(m). Close to u = 1 float32 cannot hold 1 - u, so for e = 0 m comes
+// from the word itself: as a signed number it is 2^32 (u - 1).
 TDAS_OPS_INLINE Floats minus_two_log(Words word) {
   const Floats u = to_floats(word) * 0x1p-32f + 0x1p-33f;
   const Floats below_one = __builtin_convertvector(reinterpret_cast<Ints>(word), Floats) * 0x1p-32f + 0x1p-33f;
@@ -58,8 +58,8 @@ TDAS_OPS_INLINE Floats minus_two_log(Words word) {
   return p * m + e * -1.38629436f;
 }
 
-// rho (cos theta, sin theta) with theta = 2 pi angle / 2^32: half a turn is taken off by a sign, so that polynomials over
-// a quarter of a turn to both sides remain.
+// rho (cos theta, sin theta) with theta = 2 pi angle / 2^32: half a turn is taken off by a sign, so that polynomials
+// over a quarter of a turn to both sides remain.
 TDAS_OPS_INLINE Complexes box_muller(Words radius, Words angle) {
   const Words doubled = angle << 1;
   const Floats t = __builtin_convertvector(reinterpret_cast<Ints>(doubled), Floats) * 0x1p-33f;

@@ -131,34 +131,49 @@ void update_rows(const UpdateArgs& args, int64_t begin, int64_t end) {
   });
 }
 
-double square_of_floats(const float* values, int64_t count) {
-  constexpr int64_t run = 64 * lanes;  // as long as a float may add squares up
-  double total = 0.0;
-  for (int64_t start = 0; start < count; start += run) {
-    Floats squares = {};
-    for (int64_t i = start; i < std::min(start + run, count); i += lanes) {
-      const Floats x = load_some(values, i, count - i);
-      squares += x * x;
-    }
-    for (int i = 0; i < lanes; ++i) total += squares[i];
+// A sum of squares: of a few vectors in floats, of the rest in double precision.
+class SquareSum {
+ public:
+  void add(Floats x) {
+    part_ += x * x;
+    if (++count_ == 64) flush();
   }
-  return total;
+  double total() {
+    flush();
+    return total_;
+  }
+
+ private:
+  void flush() {
+    for (int i = 0; i < lanes; ++i) total_ += part_[i];
+    part_ = Floats{};
+    count_ = 0;
+  }
+  Floats part_ = {};
+  int count_ = 0;
+  double total_ = 0.0;
+};
+
+double square_of_floats(const float* values, int64_t count) {
+  SquareSum sum;
+  for (int64_t i = 0; i < count; i += lanes) sum.add(load_some(values, i, count - i));
+  return sum.total();
 }
 
 void measure_rows(const UpdateArgs& args, double (*squares)[2], int64_t begin, int64_t end) {
   thread_local RowBuffers buffers;
   for (int64_t plane = begin; plane < end; ++plane) {
-    squares[plane][0] = squares[plane][1] = 0.0;
+    SquareSum drift, noise;
     for_rows(args, buffers, plane * args.height, (plane + 1) * args.height, [&](int64_t, int64_t, int64_t, Row row) {
-      Row part = row;
-      part.z = nullptr;
-      write_row(buffers.out, part, args.width);
-      squares[plane][0] += square_of_floats(buffers.out, args.width);
-      part = row;
-      part.v = nullptr;
-      write_row(buffers.out, part, args.width);
-      squares[plane][1] += square_of_floats(buffers.out, args.width);
+      Row v = row, z = row;
+      v.z = z.v = nullptr;
+      for (int64_t column = 0; column < args.width; column += lanes) {
+        drift.add(filtered(v, column, args.width - column));
+        noise.add(filtered(z, column, args.width - column));
+      }
     });
+    squares[plane][0] = drift.total();
+    squares[plane][1] = noise.total();
   }
 }
 

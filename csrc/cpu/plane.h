@@ -4,8 +4,8 @@
 //   columns   `lanes` columns at a time, a sandwich: transform, the filter with its noise, transform back
 //   rows      back: spectrum -> lines -> transform -> rows, plus x, to the output
 //
-// With a space mask the columns are done twice, and in between every line is brought back to pixels, multiplied, given its
-// noise and transformed again. The spectrum is the only scratch of plane size: [M / lanes][H] elements of a line.
+// With a space mask the columns are done twice, and in between every line is brought back to pixels, multiplied, given
+// its noise and transformed again. The spectrum is the only scratch of plane size: [M / lanes][H] elements of a line.
 #pragma once
 
 #include <cmath>
@@ -85,7 +85,8 @@ struct Spectral {
   const float* kept = nullptr;
   float* keep = nullptr;
   Ahead* ahead = nullptr;
-  double *data_square = nullptr, *noise_square = nullptr;  // sums of |X'|^2 before the noise, and of the noise, if asked for
+  double *data_square = nullptr,
+         *noise_square = nullptr;  // sums of |X'|^2 before the noise, and of the noise, if asked for
 
   // Nothing but masks and noise.
   bool plain() const {
@@ -106,6 +107,7 @@ struct Columns {
   int height;
   uint32_t first_quad, quad_step;  // of the block's first column at h = 0, and from row to row
   Ahead* ahead;
+  bool plain;
   Floats *data_square, *noise_square;
 };
 
@@ -141,16 +143,16 @@ TDAS_OPS_INLINE Complexes filter_plain(Complexes x, const Complexes* g, const fl
 }
 
 // One frequency with everything that may be asked for.
-Complexes filter_fully(Complexes x, const Complexes* g, int first, int place, int i, const Columns& columns) {
+__attribute__((noinline)) Complexes filter_fully(Complexes x, const Complexes* g, int64_t row, int place,
+                                                 const Columns& columns) {
   const Spectral& spectral = columns.spectral;
-  const int64_t row = (first + i * (columns.height / 8)) * columns.pitch;
   Complexes y = filter_plain(x, nullptr, columns.freq + row, spectral);
   if (spectral.has_data && columns.skew != nullptr) {
     const Floats w = spectral.skew_scale * load_loose(columns.skew + row);
     y = {y.re - w * x.im, y.im + w * x.re};
   }
   if (columns.kept != nullptr) {
-    const Complexes kept = load_element(columns.kept, place + i);
+    const Complexes kept = load_element(columns.kept, place);
     y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
   }
   if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
@@ -162,23 +164,16 @@ Complexes filter_fully(Complexes x, const Complexes* g, int first, int place, in
     else
       y = y + z;
   }
-  if (columns.keep != nullptr) store_element(columns.keep, place + i, y);
+  if (columns.keep != nullptr) store_element(columns.keep, place, y);
   return y;
 }
 
-__attribute__((noinline)) void filter_frequencies(Complexes (&x)[8], int place, const Columns& columns) {
-  const int first = columns.places[place];
-  const int64_t step = columns.height / 8 * columns.pitch;
-  const float* freq = columns.freq + first * columns.pitch;
-  const bool plain = columns.spectral.plain();
-  Complexes g[8];
-  const bool noise = columns.spectral.has_noise;
-  if (noise) draw_frequencies(g, first, columns);
-  for (int i = 0; i < 8; ++i) {
-    const Complexes* drawn = noise ? g + i : nullptr;
-    x[i] = plain ? filter_plain(x[i], drawn, freq + i * step, columns.spectral)
-                 : filter_fully(x[i], drawn, first, place, i, columns);
-  }
+// Element i of the eight at `place`, g being the noise of the eight.
+TDAS_OPS_INLINE Complexes filter_element(Complexes x, const Complexes* g, int place, int i, const Columns& columns) {
+  const int64_t row = (columns.places[place] + i * (columns.height / 8)) * columns.pitch;
+  const Complexes* drawn = columns.spectral.has_noise ? g + i : nullptr;
+  if (columns.plain) return filter_plain(x, drawn, columns.freq + row, columns.spectral);
+  return filter_fully(x, drawn, row, place + i, columns);
 }
 
 TDAS_OPS_INLINE void load_frequencies(Complexes (&x)[8], const float* line, const Spectral& spectral) {
@@ -193,6 +188,19 @@ TDAS_OPS_INLINE void store_frequencies(float* line, Complexes (&x)[8], const Spe
   butterfly<8, true>(x);
   TDAS_OPS_UNROLL
   for (int i = 0; i < 8; ++i) store_element(line, i, x[i]);
+}
+
+// The same by way of memory. (On a copy: what a reference leads to would be written and read between any two stages.)
+__attribute__((noinline)) void load_eight(Complexes (&result)[8], const float* line, const Spectral& spectral) {
+  Complexes x[8];
+  load_frequencies(x, line, spectral);
+  std::memcpy(result, x, sizeof(x));
+}
+
+__attribute__((noinline)) void store_eight(float* line, const Complexes (&from)[8], const Spectral& spectral) {
+  Complexes x[8];
+  std::memcpy(x, from, sizeof(x));
+  store_frequencies(line, x, spectral);
 }
 
 template <bool noise>
@@ -214,22 +222,23 @@ __attribute__((noinline)) void filter_places(float* line, int place, const void*
   const Columns& columns = *static_cast<const Columns*>(context);
   const Spectral& spectral = columns.spectral;
   if (columns.ahead != nullptr) columns.ahead->call(lines_of_eight);
-  if (spectral.plain() && spectral.inverse) {
+  if (columns.plain && spectral.inverse) {
     if (spectral.has_noise)
       filter_places_plainly<true>(line, place, columns);
     else
       filter_places_plainly<false>(line, place, columns);
     return;
   }
-  Complexes x[8];
-  load_frequencies(x, line, spectral);
-  filter_frequencies(x, place, columns);
-  store_frequencies(line, x, spectral);
+  Complexes x[8], g[8];
+  if (spectral.has_noise) draw_frequencies(g, columns.places[place], columns);
+  load_eight(x, line, spectral);
+  for (int i = 0; i < 8; ++i) x[i] = filter_element(x[i], g, place, i, columns);
+  if (spectral.inverse) store_eight(line, x, spectral);
 }
 
 // Column 0 of the packed rows is column 0 of the spectrum plus i times column M, both of real rows: with a(h) and b(h)
-// their transforms, frequency h holds a + i b. Apart, h < H / 2 holds 2 a(h) and H - h holds 2 b(h); 0 and H / 2 hold both,
-// which are real there. The other lanes are left alone.
+// their transforms, frequency h holds a + i b. Apart, h < H / 2 holds 2 a(h) and H - h holds 2 b(h); 0 and H / 2 hold
+// both, which are real there. The other lanes are left alone.
 TDAS_OPS_INLINE Floats first_lane(Floats one, Floats others) {
   Ints mask = {};
   mask[0] = -1;
@@ -263,13 +272,15 @@ struct Plane {
   int64_t b, c;
   int height, width, half;  // half = width / 2
   const Tables& tables;
-  Transforms row, column;
+  RowTransforms row;
+  ColumnTransforms column;
   Workspace& work;
   Masks masks;  // of this channel
   Draw draw;
 };
 
-// Small planes are called into the cache as a whole while the one before is filtered, large ones a block of rows at a time.
+// Small planes are called into the cache as a whole while the one before is filtered, large ones a block of rows at a
+// time.
 bool is_large(const Plane& plane) { return plane.height * plane.width > (1 << 14); }
 
 const float* channel_mask(const float* mask, int64_t size, int64_t c) {
@@ -282,7 +293,16 @@ Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
   const int height = static_cast<int>(args.height), width = static_cast<int>(args.width);
   const int64_t spectrum = args.height * (args.width / 2 + 1);
   const bool drawn = args.seeds != nullptr;
-  return {args, b, c, height, width, width / 2, tables(), transforms(width / 2), transforms(height), work,
+  return {args,
+          b,
+          c,
+          height,
+          width,
+          width / 2,
+          tables(),
+          row_transforms(width),
+          column_transforms(height),
+          work,
           {channel_mask(args.masks.freq, spectrum, c), channel_mask(args.masks.space, args.height * args.width, c),
            channel_mask(args.masks.skew, spectrum, c)},
           Draw(drawn ? args.seeds[args.seed_per_sample ? b : 0] : 0,
@@ -302,91 +322,113 @@ const float* space_rows(const Plane& plane, int row) {
 }
 
 // The first lane of the frequencies 0 and H / 2: X(0, 0), X(0, M), X(H/2, 0), X(H/2, M), each a real number.
-void filter_real_frequencies(Complexes (&filtered)[8], const float (&x)[2][2], const Plane& plane, const Columns& columns,
-                             double (&squares)[2]) {
+void filter_real_frequencies(Complexes (&x)[8], const Complexes (&g)[8], int place, const Plane& plane,
+                             const Columns& columns, double (&squares)[2]) {
   const Spectral& spectral = columns.spectral;
-  Complexes g[1][2] = {};
-  if (spectral.has_noise) draw_normals<1>(*columns.draw, {columns.first_quad}, *columns.quads, g);
   for (int which = 0; which < 2; ++which) {
+    const float real[2] = {2.0f * x[4 * which].re[0], 2.0f * x[4 * which].im[0]};
+    x[4 * which] = filter_element(x[4 * which], g, place, 4 * which, columns);
     for (int part = 0; part < 2; ++part) {
       const int64_t kept = 4 * which * line_step + part * lanes;
       const float R = spectral.freq[which * (plane.height / 2) * int64_t{plane.half + 1} + part * plane.half];
       float y = 0.0f;
       if (spectral.has_data) {
-        y = R * (spectral.square * R + spectral.linear) * x[which][part];
+        y = R * (spectral.square * R + spectral.linear) * real[part];
       }
       if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[kept];
       squares[0] += 0.5 * y * y;
       if (spectral.has_noise) {
-        const float z = 1.41421356f * spectral.noise * R * (part == 0 ? g[0][which].re : g[0][which].im)[0];
+        const float z = 1.41421356f * spectral.noise * R * (part == 0 ? g[4 * which].re : g[4 * which].im)[0];
         if (columns.noise_square != nullptr)
           squares[1] += 0.5 * z * z;
         else
           y += z;
       }
       if (columns.keep != nullptr) columns.keep[kept] = y;
-      (part == 0 ? filtered[4 * which].re : filtered[4 * which].im)[0] = y;
+      (part == 0 ? x[4 * which].re : x[4 * which].im)[0] = y;
     }
   }
 }
 
-// Eights of the first block of columns, whose first lane ties h to H - h. Own: the eight of `first` is its own mirror image
-// (first = 0, where i is tied to 8 - i, and first = H / 16); else it goes together with that of H / 8 - first.
-enum class Mirror { zero, own, other };
+// How much is asked of the filter: known when the loops are compiled.
+enum class Amount { masks, masks_and_noise, everything };
 
-// The same by way of memory. (On a copy: what a reference leads to would be written and read between any two stages.)
-__attribute__((noinline)) void load_eight(Complexes (&result)[8], const float* line, const Spectral& spectral) {
+// One of the eights of the first block of columns, whose first lane ties h to H - h.
+struct Eight {
   Complexes x[8];
-  load_frequencies(x, line, spectral);
-  std::memcpy(result, x, sizeof(x));
+  Complexes g[8];  // its noise
+  const float* freq;
+  int place;
+};
+
+template <Amount amount>
+TDAS_OPS_INLINE Complexes filter_element(const Eight& eight, Complexes x, int i, int64_t step, const Columns& columns) {
+  if constexpr (amount == Amount::everything) return filter_element(x, eight.g, eight.place, i, columns);
+  return filter_plain(x, amount == Amount::masks ? nullptr : eight.g + i, eight.freq + i * step, columns.spectral);
 }
 
-__attribute__((noinline)) void store_eight(float* line, const Complexes (&from)[8], const Spectral& spectral) {
-  Complexes x[8];
-  std::memcpy(x, from, sizeof(x));
-  store_frequencies(line, x, spectral);
+template <Amount amount>
+TDAS_OPS_INLINE void filter_tied(Eight& one, int i, Eight& other, int j, int64_t step, const Columns& columns) {
+  Complexes p = one.x[i], q = other.x[j];
+  if (columns.spectral.has_data) separate_first_lane(p, q);
+  p = filter_element<amount>(one, p, i, step, columns);
+  q = filter_element<amount>(other, q, j, step, columns);
+  if (columns.spectral.inverse) join_first_lane(p, q);
+  one.x[i] = p;
+  other.x[j] = q;
 }
 
-void filter_mirrored(Mirror mirror, float* line, int first, const Plane& plane, const Columns& columns,
-                     double (&squares)[2]) {
-  const Spectral& spectral = columns.spectral;
-  if (columns.ahead != nullptr) columns.ahead->call(lines_of_eight * (mirror == Mirror::other ? 2 : 1));
-  const int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;  // i is tied to last - i
-  const int place = columns.places[first], other = columns.places[plane.height / 8 - first];
-  Complexes x[8], rest[8];
-  Complexes(&y)[8] = mirror == Mirror::other ? rest : x;
-  load_eight(x, line + place * line_step, spectral);
-  if (mirror == Mirror::other) load_eight(y, line + other * line_step, spectral);
-  float real[2][2] = {};
-  if (spectral.has_data) {
-    for (int i = start; i < 4; ++i) {
-      separate_first_lane(x[i], y[last - i]);
-      if (mirror == Mirror::other) separate_first_lane(y[i], x[last - i]);
-    }
-    if (mirror == Mirror::zero)
-      for (int which = 0; which < 2; ++which) {
-        real[which][0] = 2.0f * x[4 * which].re[0];
-        real[which][1] = 2.0f * x[4 * which].im[0];
-      }
-  }
-  filter_frequencies(x, place, columns);
-  if (mirror == Mirror::other) filter_frequencies(y, other, columns);
-  if (mirror == Mirror::zero) filter_real_frequencies(x, real, plane, columns, squares);
-  if (!spectral.inverse) return;
+template <Mirror mirror, Amount amount>
+__attribute__((noinline)) void filter_ties(Eight& one, Eight& other, const Columns& columns) {
+  constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;
+  const int64_t step = columns.height / 8 * int64_t{lanes};
+  TDAS_OPS_UNROLL
   for (int i = start; i < 4; ++i) {
-    join_first_lane(x[i], y[last - i]);
-    if (mirror == Mirror::other) join_first_lane(y[i], x[last - i]);
+    filter_tied<amount>(one, i, other, last - i, step, columns);
+    if constexpr (mirror == Mirror::other) filter_tied<amount>(other, i, one, last - i, step, columns);
   }
-  store_eight(line + place * line_step, x, spectral);
-  if (mirror == Mirror::other) store_eight(line + other * line_step, y, spectral);
+}
+
+template <Mirror mirror>
+void filter_ties(Eight& one, Eight& other, const Columns& columns) {
+  if (!columns.plain)
+    filter_ties<mirror, Amount::everything>(one, other, columns);
+  else if (columns.spectral.has_noise)
+    filter_ties<mirror, Amount::masks_and_noise>(one, other, columns);
+  else
+    filter_ties<mirror, Amount::masks>(one, other, columns);
+}
+
+void read_eight(Eight& eight, const float* line, int first, const Columns& columns) {
+  eight.place = columns.places[first];
+  eight.freq = columns.freq + first * lanes;
+  if (columns.ahead != nullptr) columns.ahead->call(lines_of_eight);
+  if (columns.spectral.has_noise) draw_frequencies(eight.g, first, columns);
+  load_eight(eight.x, line + eight.place * line_step, columns.spectral);
+}
+
+void write_eight(float* line, const Eight& eight, const Columns& columns) {
+  if (columns.spectral.inverse) store_eight(line + eight.place * line_step, eight.x, columns.spectral);
 }
 
 void filter_first_columns(float* line, const Plane& plane, const Columns& columns, double (&squares)[2]) {
-  const int middle = plane.height / 16;
+  const int eighth = plane.height / 8;
+  Eight one, other;
   if (columns.spectral.forward) plane.column.forward_to_eights(line, plane.tables);
-  filter_mirrored(Mirror::zero, line, 0, plane, columns, squares);
-  for (int first = 1; first < middle; ++first) filter_mirrored(Mirror::other, line, first, plane, columns, squares);
-  filter_mirrored(Mirror::own, line, middle, plane, columns, squares);
+  read_eight(one, line, 0, columns);
+  filter_ties<Mirror::zero>(one, one, columns);
+  filter_real_frequencies(one.x, one.g, one.place, plane, columns, squares);
+  write_eight(line, one, columns);
+  for (int first = 1; first < eighth / 2; ++first) {
+    read_eight(one, line, first, columns);
+    read_eight(other, line, eighth - first, columns);
+    filter_ties<Mirror::other>(one, other, columns);
+    write_eight(line, one, columns);
+    write_eight(line, other, columns);
+  }
+  read_eight(one, line, eighth / 2, columns);
+  filter_ties<Mirror::own>(one, one, columns);
+  write_eight(line, one, columns);
   if (columns.spectral.inverse) plane.column.inverse_from_eights(line, plane.tables);
 }
 
@@ -405,11 +447,20 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
   for (int first = 0; first < M; first += lanes) {
     float* line = plane.work.spectrum + first / lanes * block_size;
     Floats data_square = {}, noise_square = {};
-    Columns columns = {spectral, &plane.draw, &quads, spectral.freq + first,
-                       spectral.skew == nullptr ? nullptr : spectral.skew + first, M + 1,
+    Columns columns = {spectral,
+                       &plane.draw,
+                       &quads,
+                       spectral.freq + first,
+                       spectral.skew == nullptr ? nullptr : spectral.skew + first,
+                       M + 1,
                        spectral.kept == nullptr ? nullptr : spectral.kept + first / lanes * block_size,
                        spectral.keep == nullptr ? nullptr : spectral.keep + first / lanes * block_size,
-                       places, H, plane_quads + static_cast<uint32_t>(first), static_cast<uint32_t>(M), spectral.ahead,
+                       places,
+                       H,
+                       plane_quads + static_cast<uint32_t>(first),
+                       static_cast<uint32_t>(M),
+                       spectral.ahead,
+                       spectral.plain(),
                        spectral.data_square == nullptr ? nullptr : &data_square,
                        spectral.noise_square == nullptr ? nullptr : &noise_square};
     double real[2] = {};
@@ -456,13 +507,11 @@ void spectrum_to_line(const Plane& plane, int row) {
 
 void forward_rows(const Plane& plane, int row) {
   plane.row.forward(plane.work.line, plane.tables);
-  separate_rows(plane.work.line, plane.half, plane.tables);
   line_to_spectrum(plane, row);
 }
 
 void inverse_rows(const Plane& plane, int row) {
   spectrum_to_line(plane, row);
-  join_rows(plane.work.line, plane.half, plane.tables);
   plane.row.inverse(plane.work.line, plane.tables);
 }
 
@@ -473,8 +522,8 @@ void transposed(float* to, const float* rows, int64_t stride) {
   for (int i = 0; i < lanes; ++i) store(to + i * lanes, tile[i]);
 }
 
-// The line of pixels from `row` on becomes A (data A line + noise z), with A = 1 where absent and z from the caller, drawn,
-// or absent; without data the line is not read.
+// The line of pixels from `row` on becomes A (data A line + noise z), with A = 1 where absent and z from the caller,
+// drawn, or absent; without data the line is not read.
 void filter_pixels(const Plane& plane, int row, bool has_data, float data, float noise, bool with_noise) {
   const UpdateArgs& args = plane.args;
   const int quarter = plane.half / 2;  // elements that a call makes together are this far apart
@@ -625,7 +674,7 @@ void update_plane(const Plane& plane, const float* kept) {
       skew.skew_scale = d * scale;
       filter_columns(plane, skew);
       write_plane(plane, nullptr, base, none, 0.0f);
-      const int64_t(&strides)[4] = args.out.strides;
+      const int64_t (&strides)[4] = args.out.strides;
       base = {args.out.data, args.out.element, {strides[0], strides[1], strides[2], strides[3]}};
     }
     filter_twice(plane, d * scale, n);
@@ -663,8 +712,8 @@ double square_of(const Plane& plane, const Field& field) {
   return total;
 }
 
-// |D v|^2 and |M z|^2 of a plane, from their spectra. That of D v goes to `keep` (height * width floats, in the order of
-// the kernel) where there is room for it.
+// |D v|^2 and |M z|^2 of a plane, from their spectra. That of D v goes to `keep` (height * width floats, in the order
+// of the kernel) where there is room for it.
 void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
   const UpdateArgs& args = plane.args;
   const double scale = spectrum_scale(plane);
@@ -715,8 +764,8 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
   }
 }
 
-// Planes [begin, end) of batch * channels, in the order of the kernel. What belongs to a plane alone (kept spectra, squares)
-// lies at b * channels + c.
+// Planes [begin, end) of batch * channels, in the order of the kernel. What belongs to a plane alone (kept spectra,
+// squares) lies at b * channels + c.
 template <class Work>
 void for_planes(const UpdateArgs& args, int64_t begin, int64_t end, Work work_on) {
   thread_local Workspace work;

@@ -41,7 +41,6 @@ TDAS_OPS_INLINE void store_element(float* line, int64_t n, Complexes value) {
 
 TDAS_OPS_INLINE Floats broadcast(float value) { return value - Floats{}; }
 
-
 // bfloat16 and half precision, one at a time; rounded to nearest even.
 inline float bits_to_float(uint32_t bits) {
   float value;
@@ -84,10 +83,15 @@ inline uint16_t to_half(float value) {
 
 #if TDAS_OPS_VECTOR_BYTES == 64
 
-TDAS_OPS_INLINE Floats root(Floats x) { return reinterpret_cast<Floats>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(x))); }
-TDAS_OPS_INLINE Floats to_floats(Words x) { return reinterpret_cast<Floats>(_mm512_maskz_cvtepu32_ps(0xffff, reinterpret_cast<__m512i>(x))); }
+TDAS_OPS_INLINE Floats root(Floats x) {
+  return reinterpret_cast<Floats>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(x)));
+}
+TDAS_OPS_INLINE Floats to_floats(Words x) {
+  return reinterpret_cast<Floats>(_mm512_maskz_cvtepu32_ps(0xffff, reinterpret_cast<__m512i>(x)));
+}
 TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) {
-  return reinterpret_cast<WideWords>(_mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+  return reinterpret_cast<WideWords>(
+      _mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
 // The low words of `even` and `odd`, alternating.
 TDAS_OPS_INLINE Words interleave(WideWords even, WideWords odd) {
@@ -95,13 +99,14 @@ TDAS_OPS_INLINE Words interleave(WideWords even, WideWords odd) {
                                                            reinterpret_cast<__m512i>(odd), _MM_PERM_CCAA));
 }
 TDAS_OPS_INLINE WideWords exclusive_or(WideWords a, WideWords b, WideWords c) {
-  return reinterpret_cast<WideWords>(_mm512_ternarylogic_epi64(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b),
-                                                               reinterpret_cast<__m512i>(c), 0x96));
+  return reinterpret_cast<WideWords>(_mm512_ternarylogic_epi64(
+      reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b), reinterpret_cast<__m512i>(c), 0x96));
 }
-// The exponent e and significand 1 + m of x = 2^e (1 + m), m in [-1/4, 1/2), as floats; the product with 4/3 rounds so that
-// both agree for every x.
+// The exponent e and significand 1 + m of x = 2^e (1 + m), m in [-1/4, 1/2), as floats; the product with 4/3 rounds so
+// that both agree for every x.
 TDAS_OPS_INLINE Floats split_exponent(Floats x, Floats& significand) {
-  significand = reinterpret_cast<Floats>(_mm512_getmant_ps(reinterpret_cast<__m512>(x), _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src));
+  significand = reinterpret_cast<Floats>(
+      _mm512_getmant_ps(reinterpret_cast<__m512>(x), _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src));
   return reinterpret_cast<Floats>(_mm512_getexp_ps(reinterpret_cast<__m512>(x * 1.33333337f)));
 }
 TDAS_OPS_INLINE void store_past_cache(float* p, Floats value) { _mm512_stream_ps(p, reinterpret_cast<__m512>(value)); }
@@ -120,8 +125,8 @@ TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) {
   return reinterpret_cast<WideWords>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
 TDAS_OPS_INLINE Words interleave(WideWords even, WideWords odd) {
-  return reinterpret_cast<Words>(_mm256_blend_epi32(reinterpret_cast<__m256i>(even),
-                                                    reinterpret_cast<__m256i>(odd << 32), 0xAA));
+  return reinterpret_cast<Words>(
+      _mm256_blend_epi32(reinterpret_cast<__m256i>(even), reinterpret_cast<__m256i>(odd << 32), 0xAA));
 }
 TDAS_OPS_INLINE void store_past_cache(float* p, Floats value) { _mm256_stream_ps(p, reinterpret_cast<__m256>(value)); }
 TDAS_OPS_INLINE Floats widen_bfloat16(const uint16_t* p) {
