@@ -256,13 +256,25 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
   const std::vector<float> each_alpha = scale_of("alpha_tensor", alpha, alpha_tensor, args.batch);
 
   // Room for the spectra of D v: an output that nothing reads before it is written, or a tensor of its own, so that the
-  // bits do not depend on where the outputs lie.
+  // bits do not depend on where the outputs lie. Where nothing is transformed, there is room for the noise instead.
   at::Tensor room;
   float* keep = nullptr;
-  if (can_keep(args)) {
-    room = mean ? *mean : out;
+  const bool keep_noise = pixels_alone(args) && args.seeds != nullptr;
+  if (keep_noise || can_keep(args)) {
+    room = mean && !keep_noise ? *mean : out;
     if (!room.is_contiguous() || overlap(room, x) || overlap(room, score) || overlap(room, z))
       room = at::empty(out.sizes(), at::kFloat);
+  }
+  if (keep_noise) {
+    UpdateArgs drawn = args;
+    drawn.filter = Filter::noise;
+    drawn.out = output("room", room, out.sizes());
+    drawn.base = drawn.v = {};
+    drawn.masks = {};
+    update(drawn);
+    args.seeds = nullptr;
+    args.z = constant(drawn.out);
+  } else if (room.defined()) {
     keep = room.mutable_data_ptr<float>();
   }
   std::vector<double> squares(2 * args.batch * args.channels);

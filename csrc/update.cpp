@@ -25,6 +25,8 @@ void in_parallel(int64_t count, int64_t elements, Work work) {
 
 }  // namespace
 
+bool pixels_alone(const UpdateArgs& args) { return path(args) == Path::pixels; }
+
 bool can_keep(const UpdateArgs& args) {
   if (args.filter == Filter::noise) return false;
   return path(args) == Path::fused || (path(args) == Path::spectra && args.width % 2 == 0);

@@ -14,4 +14,7 @@ void measure(const UpdateArgs& args, double (*squares)[2], float* keep);
 // Whether `measure` can leave something, which spares the update a transform.
 bool can_keep(const UpdateArgs& args);
 
+// Whether nothing is transformed, so that drawing the noise is most of the work.
+bool pixels_alone(const UpdateArgs& args);
+
 }  // namespace tdas_ops
