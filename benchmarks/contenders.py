@@ -18,17 +18,12 @@ Op = Callable[[Tensor, Tensor, "tdas_ops.NoiseStream | Tensor"], Tensor]
 
 
 class Masks(NamedTuple):
-    """One preconditioner as each contender wants it; `A` and `half` are what `best_torch` takes."""
+    """One preconditioner as each contender wants it: R as full spectrum and as half spectrum."""
 
     M: tdas_ops.Preconditioner
     R: Tensor
     half: Tensor
     A: Tensor | None
-
-    @property
-    def full(self) -> Tensor:
-        """A, ones where it is absent."""
-        return torch.ones_like(self.R) if self.A is None else self.A
 
 
 def masks(shape: tuple[int, ...], method: str, space: bool, device: str = "cpu") -> Masks:
@@ -56,7 +51,6 @@ def package(op: str, M: tdas_ops.Preconditioner) -> Op:
 def baselines(op: str, m: Masks) -> dict[str, Update]:
     """The same op by the baselines; their noise is the first draw of torch's generator."""
     M, R, half, A = m
-    full = m.full
     n = (2 * STEP_SIZE) ** 0.5
     compose = getattr(best_torch, M.method or "pds")
     z = torch.randn_like
@@ -65,19 +59,19 @@ def baselines(op: str, m: Masks) -> dict[str, Update]:
     calls: dict[str, dict[str, Update]] = {
         "step": {
             "best torch": lambda x, v: compose(x, like(v), half, A, STEP_SIZE, n),
-            "published": lambda x, v: published.update(x, like(v), R, full, STEP_SIZE, n, z(x), M.method)[0],
+            "published": lambda x, v: published.update(x, like(v), R, A, STEP_SIZE, n, z(x), M.method)[0],
         },
         "langevin_step": {
             "best torch": lambda x, v: best_torch.langevin(x, like(v), half, A, SNR, M.method),
-            "published": lambda x, v: published.langevin(x, like(v), R, full, SNR, 1.0, z(x), M.method)[0],
+            "published": lambda x, v: published.langevin(x, like(v), R, A, SNR, 1.0, z(x), M.method)[0],
         },
         "noise": {
             "best torch": lambda x, v: best_torch.noise(x, half, A),
-            "published": lambda x, v: published.apply_m(z(x), R, full),
+            "published": lambda x, v: published.apply_m(z(x), R, A),
         },
         "precondition": {
             "best torch": lambda x, v: best_torch.mmt(v, half, A),
-            "published": lambda x, v: published.apply_mmt(v, R, full),
+            "published": lambda x, v: published.apply_mmt(v, R, A),
         },
     }
     return calls[op]

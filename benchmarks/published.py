@@ -20,13 +20,15 @@ def inverse_dft(v: Tensor) -> Tensor:
     return torch.fft.ifft(torch.fft.ifft(v, dim=-1), dim=-2)
 
 
-def apply_m(v: Tensor, R: Tensor, A: Tensor) -> Tensor:
-    """M v = F^-1 R F A v; R and A are full masks `[C, H, W]`."""
-    return inverse_dft(R * dft(A * v)).real
+def apply_m(v: Tensor, R: Tensor, A: Tensor | None) -> Tensor:
+    """M v = F^-1 R F A v; R and A are full masks `[C, H, W]`; without A its multiplication is left out."""
+    return inverse_dft(R * dft(v if A is None else A * v)).real
 
 
-def apply_mmt(v: Tensor, R: Tensor, A: Tensor) -> Tensor:
-    """M M^T v = F^-1 R F A^2 F^-1 R F v."""
+def apply_mmt(v: Tensor, R: Tensor, A: Tensor | None) -> Tensor:
+    """M M^T v = F^-1 R F A^2 F^-1 R F v; without A the inner pair of transforms is left out as well."""
+    if A is None:
+        return inverse_dft(R * R * dft(v)).real
     return inverse_dft(R * dft(A.square() * inverse_dft(R * dft(v)))).real
 
 
@@ -36,7 +38,7 @@ def apply_skew(v: Tensor, w: Tensor) -> Tensor:
 
 
 def update(
-    x: Tensor, v: Tensor, R: Tensor, A: Tensor, d: float | Tensor, n: float | Tensor, z: Tensor, method: str
+    x: Tensor, v: Tensor, R: Tensor, A: Tensor | None, d: float | Tensor, n: float | Tensor, z: Tensor, method: str
 ) -> tuple[Tensor, Tensor]:
     """(x', x_mean) of one update; d and n are numbers or `[B, 1, 1, 1]`."""
     drift = apply_mmt(v, R, A) if method == "pds" else v
@@ -48,7 +50,7 @@ def langevin(
     x: Tensor,
     score: Tensor,
     R: Tensor,
-    A: Tensor,
+    A: Tensor | None,
     snr: float,
     alpha: float,
     z: Tensor,
