@@ -22,11 +22,12 @@ namespace {
 // Scratch of a thread, kept from call to call: fresh pages cost more than the transforms of a small batch.
 class Workspace {
  public:
-  float *spectrum, *line, *patched_freq, *patched_skew, *rows[3];
+  float *spectrum, *line, *line_spectrum, *patched_freq, *patched_skew, *rows[3];
   int64_t patched_channel;  // -1: none yet
 
   void fit(int64_t height, int64_t width) {
-    const int64_t block = lanes * width, sizes[] = {height * width, block, height * lanes, height * lanes, 3 * block};
+    const int64_t block = lanes * width,
+                  sizes[] = {height * width, block, block, height * lanes, height * lanes, 3 * block};
     int64_t total = 0;
     for (const int64_t size : sizes) total += size;
     if (total > capacity_) {
@@ -36,9 +37,10 @@ class Workspace {
     }
     spectrum = memory_.get();
     line = spectrum + sizes[0];
-    patched_freq = line + sizes[1];
-    patched_skew = patched_freq + sizes[2];
-    for (int i = 0; i < 3; ++i) rows[i] = patched_skew + sizes[3] + i * block;
+    line_spectrum = line + sizes[1];
+    patched_freq = line_spectrum + sizes[2];
+    patched_skew = patched_freq + sizes[3];
+    for (int i = 0; i < 3; ++i) rows[i] = patched_skew + sizes[4] + i * block;
     patched_channel = -1;
   }
 
@@ -478,41 +480,40 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
   }
 }
 
-// Lines of the row `row` on to the spectrum and back: element k of the line is column k of the spectrum.
-void line_to_spectrum(const Plane& plane, int row) {
-  const uint16_t* places = plane.tables.places[log2_of(plane.half)].data();
+// Real or imaginary parts of `lanes` elements of a line to those of another one.
+TDAS_OPS_INLINE void transpose_tile(float* to, const float* from) {
+  Floats tile[lanes];
+  transpose([&](int i) { return load(from + i * line_step); }, tile);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < lanes; ++i) store(to + i * line_step, tile[i]);
+}
+
+// The line's spectrum to that of the plane, rows `row` on, and back.
+void store_spectrum(const Plane& plane, int row) {
   for (int first = 0; first < plane.half; first += lanes)
     for (int part = 0; part < line_step; part += lanes) {
-      Floats tile[lanes];
-      const float* line = plane.work.line + part;
-      transpose([&](int i) { return load(line + places[first + i] * line_step); }, tile);
+      const float* from = plane.work.line_spectrum + first * line_step + part;
       float* to = plane.work.spectrum + (int64_t{first} / lanes * plane.height + row) * line_step + part;
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < lanes; ++i) store(to + i * line_step, tile[i]);
+      transpose_tile(to, from);
     }
 }
 
-void spectrum_to_line(const Plane& plane, int row) {
-  const uint16_t* places = plane.tables.places[log2_of(plane.half)].data();
+void load_spectrum(const Plane& plane, int row) {
   for (int first = 0; first < plane.half; first += lanes)
     for (int part = 0; part < line_step; part += lanes) {
-      Floats tile[lanes];
       const float* from = plane.work.spectrum + (int64_t{first} / lanes * plane.height + row) * line_step + part;
-      transpose([&](int i) { return load(from + i * line_step); }, tile);
-      float* line = plane.work.line + part;
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < lanes; ++i) store(line + places[first + i] * line_step, tile[i]);
+      transpose_tile(plane.work.line_spectrum + first * line_step + part, from);
     }
 }
 
 void forward_rows(const Plane& plane, int row) {
-  plane.row.forward(plane.work.line, plane.tables);
-  line_to_spectrum(plane, row);
+  plane.row.forward(plane.work.line, plane.work.line_spectrum, plane.tables);
+  store_spectrum(plane, row);
 }
 
 void inverse_rows(const Plane& plane, int row) {
-  spectrum_to_line(plane, row);
-  plane.row.inverse(plane.work.line, plane.tables);
+  load_spectrum(plane, row);
+  plane.row.inverse(plane.work.line_spectrum, plane.work.line, plane.tables);
 }
 
 void transposed(float* to, const float* rows, int64_t stride) {

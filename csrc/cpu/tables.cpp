@@ -18,7 +18,7 @@ Tables make_tables() {
       for (int k = 1; k < radix; ++k) made.stages[index].push_back(turn(int64_t{j} * k, length));
     for (int k = 0; k < length; ++k) {
       made.places[index].push_back(static_cast<uint16_t>(reversed(k, length)));
-      made.reals[index].push_back(turn(reversed(k, length), 2 * length));
+      made.reals[index].push_back(turn(k, 2 * length));
     }
   }
   return made;

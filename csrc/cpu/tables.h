@@ -19,10 +19,9 @@ struct Tables {
 
   // The first stage of a transform of this length, of radix R: exp(2 pi i j k / length), k = 1 .. R - 1 for every j.
   ByLength<Twiddle> stages;
-  // exp(i pi k / length), the frequency k at every place after a forward transform of this length: it separates even
-  // and odd columns of a real row of twice the length.
+  // exp(i pi k / length) of every frequency: it separates even and odd columns of a real row of twice the length.
   ByLength<Twiddle> reals;
-  // The place of every frequency after a forward transform, and the frequency of every place.
+  // The place of every frequency after a forward transform, and the frequency of every place: both are one table.
   ByLength<uint16_t> places;
 };
 

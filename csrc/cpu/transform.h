@@ -90,92 +90,126 @@ TDAS_OPS_INLINE void separate_zero(Complexes& zero, Complexes& middle) {
   middle = {2.0f * middle.re, -2.0f * middle.im};
 }
 
-template <bool inverse>
-TDAS_OPS_INLINE void tie(Complexes& a, Complexes& b, Twiddle t) {
-  if constexpr (inverse)
-    join(a, b, t);
-  else
-    separate(a, b, t);
-}
-
 // Which eight of frequencies first + i N / 8 holds the mirror images N - k of one such eight: for first = 0 itself,
 // where i is tied to 8 - i; for first = N / 16 itself, else that of N / 8 - first, where i is tied to 7 - i.
 enum class Mirror { zero, own, other };
 
-template <Mirror mirror, bool inverse>
-__attribute__((noinline)) void real_eights(float* line, float* other, const Twiddle* twiddles,
-                                           const Twiddle* other_twiddles) {
-  constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;
+// The last stage forward together with the separation, or the first one back with its inverse, of one or two eights.
+template <Mirror mirror, int M>
+__attribute__((noinline)) void separate_eights(const float* line, float* spectrum, int first, const Tables& tables) {
+  constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start, step = M / 8;
+  const int other = mirror == Mirror::other ? step - first : first;
+  const uint16_t* places = tables.places[log2_of(M)].data();
+  const Twiddle* twiddles = tables.reals[log2_of(M)].data();
   Complexes x[8], rest[8];
   Complexes(&y)[8] = mirror == Mirror::other ? rest : x;
   TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) x[i] = load_element(line, inverse ? reversed(i, 8) : i);
-  if constexpr (!inverse) butterfly<8, false>(x);
+  for (int i = 0; i < 8; ++i) x[i] = load_element(line, places[first] + i);
+  butterfly<8, false>(x);
   if constexpr (mirror == Mirror::other) {
     TDAS_OPS_UNROLL
-    for (int i = 0; i < 8; ++i) y[i] = load_element(other, inverse ? reversed(i, 8) : i);
-    if constexpr (!inverse) butterfly<8, false>(y);
+    for (int i = 0; i < 8; ++i) y[i] = load_element(line, places[other] + i);
+    butterfly<8, false>(y);
   }
   if constexpr (mirror == Mirror::zero) separate_zero(x[0], x[4]);
   TDAS_OPS_UNROLL
   for (int i = start; i < 4; ++i) {
-    tie<inverse>(x[i], y[last - i], twiddles[reversed(i, 8)]);
-    if constexpr (mirror == Mirror::other) tie<inverse>(y[i], x[last - i], other_twiddles[reversed(i, 8)]);
+    separate(x[i], y[last - i], twiddles[first + i * step]);
+    if constexpr (mirror == Mirror::other) separate(y[i], x[last - i], twiddles[other + i * step]);
   }
-  if constexpr (inverse) butterfly<8, true>(x);
   TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) store_element(line, inverse ? i : reversed(i, 8), x[i]);
-  if constexpr (mirror == Mirror::other) {
-    if constexpr (inverse) butterfly<8, true>(y);
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 8; ++i) store_element(other, inverse ? i : reversed(i, 8), y[i]);
+  for (int i = 0; i < 8; ++i) {
+    store_element(spectrum, first + i * step, x[i]);
+    if constexpr (mirror == Mirror::other) store_element(spectrum, other + i * step, y[i]);
   }
 }
 
-// The last stage forward or the first one back, together with the separation.
-template <int M, bool inverse>
-void real_stage(float* line, const Tables& tables) {
+template <Mirror mirror, int M>
+__attribute__((noinline)) void join_eights(const float* spectrum, float* line, int first, const Tables& tables) {
+  constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start, step = M / 8;
+  const int other = mirror == Mirror::other ? step - first : first;
+  const uint16_t* places = tables.places[log2_of(M)].data();
   const Twiddle* twiddles = tables.reals[log2_of(M)].data();
+  Complexes x[8], rest[8];
+  Complexes(&y)[8] = mirror == Mirror::other ? rest : x;
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    x[i] = load_element(spectrum, first + i * step);
+    if constexpr (mirror == Mirror::other) y[i] = load_element(spectrum, other + i * step);
+  }
+  if constexpr (mirror == Mirror::zero) separate_zero(x[0], x[4]);
+  TDAS_OPS_UNROLL
+  for (int i = start; i < 4; ++i) {
+    join(x[i], y[last - i], twiddles[first + i * step]);
+    if constexpr (mirror == Mirror::other) join(y[i], x[last - i], twiddles[other + i * step]);
+  }
+  butterfly<8, true>(x);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 8; ++i) store_element(line, places[first] + i, x[i]);
+  if constexpr (mirror == Mirror::other) {
+    butterfly<8, true>(y);
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 8; ++i) store_element(line, places[other] + i, y[i]);
+  }
+}
+
+// Rows of 32: the whole line at once.
+void separate_sixteen(const float* line, float* spectrum, const Tables& tables) {
+  const Twiddle* twiddles = tables.reals[log2_of(16)].data();
+  Complexes x[16];
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 16; ++i) x[i] = load_element(line, i);
+  butterfly<16, false>(x);
+  separate_zero(x[0], x[8]);
+  TDAS_OPS_UNROLL
+  for (int k = 1; k < 8; ++k) separate(x[k], x[16 - k], twiddles[k]);
+  TDAS_OPS_UNROLL
+  for (int k = 0; k < 16; ++k) store_element(spectrum, k, x[k]);
+}
+
+void join_sixteen(const float* spectrum, float* line, const Tables& tables) {
+  const Twiddle* twiddles = tables.reals[log2_of(16)].data();
+  Complexes x[16];
+  TDAS_OPS_UNROLL
+  for (int k = 0; k < 16; ++k) x[k] = load_element(spectrum, k);
+  separate_zero(x[0], x[8]);
+  TDAS_OPS_UNROLL
+  for (int k = 1; k < 8; ++k) join(x[k], x[16 - k], twiddles[k]);
+  butterfly<16, true>(x);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 16; ++i) store_element(line, i, x[i]);
+}
+
+// `line` holds the columns of the rows and is destroyed, `spectrum` the M frequencies in their natural order.
+template <int M>
+void forward_rows(float* line, float* spectrum, const Tables& tables) {
   if constexpr (M == 16) {
-    Complexes x[16];
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 16; ++i) x[i] = load_element(line, inverse ? reversed(i, 16) : i);
-    if constexpr (!inverse) butterfly<16, false>(x);
-    separate_zero(x[0], x[8]);
-    TDAS_OPS_UNROLL
-    for (int k = 1; k < 8; ++k) tie<inverse>(x[k], x[16 - k], twiddles[reversed(k, 16)]);
-    if constexpr (inverse) butterfly<16, true>(x);
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 16; ++i) store_element(line, inverse ? i : reversed(i, 16), x[i]);
+    separate_sixteen(line, spectrum, tables);
   } else {
-    const uint16_t* places = tables.places[log2_of(M)].data();
-    real_eights<Mirror::zero, inverse>(line, line, twiddles, twiddles);
-    for (int first = 1; first < M / 16; ++first) {
-      const int place = places[first], other = places[M / 8 - first];
-      real_eights<Mirror::other, inverse>(line + place * line_step, line + other * line_step, twiddles + place,
-                                          twiddles + other);
-    }
-    const int own = places[M / 16];
-    real_eights<Mirror::own, inverse>(line + own * line_step, line, twiddles + own, twiddles);
+    forward<M, 8>(line, tables);
+    separate_eights<Mirror::zero, M>(line, spectrum, 0, tables);
+    for (int first = 1; first < M / 16; ++first) separate_eights<Mirror::other, M>(line, spectrum, first, tables);
+    separate_eights<Mirror::own, M>(line, spectrum, M / 16, tables);
   }
 }
 
 template <int M>
-void forward_rows(float* line, const Tables& tables) {
-  forward<M, M == 16 ? 16 : 8>(line, tables);
-  real_stage<M, false>(line, tables);
-}
-
-template <int M>
-void inverse_rows(float* line, const Tables& tables) {
-  real_stage<M, true>(line, tables);
-  inverse<M, M == 16 ? 16 : 8>(line, tables);
+void inverse_rows(const float* spectrum, float* line, const Tables& tables) {
+  if constexpr (M == 16) {
+    join_sixteen(spectrum, line, tables);
+  } else {
+    join_eights<Mirror::zero, M>(spectrum, line, 0, tables);
+    for (int first = 1; first < M / 16; ++first) join_eights<Mirror::other, M>(spectrum, line, first, tables);
+    join_eights<Mirror::own, M>(spectrum, line, M / 16, tables);
+    inverse<M, 8>(line, tables);
+  }
 }
 
 using Transform = void (*)(float* line, const Tables& tables);
 
 struct RowTransforms {
-  Transform forward, inverse;
+  void (*forward)(float* line, float* spectrum, const Tables& tables);
+  void (*inverse)(const float* spectrum, float* line, const Tables& tables);
 };
 
 struct ColumnTransforms {
