@@ -63,10 +63,20 @@ class Ahead {
     parts_[count_++] = {at, at + rows * width * sizeof(float)};
   }
 
-  TDAS_OPS_INLINE void call(int lines) {
+  template <int lines>
+  void call() {
+    for (int i = 0; i < count_; ++i) {
+      Part& part = parts_[i];
+      if (part.end - part.at < 64 * lines) continue;  // planes are a multiple of what is called at once
+      TDAS_OPS_UNROLL
+      for (int line = 0; line < lines; ++line) __builtin_prefetch(part.at + 64 * line, 0, 2);
+      part.at += 64 * lines;
+    }
+  }
+
+  void call_all() {
     for (int i = 0; i < count_; ++i)
-      for (int line = 0; line < lines && parts_[i].at < parts_[i].end; ++line, parts_[i].at += 64)
-        __builtin_prefetch(parts_[i].at, 0, 2);
+      for (; parts_[i].at < parts_[i].end; parts_[i].at += 64) __builtin_prefetch(parts_[i].at, 0, 2);
   }
 
  private:
@@ -76,6 +86,9 @@ class Ahead {
   Part parts_[4];
   int count_ = 0;
 };
+
+// How much is asked of the filter: known when its loops are compiled.
+enum class Amount { masks, masks_and_noise, everything };
 
 // What the middle of the sandwich does to a frequency:
 //   X' = (linear R + square R^2 + i skew_scale w) X + kept_scale kept + noise R g
@@ -90,9 +103,10 @@ struct Spectral {
   double *data_square = nullptr,
          *noise_square = nullptr;  // sums of |X'|^2 before the noise, and of the noise, if asked for
 
-  // Nothing but masks and noise.
-  bool plain() const {
-    return skew == nullptr && kept == nullptr && keep == nullptr && data_square == nullptr && noise_square == nullptr;
+  Amount amount() const {
+    if (skew != nullptr || kept != nullptr || keep != nullptr || data_square != nullptr || noise_square != nullptr)
+      return Amount::everything;
+    return has_noise ? Amount::masks_and_noise : Amount::masks;
   }
 };
 
@@ -109,7 +123,7 @@ struct Columns {
   int height;
   uint32_t first_quad, quad_step;  // of the block's first column at h = 0, and from row to row
   Ahead* ahead;
-  bool plain;
+  Amount amount;
   Floats *data_square, *noise_square;
 };
 
@@ -170,12 +184,18 @@ __attribute__((noinline)) Complexes filter_fully(Complexes x, const Complexes* g
   return y;
 }
 
-// Element i of the eight at `place`, g being the noise of the eight.
-TDAS_OPS_INLINE Complexes filter_element(Complexes x, const Complexes* g, int place, int i, const Columns& columns) {
-  const int64_t row = (columns.places[place] + i * (columns.height / 8)) * columns.pitch;
-  const Complexes* drawn = columns.spectral.has_noise ? g + i : nullptr;
-  if (columns.plain) return filter_plain(x, drawn, columns.freq + row, columns.spectral);
-  return filter_fully(x, drawn, row, place + i, columns);
+// The eight frequencies at `place`, first + i H / 8, and their noise.
+struct Eight {
+  Complexes x[8], g[8];
+  int first, place;
+};
+
+template <Amount amount>
+TDAS_OPS_INLINE Complexes filter_element(Complexes x, const Eight& eight, int i, const Columns& columns) {
+  const int64_t row = (eight.first + i * (columns.height / 8)) * columns.pitch;
+  const Complexes* g = amount == Amount::masks ? nullptr : eight.g + i;
+  if constexpr (amount != Amount::everything) return filter_plain(x, g, columns.freq + row, columns.spectral);
+  return filter_fully(x, columns.spectral.has_noise ? g : nullptr, row, eight.place + i, columns);
 }
 
 TDAS_OPS_INLINE void load_frequencies(Complexes (&x)[8], const float* line, const Spectral& spectral) {
@@ -205,37 +225,23 @@ __attribute__((noinline)) void store_eight(float* line, const Complexes (&from)[
   store_frequencies(line, x, spectral);
 }
 
-template <bool noise>
-TDAS_OPS_INLINE void filter_places_plainly(float* line, int place, const Columns& columns) {
-  const int first = columns.places[place];
-  const int64_t step = columns.height / 8 * columns.pitch;
-  const float* freq = columns.freq + first * columns.pitch;
-  Complexes x[8], g[8];
-  if (noise) draw_frequencies(g, first, columns);
-  load_frequencies(x, line, columns.spectral);
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) x[i] = filter_plain(x[i], noise ? g + i : nullptr, freq + i * step, columns.spectral);
-  store_frequencies(line, x, columns.spectral);
-}
+constexpr int lines_of_eight = 8 * line_step * sizeof(float) / 64;  // as much of a plane as an eight of its columns is
 
-constexpr int lines_of_eight = 8 * line_step * sizeof(float) / 64;  // as much of a plane as 8 places of its columns are
-
+template <Amount amount>
 __attribute__((noinline)) void filter_places(float* line, int place, const void* context) {
   const Columns& columns = *static_cast<const Columns*>(context);
   const Spectral& spectral = columns.spectral;
-  if (columns.ahead != nullptr) columns.ahead->call(lines_of_eight);
-  if (columns.plain && spectral.inverse) {
-    if (spectral.has_noise)
-      filter_places_plainly<true>(line, place, columns);
-    else
-      filter_places_plainly<false>(line, place, columns);
-    return;
-  }
-  Complexes x[8], g[8];
-  if (spectral.has_noise) draw_frequencies(g, columns.places[place], columns);
-  load_eight(x, line, spectral);
-  for (int i = 0; i < 8; ++i) x[i] = filter_element(x[i], g, place, i, columns);
-  if (spectral.inverse) store_eight(line, x, spectral);
+  Eight eight;
+  eight.first = columns.places[place];
+  eight.place = place;
+  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
+  if (amount != Amount::masks && spectral.has_noise) draw_frequencies(eight.g, eight.first, columns);
+  Complexes x[8];
+  load_frequencies(x, line, spectral);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < 8; ++i) x[i] = filter_element<amount>(x[i], eight, i, columns);
+  store_frequencies(line, x, spectral);
+  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
 }
 
 // Column 0 of the packed rows is column 0 of the spectrum plus i times column M, both of real rows: with a(h) and b(h)
@@ -324,12 +330,12 @@ const float* space_rows(const Plane& plane, int row) {
 }
 
 // The first lane of the frequencies 0 and H / 2: X(0, 0), X(0, M), X(H/2, 0), X(H/2, M), each a real number.
-void filter_real_frequencies(Complexes (&x)[8], const Complexes (&g)[8], int place, const Plane& plane,
-                             const Columns& columns, double (&squares)[2]) {
+void filter_real_frequencies(Eight& eight, const Plane& plane, const Columns& columns, double (&squares)[2]) {
   const Spectral& spectral = columns.spectral;
+  auto& [x, g, first, place] = eight;
   for (int which = 0; which < 2; ++which) {
     const float real[2] = {2.0f * x[4 * which].re[0], 2.0f * x[4 * which].im[0]};
-    x[4 * which] = filter_element(x[4 * which], g, place, 4 * which, columns);
+    x[4 * which] = filter_element<Amount::everything>(x[4 * which], eight, 4 * which, columns);
     for (int part = 0; part < 2; ++part) {
       const int64_t kept = 4 * which * line_step + part * lanes;
       const float R = spectral.freq[which * (plane.height / 2) * int64_t{plane.half + 1} + part * plane.half];
@@ -352,29 +358,13 @@ void filter_real_frequencies(Complexes (&x)[8], const Complexes (&g)[8], int pla
   }
 }
 
-// How much is asked of the filter: known when the loops are compiled.
-enum class Amount { masks, masks_and_noise, everything };
-
-// One of the eights of the first block of columns, whose first lane ties h to H - h.
-struct Eight {
-  Complexes x[8];
-  Complexes g[8];  // its noise
-  const float* freq;
-  int place;
-};
-
+// The first lane of the first block of columns ties h to H - h.
 template <Amount amount>
-TDAS_OPS_INLINE Complexes filter_element(const Eight& eight, Complexes x, int i, int64_t step, const Columns& columns) {
-  if constexpr (amount == Amount::everything) return filter_element(x, eight.g, eight.place, i, columns);
-  return filter_plain(x, amount == Amount::masks ? nullptr : eight.g + i, eight.freq + i * step, columns.spectral);
-}
-
-template <Amount amount>
-TDAS_OPS_INLINE void filter_tied(Eight& one, int i, Eight& other, int j, int64_t step, const Columns& columns) {
+TDAS_OPS_INLINE void filter_tied(Eight& one, int i, Eight& other, int j, const Columns& columns) {
   Complexes p = one.x[i], q = other.x[j];
   if (columns.spectral.has_data) separate_first_lane(p, q);
-  p = filter_element<amount>(one, p, i, step, columns);
-  q = filter_element<amount>(other, q, j, step, columns);
+  p = filter_element<amount>(p, one, i, columns);
+  q = filter_element<amount>(q, other, j, columns);
   if (columns.spectral.inverse) join_first_lane(p, q);
   one.x[i] = p;
   other.x[j] = q;
@@ -383,30 +373,32 @@ TDAS_OPS_INLINE void filter_tied(Eight& one, int i, Eight& other, int j, int64_t
 template <Mirror mirror, Amount amount>
 __attribute__((noinline)) void filter_ties(Eight& one, Eight& other, const Columns& columns) {
   constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;
-  const int64_t step = columns.height / 8 * int64_t{lanes};
   TDAS_OPS_UNROLL
   for (int i = start; i < 4; ++i) {
-    filter_tied<amount>(one, i, other, last - i, step, columns);
-    if constexpr (mirror == Mirror::other) filter_tied<amount>(other, i, one, last - i, step, columns);
+    filter_tied<amount>(one, i, other, last - i, columns);
+    if constexpr (mirror == Mirror::other) filter_tied<amount>(other, i, one, last - i, columns);
   }
 }
 
 template <Mirror mirror>
 void filter_ties(Eight& one, Eight& other, const Columns& columns) {
-  if (!columns.plain)
-    filter_ties<mirror, Amount::everything>(one, other, columns);
-  else if (columns.spectral.has_noise)
-    filter_ties<mirror, Amount::masks_and_noise>(one, other, columns);
-  else
-    filter_ties<mirror, Amount::masks>(one, other, columns);
+  switch (columns.amount) {
+    case Amount::masks:
+      return filter_ties<mirror, Amount::masks>(one, other, columns);
+    case Amount::masks_and_noise:
+      return filter_ties<mirror, Amount::masks_and_noise>(one, other, columns);
+    case Amount::everything:
+      return filter_ties<mirror, Amount::everything>(one, other, columns);
+  }
 }
 
 void read_eight(Eight& eight, const float* line, int first, const Columns& columns) {
+  eight.first = first;
   eight.place = columns.places[first];
-  eight.freq = columns.freq + first * lanes;
-  if (columns.ahead != nullptr) columns.ahead->call(lines_of_eight);
+  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
   if (columns.spectral.has_noise) draw_frequencies(eight.g, first, columns);
   load_eight(eight.x, line + eight.place * line_step, columns.spectral);
+  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
 }
 
 void write_eight(float* line, const Eight& eight, const Columns& columns) {
@@ -419,7 +411,7 @@ void filter_first_columns(float* line, const Plane& plane, const Columns& column
   if (columns.spectral.forward) plane.column.forward_to_eights(line, plane.tables);
   read_eight(one, line, 0, columns);
   filter_ties<Mirror::zero>(one, one, columns);
-  filter_real_frequencies(one.x, one.g, one.place, plane, columns, squares);
+  filter_real_frequencies(one, plane, columns, squares);
   write_eight(line, one, columns);
   for (int first = 1; first < eighth / 2; ++first) {
     read_eight(one, line, first, columns);
@@ -462,12 +454,15 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
                        plane_quads + static_cast<uint32_t>(first),
                        static_cast<uint32_t>(M),
                        spectral.ahead,
-                       spectral.plain(),
+                       spectral.amount(),
                        spectral.data_square == nullptr ? nullptr : &data_square,
                        spectral.noise_square == nullptr ? nullptr : &noise_square};
     double real[2] = {};
     if (first > 0) {
-      plane.column.sandwich(line, 0, plane.tables, {spectral.forward, spectral.inverse}, filter_places, &columns);
+      constexpr Leaf leaves[] = {filter_places<Amount::masks>, filter_places<Amount::masks_and_noise>,
+                                 filter_places<Amount::everything>};
+      plane.column.sandwich(line, 0, plane.tables, {spectral.forward, spectral.inverse},
+                            leaves[static_cast<int>(columns.amount)], &columns);
     } else {
       patch_masks(plane);
       columns.freq = plane.work.patched_freq;
@@ -571,7 +566,7 @@ void write_plane(const Plane& plane, const float* factors, const Field& base, co
       Ahead ahead;
       ahead.add(base, plane.b, plane.c, row, lanes, plane.width);
       ahead.add(v, plane.b, plane.c, row, lanes, plane.width);
-      ahead.call(lanes * plane.width / 16);
+      ahead.call_all();
     }
     inverse_rows(plane, row);
     Finish finish = {factors == nullptr ? nullptr : factors + int64_t{row} * plane.width, {}, {}, scale};
@@ -599,7 +594,7 @@ void read_plane(const Plane& plane, const Field& field, bool times_space) {
     if (is_large(plane) && row + lanes < plane.height) {
       Ahead ahead;
       ahead.add(field, plane.b, plane.c, row + lanes, lanes, plane.width);
-      ahead.call(lanes * plane.width / 16);
+      ahead.call_all();
     }
     const Rows rows = rows_of(field, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
     read_rows(plane.work.line, rows, times_space ? space_rows(plane, row) : nullptr, plane.width);
