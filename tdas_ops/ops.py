@@ -73,12 +73,13 @@ def _check_placed(name: str, t: Tensor, M: Preconditioner) -> None:
 
 def _shares_memory(dense: Tensor, other: Tensor) -> bool:
     """Whether an element of `other` may lie in the memory of `dense`, which has no gaps."""
-    last = sum((size - 1) * stride for size, stride in zip(other.shape, other.stride(), strict=True))
     begin, other_begin = dense.data_ptr(), other.data_ptr()
-    return (
-        begin <= other_begin + last * other.element_size()
-        and other_begin < begin + dense.numel() * dense.element_size()
-    )
+    if other_begin >= begin + dense.nbytes:
+        return False
+    if other.is_contiguous():
+        return begin < other_begin + other.nbytes
+    last = sum((size - 1) * stride for size, stride in zip(other.shape, other.stride(), strict=True))
+    return begin <= other_begin + last * other.element_size()
 
 
 def _output(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: bool = True) -> Tensor:
