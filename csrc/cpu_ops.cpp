@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "update.h"
+#include "cpu_update.h"
 
 namespace tdas_ops {
 namespace {

@@ -47,8 +47,8 @@ enum class Filter {
   MMt,    // out = M M^T v
 };
 
-// One filtered update of the planes of a batch. Scales are one value a sample, null where their term is absent; z is the
-// caller's pixel noise, or else drawn from seeds, draw and first_sample as in NormalsArgs.
+// One filtered update of the planes of a batch. Scales are one value a sample, null where their term is absent; z is
+// the caller's pixel noise, or else drawn from seeds, draw and first_sample as in NormalsArgs.
 struct UpdateArgs {
   Filter filter;
   int64_t batch, channels, height, width;

@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 
+#include "../update.h"
 #include "normals.h"
 #include "rows.h"
 #include "transform.h"
@@ -146,16 +147,8 @@ __attribute__((noinline)) void draw_frequencies(Complexes (&g)[8], int first, co
 // One frequency, plainly.
 TDAS_OPS_INLINE Complexes filter_plain(Complexes x, const Complexes* g, const float* freq, const Spectral& spectral) {
   const Floats R = load_loose(freq);
-  Complexes y = {};
-  if (spectral.has_data) {
-    const Floats f = R * (spectral.square * R + spectral.linear);
-    y = {f * x.re, f * x.im};
-  }
-  if (g != nullptr) {
-    const Floats f = spectral.noise * R;
-    y = {y.re + f * g->re, y.im + f * g->im};
-  }
-  return y;
+  const Complexes y = spectral.has_data ? filtered(x, R, spectral.linear, spectral.square) : Complexes{};
+  return g == nullptr ? y : with_noise(y, *g, R, spectral.noise);
 }
 
 // One frequency with everything that may be asked for.
@@ -163,18 +156,15 @@ __attribute__((noinline)) Complexes filter_fully(Complexes x, const Complexes* g
                                                  const Columns& columns) {
   const Spectral& spectral = columns.spectral;
   Complexes y = filter_plain(x, nullptr, columns.freq + row, spectral);
-  if (spectral.has_data && columns.skew != nullptr) {
-    const Floats w = spectral.skew_scale * load_loose(columns.skew + row);
-    y = {y.re - w * x.im, y.im + w * x.re};
-  }
+  if (spectral.has_data && columns.skew != nullptr)
+    y = with_skew(y, x, spectral.skew_scale * load_loose(columns.skew + row));
   if (columns.kept != nullptr) {
     const Complexes kept = load_element(columns.kept, place);
     y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
   }
   if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
   if (g != nullptr) {
-    const Floats f = spectral.noise * load_loose(columns.freq + row);
-    const Complexes z = {f * g->re, f * g->im};
+    const Complexes z = with_noise(Complexes{}, *g, load_loose(columns.freq + row), spectral.noise);
     if (columns.noise_square != nullptr)
       *columns.noise_square += z.re * z.re + z.im * z.im;
     else
@@ -244,25 +234,29 @@ __attribute__((noinline)) void filter_places(float* line, int place, const void*
   if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
 }
 
-// Column 0 of the packed rows is column 0 of the spectrum plus i times column M, both of real rows: with a(h) and b(h)
-// their transforms, frequency h holds a + i b. Apart, h < H / 2 holds 2 a(h) and H - h holds 2 b(h); 0 and H / 2 hold
-// both, which are real there. The other lanes are left alone.
+// Column 0, the first lane of the first block, ties h to H - h (see update.h); the other lanes are left alone.
 TDAS_OPS_INLINE Floats first_lane(Floats one, Floats others) {
   Ints mask = {};
   mask[0] = -1;
   return mask ? one : others;
 }
 
-TDAS_OPS_INLINE void separate_first_lane(Complexes& p, Complexes& q) {  // h and H - h, h < H / 2
-  const Complexes a = p, b = q;
-  p = {first_lane(a.re + b.re, a.re), first_lane(a.im - b.im, a.im)};
-  q = {first_lane(a.im + b.im, b.re), first_lane(b.re - a.re, b.im)};
+TDAS_OPS_INLINE Complexes first_lane(Complexes one, Complexes others) {
+  return {first_lane(one.re, others.re), first_lane(one.im, others.im)};
+}
+
+TDAS_OPS_INLINE void separate_first_lane(Complexes& p, Complexes& q) {
+  Complexes a = p, b = q;
+  separate_column(a, b);
+  p = first_lane(a, p);
+  q = first_lane(b, q);
 }
 
 TDAS_OPS_INLINE void join_first_lane(Complexes& p, Complexes& q) {
-  const Complexes a = p, b = q;
-  p = {first_lane(a.re - b.im, a.re), first_lane(a.im + b.re, a.im)};
-  q = {first_lane(a.re + b.im, b.re), first_lane(b.re - a.im, b.im)};
+  Complexes a = p, b = q;
+  join_column(a, b);
+  p = first_lane(a, p);
+  q = first_lane(b, q);
 }
 
 // A half spectrum's first `lanes` columns with column 0 as `separate_first_lane` leaves it: its lower half is that of
@@ -550,9 +544,9 @@ void filter_pixels(const Plane& plane, int row, bool has_data, float data, float
       float* line = plane.work.line + (first + part * quarter) * line_step;
       for (int i = 0; i < lanes; ++i) {
         const Floats a = space == nullptr ? broadcast(1.0f) : load(A[part] + i * lanes);
-        Floats y = has_data ? data * a * load(line + i * lanes) : broadcast(0.0f);
-        if (given || drawn) y += noise * load(noises[part] + i * lanes);
-        store(line + i * lanes, a * y);
+        const Floats u = has_data ? load(line + i * lanes) : broadcast(0.0f);
+        const Floats z = given || drawn ? load(noises[part] + i * lanes) : broadcast(0.0f);
+        store(line + i * lanes, filtered_pixel(u, z, a, data, noise));
       }
     }
   }
@@ -760,11 +754,16 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
   }
 }
 
+Workspace& workspace() {
+  thread_local Workspace of_this_thread;
+  return of_this_thread;
+}
+
 // Planes [begin, end) of batch * channels, in the order of the kernel. What belongs to a plane alone (kept spectra,
 // squares) lies at b * channels + c.
 template <class Work>
 void for_planes(const UpdateArgs& args, int64_t begin, int64_t end, Work work_on) {
-  thread_local Workspace work;
+  Workspace& work = workspace();
   work.fit(args.height, args.width);
   for (int64_t index = begin; index < end; ++index) {
     const Plane plane = plane_of(args, index, work);

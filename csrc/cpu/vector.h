@@ -147,7 +147,13 @@ TDAS_OPS_INLINE Floats root(Floats x) {
   return x;
 #endif
 }
-TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
+TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) {
+#if defined(__x86_64__)
+  return reinterpret_cast<WideWords>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
 TDAS_OPS_INLINE Words interleave(WideWords even, WideWords odd) {
   return reinterpret_cast<Words>((even & 0xffffffffu) | (odd << 32));
 }

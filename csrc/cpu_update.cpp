@@ -1,4 +1,4 @@
-#include "update.h"
+#include "cpu_update.h"
 
 #include <ATen/Parallel.h>
 
