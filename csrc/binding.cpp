@@ -41,6 +41,7 @@ NormalsArgs normals_args(const at::Tensor& out, const at::Tensor& seeds, const a
                          bool spectral) {
   TORCH_CHECK_TYPE(out.scalar_type() == at::kComplexFloat, "normals: `out` has dtype ", out.scalar_type(),
                    "; expected complex64.");
+  TORCH_CHECK_VALUE(!out.is_conj(), "normals: `out` is a conjugate view; expected a tensor of its own.");
   TORCH_CHECK_VALUE(out.dim() == 4, "normals: `out` has shape ", out.sizes(), "; expected [B, C, H, ceil(W / 2)].");
   TORCH_CHECK_VALUE(out.is_contiguous(), "normals: `out` has strides ", out.strides(),
                     "; expected a contiguous tensor.");

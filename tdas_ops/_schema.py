@@ -51,3 +51,7 @@ for _name, _schema in SCHEMAS.items():
     for _backend in BACKENDS:
         LIBRARY.define(f"{_name}.{_backend}{_schema}", tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.register_fake(f"tdas_ops::{_name}.{_backend}", _fake, lib=LIBRARY)
+
+for _backend in BACKENDS:
+    # torch's own handling of conjugate views writes to the results of an op, of which there are none here.
+    LIBRARY.impl(f"normals.{_backend}", torch.library.fallthrough_kernel, "Conjugate")

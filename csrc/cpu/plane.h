@@ -88,32 +88,70 @@ class Ahead {
   int count_ = 0;
 };
 
-// How much is asked of the filter: known when its loops are compiled.
-enum class Amount { masks, masks_and_noise, everything };
+// What the middle of the sandwich does to a frequency, a sum of terms:
+//   X' = (linear R + square R^2) X + i skew_scale w X + kept_scale kept + noise R g
+// `kept` is a spectrum in the order of the kernel; `keep` is where X' is left as one. With `squares` the noise is not
+// added: |X'|^2 goes to the first sum and |noise R g|^2 to the second one.
+enum Term : int { data = 1, skew = 2, kept = 4, noise = 8, keep = 16, squares = 32 };
 
-// What the middle of the sandwich does to a frequency:
-//   X' = (linear R + square R^2 + i skew_scale w) X + kept_scale kept + noise R g
-// `kept` is a spectrum in the order of the kernel; `keep` is where X' is left as one.
 struct Spectral {
   bool forward = true, inverse = true, has_data = true, has_noise = false;
   float linear = 0.0f, square = 0.0f, noise = 0.0f, skew_scale = 0.0f, kept_scale = 0.0f;
   const float *freq = nullptr, *skew = nullptr;
   const float* kept = nullptr;
   float* keep = nullptr;
+  double (*squares)[2] = nullptr;
   Ahead* ahead = nullptr;
-  double *data_square = nullptr,
-         *noise_square = nullptr;  // sums of |X'|^2 before the noise, and of the noise, if asked for
 
-  Amount amount() const {
-    if (skew != nullptr || kept != nullptr || keep != nullptr || data_square != nullptr || noise_square != nullptr)
-      return Amount::everything;
-    return has_noise ? Amount::masks_and_noise : Amount::masks;
+  int terms() const {
+    return (has_data ? Term::data : 0) | (has_data && skew != nullptr ? Term::skew : 0) |
+           (kept != nullptr ? Term::kept : 0) | (has_noise ? Term::noise : 0) | (keep != nullptr ? Term::keep : 0) |
+           (squares != nullptr ? Term::squares : 0);
   }
+};
+
+// The terms as the compiler sees them: those that are common have loops of their own, the others share one.
+template <int value>
+struct Terms {
+  static constexpr bool known = value >= 0;
+  static TDAS_OPS_INLINE bool has(Term term, int terms) { return ((known ? value : terms) & term) != 0; }
+};
+
+template <class F>
+TDAS_OPS_INLINE auto with_terms(int terms, F f) {
+  switch (terms) {
+    case data:
+      return f(Terms<data>());
+    case noise:
+      return f(Terms<noise>());
+    case data | noise:
+      return f(Terms<data | noise>());
+    case data | kept:
+      return f(Terms<data | kept>());
+    case kept | noise:
+      return f(Terms<kept | noise>());
+    case data | squares:
+      return f(Terms<data | squares>());
+    case data | keep | squares:
+      return f(Terms<data | keep | squares>());
+    case data | noise | keep | squares:
+      return f(Terms<data | noise | keep | squares>());
+    case data | noise | squares:
+      return f(Terms<data | noise | squares>());
+    case noise | squares:
+      return f(Terms<noise | squares>());
+    default:
+      return f(Terms<-1>());
+  }
+}
+
+struct Squares {
+  Floats data, noise;
 };
 
 // The same on one block of columns.
 struct Columns {
-  const Spectral& spectral;
+  Spectral spectral;
   const Draw* draw;
   const LaneQuads* quads;
   const float *freq, *skew;  // at the first frequency of the block; rows are `pitch` apart
@@ -124,8 +162,8 @@ struct Columns {
   int height;
   uint32_t first_quad, quad_step;  // of the block's first column at h = 0, and from row to row
   Ahead* ahead;
-  Amount amount;
-  Floats *data_square, *noise_square;
+  int terms;
+  Squares* squares;
 };
 
 // Frequency first + i H / 8 of every column lies at place + i, for the 8 places that a leaf is called on.
@@ -144,48 +182,54 @@ __attribute__((noinline)) void draw_frequencies(Complexes (&g)[8], int first, co
   }
 }
 
-// One frequency, plainly.
-TDAS_OPS_INLINE Complexes filter_plain(Complexes x, const Complexes* g, const float* freq, const Spectral& spectral) {
-  const Floats R = load_loose(freq);
-  const Complexes y = spectral.has_data ? filtered(x, R, spectral.linear, spectral.square) : Complexes{};
-  return g == nullptr ? y : with_noise(y, *g, R, spectral.noise);
-}
-
-// One frequency with everything that may be asked for.
-__attribute__((noinline)) Complexes filter_fully(Complexes x, const Complexes* g, int64_t row, int place,
-                                                 const Columns& columns) {
-  const Spectral& spectral = columns.spectral;
-  Complexes y = filter_plain(x, nullptr, columns.freq + row, spectral);
-  if (spectral.has_data && columns.skew != nullptr)
-    y = with_skew(y, x, spectral.skew_scale * load_loose(columns.skew + row));
-  if (columns.kept != nullptr) {
-    const Complexes kept = load_element(columns.kept, place);
-    y = {y.re + spectral.kept_scale * kept.re, y.im + spectral.kept_scale * kept.im};
-  }
-  if (columns.data_square != nullptr) *columns.data_square += y.re * y.re + y.im * y.im;
-  if (g != nullptr) {
-    const Complexes z = with_noise(Complexes{}, *g, load_loose(columns.freq + row), spectral.noise);
-    if (columns.noise_square != nullptr)
-      *columns.noise_square += z.re * z.re + z.im * z.im;
-    else
-      y = y + z;
-  }
-  if (columns.keep != nullptr) store_element(columns.keep, place, y);
-  return y;
-}
-
 // The eight frequencies at `place`, first + i H / 8, and their noise.
 struct Eight {
   Complexes x[8], g[8];
   int first, place;
 };
 
-template <Amount amount>
-TDAS_OPS_INLINE Complexes filter_element(Complexes x, const Eight& eight, int i, const Columns& columns) {
+template <class T>
+TDAS_OPS_INLINE Complexes filter_inline(Complexes x, const Eight& eight, int i, const Columns& columns,
+                                        Squares& squares) {
+  const Spectral& spectral = columns.spectral;
   const int64_t row = (eight.first + i * (columns.height / 8)) * columns.pitch;
-  const Complexes* g = amount == Amount::masks ? nullptr : eight.g + i;
-  if constexpr (amount != Amount::everything) return filter_plain(x, g, columns.freq + row, columns.spectral);
-  return filter_fully(x, columns.spectral.has_noise ? g : nullptr, row, eight.place + i, columns);
+  const Floats R = load_loose(columns.freq + row);
+  Complexes y = {};
+  if (T::has(data, columns.terms)) y = filtered(x, R, spectral.linear, spectral.square);
+  if (T::has(skew, columns.terms)) y = with_skew(y, x, spectral.skew_scale * load_loose(columns.skew + row));
+  if (T::has(kept, columns.terms)) {
+    const Complexes other = load_element(columns.kept, eight.place + i);
+    y = {y.re + spectral.kept_scale * other.re, y.im + spectral.kept_scale * other.im};
+  }
+  if (T::has(Term::squares, columns.terms)) {
+    squares.data += y.re * y.re + y.im * y.im;
+    if (T::has(noise, columns.terms)) {
+      const Complexes z = with_noise(Complexes{}, eight.g[i], R, spectral.noise);
+      squares.noise += z.re * z.re + z.im * z.im;
+    }
+  } else if (T::has(noise, columns.terms)) {
+    y = with_noise(y, eight.g[i], R, spectral.noise);
+  }
+  if (T::has(keep, columns.terms)) store_element(columns.keep, eight.place + i, y);
+  return y;
+}
+
+__attribute__((noinline)) Complexes filter_any(Complexes x, const Eight& eight, int i, const Columns& columns,
+                                               Squares& squares) {
+  return filter_inline<Terms<-1>>(x, eight, i, columns, squares);
+}
+
+template <class T>
+TDAS_OPS_INLINE Complexes filter_element(Complexes x, const Eight& eight, int i, const Columns& columns,
+                                         Squares& squares) {
+  if constexpr (T::known) return filter_inline<T>(x, eight, i, columns, squares);
+  return filter_any(x, eight, i, columns, squares);
+}
+
+TDAS_OPS_INLINE void add_squares(const Columns& columns, const Squares& squares) {
+  if (columns.squares == nullptr) return;
+  columns.squares->data += squares.data;
+  columns.squares->noise += squares.noise;
 }
 
 TDAS_OPS_INLINE void load_frequencies(Complexes (&x)[8], const float* line, const Spectral& spectral) {
@@ -217,7 +261,7 @@ __attribute__((noinline)) void store_eight(float* line, const Complexes (&from)[
 
 constexpr int lines_of_eight = 8 * line_step * sizeof(float) / 64;  // as much of a plane as an eight of its columns is
 
-template <Amount amount>
+template <class T>
 __attribute__((noinline)) void filter_places(float* line, int place, const void* context) {
   const Columns& columns = *static_cast<const Columns*>(context);
   const Spectral& spectral = columns.spectral;
@@ -225,11 +269,13 @@ __attribute__((noinline)) void filter_places(float* line, int place, const void*
   eight.first = columns.places[place];
   eight.place = place;
   if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
-  if (amount != Amount::masks && spectral.has_noise) draw_frequencies(eight.g, eight.first, columns);
+  if (T::has(noise, columns.terms)) draw_frequencies(eight.g, eight.first, columns);
   Complexes x[8];
+  Squares squares = {};
   load_frequencies(x, line, spectral);
   TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) x[i] = filter_element<amount>(x[i], eight, i, columns);
+  for (int i = 0; i < 8; ++i) x[i] = filter_element<T>(x[i], eight, i, columns, squares);
+  add_squares(columns, squares);
   store_frequencies(line, x, spectral);
   if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
 }
@@ -323,67 +369,59 @@ const float* space_rows(const Plane& plane, int row) {
   return plane.masks.space == nullptr ? nullptr : plane.masks.space + int64_t{row} * plane.width;
 }
 
-// The first lane of the frequencies 0 and H / 2: X(0, 0), X(0, M), X(H/2, 0), X(H/2, M), each a real number.
-void filter_real_frequencies(Eight& eight, const Plane& plane, const Columns& columns, double (&squares)[2]) {
+// The first lane of the frequencies 0 and H / 2: X(0, 0), X(0, M), X(H/2, 0), X(H/2, M), each a real number, which
+// counts half in the sums.
+void filter_real_frequencies(Eight& eight, const Plane& plane, const Columns& columns, double (&sums)[2]) {
   const Spectral& spectral = columns.spectral;
-  auto& [x, g, first, place] = eight;
   for (int which = 0; which < 2; ++which) {
-    const float real[2] = {2.0f * x[4 * which].re[0], 2.0f * x[4 * which].im[0]};
-    x[4 * which] = filter_element<Amount::everything>(x[4 * which], eight, 4 * which, columns);
+    const int i = 4 * which;
+    Complexes& x = eight.x[i];
+    const float real[2] = {2.0f * x.re[0], 2.0f * x.im[0]}, g[2] = {eight.g[i].re[0], eight.g[i].im[0]};
+    Squares squares = {};
+    x = filter_any(x, eight, i, columns, squares);
+    add_squares(columns, squares);
     for (int part = 0; part < 2; ++part) {
-      const int64_t kept = 4 * which * line_step + part * lanes;
+      const int64_t at = (eight.place + i) * int64_t{line_step} + part * lanes;
       const float R = spectral.freq[which * (plane.height / 2) * int64_t{plane.half + 1} + part * plane.half];
-      float y = 0.0f;
-      if (spectral.has_data) {
-        y = R * (spectral.square * R + spectral.linear) * real[part];
-      }
-      if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[kept];
-      squares[0] += 0.5 * y * y;
-      if (spectral.has_noise) {
-        const float z = 1.41421356f * spectral.noise * R * (part == 0 ? g[4 * which].re : g[4 * which].im)[0];
-        if (columns.noise_square != nullptr)
-          squares[1] += 0.5 * z * z;
-        else
-          y += z;
-      }
-      if (columns.keep != nullptr) columns.keep[kept] = y;
-      (part == 0 ? x[4 * which].re : x[4 * which].im)[0] = y;
+      float y = spectral.has_data ? R * (spectral.square * R + spectral.linear) * real[part] : 0.0f;
+      if (columns.kept != nullptr) y += spectral.kept_scale * columns.kept[at];
+      const float z = spectral.has_noise ? 1.41421356f * spectral.noise * R * g[part] : 0.0f;
+      sums[0] += 0.5 * y * y;
+      sums[1] += 0.5 * z * z;
+      if (spectral.squares == nullptr) y += z;
+      if (columns.keep != nullptr) columns.keep[at] = y;
+      (part == 0 ? x.re : x.im)[0] = y;
     }
   }
 }
 
 // The first lane of the first block of columns ties h to H - h.
-template <Amount amount>
-TDAS_OPS_INLINE void filter_tied(Eight& one, int i, Eight& other, int j, const Columns& columns) {
+template <class T>
+TDAS_OPS_INLINE void filter_tied(Eight& one, int i, Eight& other, int j, const Columns& columns, Squares& squares) {
   Complexes p = one.x[i], q = other.x[j];
-  if (columns.spectral.has_data) separate_first_lane(p, q);
-  p = filter_element<amount>(p, one, i, columns);
-  q = filter_element<amount>(q, other, j, columns);
+  if (T::has(data, columns.terms)) separate_first_lane(p, q);
+  p = filter_element<T>(p, one, i, columns, squares);
+  q = filter_element<T>(q, other, j, columns, squares);
   if (columns.spectral.inverse) join_first_lane(p, q);
   one.x[i] = p;
   other.x[j] = q;
 }
 
-template <Mirror mirror, Amount amount>
+template <Mirror mirror, class T>
 __attribute__((noinline)) void filter_ties(Eight& one, Eight& other, const Columns& columns) {
   constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;
+  Squares squares = {};
   TDAS_OPS_UNROLL
   for (int i = start; i < 4; ++i) {
-    filter_tied<amount>(one, i, other, last - i, columns);
-    if constexpr (mirror == Mirror::other) filter_tied<amount>(other, i, one, last - i, columns);
+    filter_tied<T>(one, i, other, last - i, columns, squares);
+    if constexpr (mirror == Mirror::other) filter_tied<T>(other, i, one, last - i, columns, squares);
   }
+  add_squares(columns, squares);
 }
 
 template <Mirror mirror>
 void filter_ties(Eight& one, Eight& other, const Columns& columns) {
-  switch (columns.amount) {
-    case Amount::masks:
-      return filter_ties<mirror, Amount::masks>(one, other, columns);
-    case Amount::masks_and_noise:
-      return filter_ties<mirror, Amount::masks_and_noise>(one, other, columns);
-    case Amount::everything:
-      return filter_ties<mirror, Amount::everything>(one, other, columns);
-  }
+  with_terms(columns.terms, [&](auto terms) { filter_ties<mirror, decltype(terms)>(one, other, columns); });
 }
 
 void read_eight(Eight& eight, const float* line, int first, const Columns& columns) {
@@ -428,45 +466,43 @@ double sum(Floats values) {
 
 void filter_columns(const Plane& plane, const Spectral& spectral) {
   const int H = plane.height, M = plane.half;
-  const uint16_t* places = plane.tables.places[log2_of(H)].data();
   const LaneQuads quads(1);
   const int64_t block_size = int64_t{H} * line_step;
-  const uint32_t plane_quads = static_cast<uint32_t>(plane.c * (H / 2) * M);
+  Squares squares = {};
+  Columns columns = {};
+  columns.spectral = spectral;
+  columns.draw = &plane.draw;
+  columns.quads = &quads;
+  columns.places = plane.tables.places[log2_of(H)].data();
+  columns.height = H;
+  columns.quad_step = static_cast<uint32_t>(M);
+  columns.ahead = spectral.ahead;
+  columns.terms = spectral.terms();
+  columns.squares = spectral.squares == nullptr ? nullptr : &squares;
+  const Leaf leaf = with_terms(columns.terms, [](auto terms) -> Leaf { return filter_places<decltype(terms)>; });
+  double real[2] = {};
   for (int first = 0; first < M; first += lanes) {
     float* line = plane.work.spectrum + first / lanes * block_size;
-    Floats data_square = {}, noise_square = {};
-    Columns columns = {spectral,
-                       &plane.draw,
-                       &quads,
-                       spectral.freq + first,
-                       spectral.skew == nullptr ? nullptr : spectral.skew + first,
-                       M + 1,
-                       spectral.kept == nullptr ? nullptr : spectral.kept + first / lanes * block_size,
-                       spectral.keep == nullptr ? nullptr : spectral.keep + first / lanes * block_size,
-                       places,
-                       H,
-                       plane_quads + static_cast<uint32_t>(first),
-                       static_cast<uint32_t>(M),
-                       spectral.ahead,
-                       spectral.amount(),
-                       spectral.data_square == nullptr ? nullptr : &data_square,
-                       spectral.noise_square == nullptr ? nullptr : &noise_square};
-    double real[2] = {};
+    const int64_t at = first / lanes * block_size;
+    columns.first_quad = static_cast<uint32_t>(plane.c * (H / 2) * M + first);
+    columns.kept = spectral.kept == nullptr ? nullptr : spectral.kept + at;
+    columns.keep = spectral.keep == nullptr ? nullptr : spectral.keep + at;
     if (first > 0) {
-      constexpr Leaf leaves[] = {filter_places<Amount::masks>, filter_places<Amount::masks_and_noise>,
-                                 filter_places<Amount::everything>};
-      plane.column.sandwich(line, 0, plane.tables, {spectral.forward, spectral.inverse},
-                            leaves[static_cast<int>(columns.amount)], &columns);
+      columns.freq = spectral.freq + first;
+      columns.skew = spectral.skew == nullptr ? nullptr : spectral.skew + first;
+      columns.pitch = M + 1;
+      plane.column.sandwich(line, 0, plane.tables, {spectral.forward, spectral.inverse}, leaf, &columns);
     } else {
       patch_masks(plane);
       columns.freq = plane.work.patched_freq;
-      if (spectral.skew != nullptr) columns.skew = plane.work.patched_skew;
+      columns.skew = plane.work.patched_skew;
       columns.pitch = lanes;
       filter_first_columns(line, plane, columns, real);
     }
-    if (spectral.data_square != nullptr) *spectral.data_square += sum(data_square) + real[0];
-    if (spectral.noise_square != nullptr) *spectral.noise_square += sum(noise_square) + real[1];
   }
+  if (spectral.squares == nullptr) return;
+  (*spectral.squares)[0] += sum(squares.data) + real[0];
+  (*spectral.squares)[1] += sum(squares.noise) + real[1];
 }
 
 // Real or imaginary parts of `lanes` elements of a line to those of another one.
@@ -569,7 +605,7 @@ void write_plane(const Plane& plane, const float* factors, const Field& base, co
     const int64_t at = offset(args.out, plane.b, plane.c, row);
     if (direct) {
       float* out = static_cast<float*>(args.out.data) + at;
-      const bool past_cache = int64_t{plane.height} * plane.width >= (1 << 20) && args.out.data != base.data &&
+      const bool past_cache = int64_t{plane.height} * plane.width >= (1 << 16) && args.out.data != base.data &&
                               args.out.strides[2] % lanes == 0 && reinterpret_cast<uintptr_t>(out) % vector_bytes == 0;
       (past_cache ? write_rows<true> : write_rows<false>)(out, args.out.strides[2], plane.work.line, finish,
                                                           plane.width);
@@ -707,20 +743,33 @@ double square_of(const Plane& plane, const Field& field) {
 void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
   const UpdateArgs& args = plane.args;
   const double scale = spectrum_scale(plane);
-  squares[0] = squares[1] = 0.0;
-  Spectral drift = spectral_of(plane, 1.0f);
-  drift.inverse = false;
-  drift.keep = keep;
-  drift.data_square = &squares[0];
+  double sums[2] = {}, noise_sums[2] = {};
+  Spectral spectral = spectral_of(plane, 1.0f);
+  spectral.inverse = false;
+  spectral.has_noise = noise_is_spectral(plane);
+  spectral.noise = 1.0f;
+  if (!spectral.has_noise) {
+    Spectral noise = spectral;
+    read_noise(plane, 1.0f);
+    noise.squares = &noise_sums;
+    filter_columns(plane, noise);
+  }
+  spectral.squares = &sums;
+  spectral.keep = keep;
   if (args.filter == Filter::noise) {
+    if (spectral.has_noise) {
+      spectral.keep = nullptr;
+      spectral.has_data = spectral.forward = false;
+      filter_columns(plane, spectral);
+    }
     squares[0] = square_of(plane, args.v);
   } else {
     if (plane.masks.space == nullptr) {
       read_plane(plane, args.v, false);
-      drift.linear = 0.0f;
-      drift.square = 1.0f;
-      drift.skew = plane.masks.skew;
-      drift.skew_scale = 1.0f;
+      spectral.linear = 0.0f;
+      spectral.square = 1.0f;
+      spectral.skew = plane.masks.skew;
+      spectral.skew_scale = 1.0f;
     } else {
       if (plane.masks.skew != nullptr) {
         read_plane(plane, args.v, false);
@@ -730,28 +779,15 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
         skew.skew_scale = 1.0f;
         skew.keep = keep;
         filter_columns(plane, skew);
-        drift.kept = keep;
-        drift.kept_scale = 1.0f;
+        spectral.kept = keep;
+        spectral.kept_scale = 1.0f;
       }
       filter_twice(plane, static_cast<float>(scale), 0.0f, false);
     }
-    filter_columns(plane, drift);
-    squares[0] *= scale;
+    filter_columns(plane, spectral);
+    squares[0] = sums[0] * scale;
   }
-  Spectral noise = spectral_of(plane, 1.0f);
-  noise.inverse = false;
-  if (noise_is_spectral(plane)) {
-    noise.has_data = noise.forward = false;
-    noise.has_noise = true;
-    noise.noise = 1.0f;
-    noise.noise_square = &squares[1];
-    filter_columns(plane, noise);
-  } else {
-    read_noise(plane, 1.0f);
-    noise.data_square = &squares[1];
-    filter_columns(plane, noise);
-    squares[1] *= scale;
-  }
+  squares[1] = spectral.has_noise ? sums[1] : noise_sums[0] * scale;
 }
 
 Workspace& workspace() {
