@@ -90,11 +90,11 @@ def _output(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: boo
     if out is None:
         return torch.empty_like(x)
     _check_like("out", out, x, (x.dtype,))
-    if out.is_neg():
-        raise ValueError("out: got a negated view, expected a tensor of its own")
     _dense("out", out)
     if torch.compiler.is_compiling() or type(out) is not Tensor:  # what is traced has no addresses
         return out
+    if out.is_neg():
+        raise ValueError("out: got a negated view, expected a tensor of its own")
     if in_place and not (out is x or (out.data_ptr() == x.data_ptr() and out.stride() == x.stride())):
         inputs = {"x": x, **inputs}
     for name, other in inputs.items():

@@ -159,7 +159,7 @@ def _coloured(
         spectrum = full_spectrum(freq * spectral_noise(g, width), width)
     else:
         spectrum = full_spectrum(freq, width) * torch.fft.fft2((space * pixel_noise(g, width)).to(g.dtype))
-    return torch.fft.ifft2(spectrum).real
+    return torch.fft.ifft2(spectrum).real.contiguous()  # norms of a strided view lose three digits in float32
 
 
 def _per_sample(number: float, tensor: Tensor | None, like: Tensor) -> float | Tensor:

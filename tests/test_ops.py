@@ -353,7 +353,7 @@ def bad_calls():
         "x needs grad": (ValueError, "x: got a tensor that requires grad", lambda o: step(leaf, v, M, 0.1, noise=z, out=o)),
         "M not one": (TypeError, "M: got Tensor", lambda o: step(x, v, x, 0.1, noise=z, out=o)),
         "M without method": (ValueError, "M: got a filter without a method", lambda o: step(x, v, filter_only, 0.1, noise=z, out=o)),
-        "out a negated view": (ValueError, "out: got a negated view", lambda o: step(x, v, M, 0.1, noise=z, out=torch.complex(x, x).conj().imag)),
+        "out a negated view": (ValueError, "out: got a negated view", lambda o: step(x, v, M, 0.1, noise=z, out=torch._neg_view(x.clone()))),
         "v of another shape": (ValueError, r"v: got shape \(2, 3, 8, 9\), expected \(3, 3, 8, 9\)", lambda o: step(x, v[:2], M, 0.1, noise=z, out=o)),
         "v in int": (TypeError, "v: got torch.int64", lambda o: step(x, v.long(), M, 0.1, noise=z, out=o)),
         "v in double": (TypeError, "v: got torch.float64", lambda o: step(x, v.double(), M, 0.1, noise=z, out=o)),
