@@ -159,7 +159,7 @@ def _coloured(
         spectrum = full_spectrum(freq * spectral_noise(g, width), width)
     else:
         spectrum = full_spectrum(freq, width) * torch.fft.fft2((space * pixel_noise(g, width)).to(g.dtype))
-    return torch.fft.ifft2(spectrum).real.contiguous()  # norms of a strided view lose three digits in float32
+    return torch.fft.ifft2(spectrum).real
 
 
 def _per_sample(number: float, tensor: Tensor | None, like: Tensor) -> float | Tensor:
@@ -261,12 +261,13 @@ def langevin_step(
     coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
     assert coloured is not None
     drift = _drift(score.to(x.dtype), freq, space, skew, filter_drift)
-    drift_norm, noise_norm = drift.flatten(1).norm(dim=1), coloured.flatten(1).norm(dim=1)
+    # Summed in float64: a million squares in float32 would cost a digit.
+    drift_norm, noise_norm = (t.flatten(1).norm(dim=1, dtype=torch.float64) for t in (drift, coloured))
     if not per_sample:
         drift_norm, noise_norm = (
             torch.where(norm.isfinite(), norm, math.nan).nanmean() for norm in (drift_norm, noise_norm)
         )
-    ratio = (snr * noise_norm / drift_norm).reshape(-1, 1, 1, 1)
+    ratio = (snr * noise_norm / drift_norm).to(x.dtype).reshape(-1, 1, 1, 1)
     eta = 2 * _per_sample(alpha, alpha_tensor, x) * ratio.square()
     clean = x + eta * drift
     if mean is not None:
