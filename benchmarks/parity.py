@@ -1,8 +1,8 @@
 """No figure without parity: what is about to be timed is first compared, on that very input, with the reference in
 float64.
 
-Bounds as in CONTRIBUTING.md: relative RMS 1e-6 of the deterministic part in float32, 1e-5 on unit normals. A baseline has
-1e-5: its float32 norms of a million squares are what they are.
+Bounds as in CONTRIBUTING.md: relative RMS 1e-6 of the deterministic part in float32, 1e-5 on unit normals. A baseline
+has 1e-5: its float32 norms of a million squares are what they are.
 """
 
 from __future__ import annotations
