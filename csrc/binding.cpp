@@ -1,6 +1,5 @@
 // Where the schemas of tdas_ops/_schema.py get their implementations, and the op `normals`: it checks tensors, turns
 // them into plain arguments and picks threads or a stream.
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +10,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu_ops.h"
+#include "parallel.h"
 #include "params.h"
 #include "philox.h"
 
@@ -73,10 +73,7 @@ NormalsArgs normals_args(const at::Tensor& out, const at::Tensor& seeds, const a
 
 void normals_cpp(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
                  bool spectral) {
-  constexpr int64_t blocks_per_task = 512;  // some 30 microseconds, well above the cost of waking a thread
-  const NormalsArgs args = normals_args(out, seeds, draw, first_sample, spectral);
-  at::parallel_for(0, cpu::normals_blocks(args), blocks_per_task,
-                   [&](int64_t begin, int64_t end) { cpu::kernels().normals(args, begin, end); });
+  draw_normals(normals_args(out, seeds, draw, first_sample, spectral));
 }
 
 #ifdef TDAS_OPS_WITH_CUDA

@@ -49,10 +49,6 @@ OutField output(const char* name, const at::Tensor& tensor, at::IntArrayRef shap
   return field_of(name, tensor.mutable_data_ptr(), tensor, shape);
 }
 
-Field constant(const OutField& field) {
-  return {field.data, field.element, {field.strides[0], field.strides[1], field.strides[2], field.strides[3]}};
-}
-
 const float* mask_of(const char* name, const OptionalTensor& mask, at::IntArrayRef shape) {
   if (!mask) return nullptr;
   check_shape(name, *mask, shape);

@@ -1,10 +1,7 @@
 #include "cpu_update.h"
 
-#include <ATen/Parallel.h>
-
-#include <algorithm>
-
 #include "cpu/kernels.h"
+#include "parallel.h"
 #include "spectra.h"
 
 namespace tdas_ops {
@@ -15,12 +12,6 @@ enum class Path { pixels, fused, spectra };
 Path path(const UpdateArgs& args) {
   if (args.masks.freq == nullptr && args.masks.skew == nullptr) return Path::pixels;
   return args.masks.freq != nullptr && cpu::fused(args.height, args.width) ? Path::fused : Path::spectra;
-}
-
-// A task is some 30 microseconds long, well above the cost of waking a thread.
-template <class Work>
-void in_parallel(int64_t count, int64_t elements, Work work) {
-  at::parallel_for(0, count, std::max<int64_t>(1, 30000 / elements), work);
 }
 
 }  // namespace

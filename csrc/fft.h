@@ -36,14 +36,16 @@ TDAS_OPS_INLINE Complex<T> conj(Complex<T> a) {
   return {a.re, -a.im};
 }
 
-// A point of the unit circle, exp(i angle) for an angle that is given with positive sign.
-struct Twiddle {
-  float cos, sin;
+// A point of the unit circle, exp(i angle) for an angle that is given with positive sign; or one for every lane.
+template <class T>
+struct TwiddleOf {
+  T cos, sin;
 };
+using Twiddle = TwiddleOf<float>;
 
 // a e^(-i angle), or a e^(i angle) for an inverse transform.
-template <bool inverse, class T>
-TDAS_OPS_INLINE Complex<T> turned(Complex<T> a, Twiddle t) {
+template <bool inverse, class T, class U>
+TDAS_OPS_INLINE Complex<T> turned(Complex<T> a, TwiddleOf<U> t) {
   if constexpr (inverse) return {a.re * t.cos - a.im * t.sin, a.im * t.cos + a.re * t.sin};
   return {a.re * t.cos + a.im * t.sin, a.im * t.cos - a.re * t.sin};
 }
@@ -112,10 +114,10 @@ TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]) {
     x[7] = turned<inverse>(x[7], third);
     x[9] = turned<inverse>(x[9], eighth);
     x[10] = quarter<inverse>(x[10]);
-    x[11] = turned<inverse>(x[11], {-eighth.cos, eighth.sin});
+    x[11] = turned<inverse>(x[11], Twiddle{-eighth.cos, eighth.sin});
     x[13] = turned<inverse>(x[13], third);
-    x[14] = turned<inverse>(x[14], {-eighth.cos, eighth.sin});
-    x[15] = turned<inverse>(x[15], {-first.cos, -first.sin});
+    x[14] = turned<inverse>(x[14], Twiddle{-eighth.cos, eighth.sin});
+    x[15] = turned<inverse>(x[15], Twiddle{-first.cos, -first.sin});
     Complex<T> result[16];
     TDAS_OPS_UNROLL
     for (int k = 0; k < 4; ++k) {
@@ -136,8 +138,8 @@ constexpr int first_radix(int n) {
 }
 
 // (Z(k), Z(M-k)) to twice (X(k), X(M-k)), for 0 < k < M/2; t is the angle 2 pi k / W.
-template <class T>
-TDAS_OPS_INLINE void separate(Complex<T>& a, Complex<T>& b, Twiddle t) {
+template <class T, class U>
+TDAS_OPS_INLINE void separate(Complex<T>& a, Complex<T>& b, TwiddleOf<U> t) {
   const Complex<T> even = a + conj(b), odd = quarter<false>(a - conj(b));
   const Complex<T> turned_odd = turned<false>(odd, t);
   a = even + turned_odd;
@@ -145,8 +147,8 @@ TDAS_OPS_INLINE void separate(Complex<T>& a, Complex<T>& b, Twiddle t) {
 }
 
 // The inverse: (X(k), X(M-k)) to twice (Z(k), Z(M-k)).
-template <class T>
-TDAS_OPS_INLINE void join(Complex<T>& a, Complex<T>& b, Twiddle t) {
+template <class T, class U>
+TDAS_OPS_INLINE void join(Complex<T>& a, Complex<T>& b, TwiddleOf<U> t) {
   const Complex<T> even = a + conj(b), odd = quarter<true>(turned<true>(a - conj(b), t));
   a = even + odd;
   b = conj(even - odd);

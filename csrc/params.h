@@ -32,6 +32,12 @@ struct FieldOf {
 using Field = FieldOf<const void>;
 using OutField = FieldOf<void>;
 
+// An output that is read again.
+inline Field constant(const OutField& field) {
+  const int64_t (&strides)[4] = field.strides;
+  return {field.data, field.element, {strides[0], strides[1], strides[2], strides[3]}};
+}
+
 // M = F^-1 R F A and the skew part S = F^-1 i w F; null where a mask is absent.
 struct Masks {
   const float* freq;   // R as a half spectrum [C, H, W / 2 + 1]

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "parallel.h"
 
 namespace tdas_ops {
 namespace {
@@ -185,9 +186,6 @@ class Chunk {
     const int64_t step = packed() ? 1 : 2, row = step * args_.width, plane = row * args_.height;
     return {floats(complex), Element::float32, {plane * args_.channels, plane, row, step}};
   }
-  static Field constant(const OutField& f) {
-    return {f.data, f.element, {f.strides[0], f.strides[1], f.strides[2], f.strides[3]}};
-  }
 
   at::Tensor scratch() const {
     const auto options = at::TensorOptions(at::kComplexFloat);
@@ -196,8 +194,8 @@ class Chunk {
   }
 
   static void run(const UpdateArgs& args) {
-    at::parallel_for(0, args.batch * args.channels * args.height, std::max<int64_t>(1, 30000 / args.width),
-                     [&](int64_t begin, int64_t end) { cpu::kernels().update_rows(args, begin, end); });
+    in_parallel(args.batch * args.channels * args.height, args.width,
+                [&](int64_t begin, int64_t end) { cpu::kernels().update_rows(args, begin, end); });
   }
 
   // F of the pixels d A^power v + n A z, the power being that of the filter; A = 1 without `with_space`.
@@ -232,8 +230,7 @@ class Chunk {
                                  (args_.height + 1) / 2 * half,
                                  args_.first_sample,
                                  args_.seed_per_sample};
-    at::parallel_for(0, cpu::normals_blocks(normals), 512,
-                     [&](int64_t begin, int64_t end) { cpu::kernels().normals(normals, begin, end); });
+    draw_normals(normals);
     return g;
   }
 
@@ -255,8 +252,8 @@ class Chunk {
   at::Tensor filtered(cpu::SpectraArgs terms) const {
     const at::Tensor to = scratch();
     terms.to = floats(to);
-    at::parallel_for(0, planes(), std::max<int64_t>(1, 30000 / (args_.height * args_.width)),
-                     [&](int64_t begin, int64_t end) { cpu::kernels().filter_spectra(terms, begin, end); });
+    in_parallel(planes(), args_.height * args_.width,
+                [&](int64_t begin, int64_t end) { cpu::kernels().filter_spectra(terms, begin, end); });
     return to;
   }
 

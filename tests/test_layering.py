@@ -33,12 +33,13 @@ INCLUDES = {
     "update.h": ["fft.h", "inline.h"],
     "cpu/": [*SHARED, "cpu/", "immintrin.h"],
     "cuda/": [*SHARED, "cuda/", "cuda_runtime_api.h"],
-    "spectra.": ["params.h", "spectra.h", "cpu/kernels.h"],
-    "cpu_update.": ["params.h", "cpu_update.h", "spectra.h", "cpu/kernels.h"],
+    "parallel.h": ["cpu/kernels.h"],
+    "spectra.": ["params.h", "spectra.h", "parallel.h", "cpu/kernels.h"],
+    "cpu_update.": ["params.h", "cpu_update.h", "spectra.h", "parallel.h", "cpu/kernels.h"],
     "cpu_ops.": ["cpu_ops.h", "cpu_update.h"],
-    "binding.cpp": [*SHARED, "cpu_ops.h", "cpu/kernels.h", "cuda/"],
+    "binding.cpp": [*SHARED, "cpu_ops.h", "parallel.h", "cpu/kernels.h", "cuda/"],
 }
-SEES_TORCH = ("spectra.cpp", "cpu_update.cpp", "cpu_ops.", "binding.cpp")
+SEES_TORCH = ("parallel.h", "spectra.cpp", "cpu_update.cpp", "cpu_ops.", "binding.cpp")
 TORCH = re.compile(r"^(torch|ATen|c10|pybind11)/")
 
 

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <new>
 
+#include "../update.h"
 #include "kernels.h"
+#include "memory.h"
 #include "vector.h"
 
 namespace tdas_ops::cpu {
@@ -61,27 +61,23 @@ TDAS_OPS_INLINE Complex<T> filtered(Complex<T> x, T R, T w, Complex<T> g, const 
   if (scales.power == SpectraArgs::skew_only) f = T{};
   if (scales.power > 0) f *= R;
   if (scales.power > 1) f *= R;
-  const T turn = scales.skew * w, noise = scales.noise * R;
-  return {f * x.re - turn * x.im + noise * g.re, f * x.im + turn * x.re + noise * g.im};
+  return with_noise(with_skew({f * x.re, f * x.im}, x, scales.skew * w), g, R, scales.noise);
 }
 
 class SplitRows {
  public:
-  explicit SplitRows(int64_t count) : padded_((count + lanes - 1) / lanes * lanes) {
-    const int64_t total = rows * padded_;
-    memory_.reset(static_cast<float*>(::operator new(total * sizeof(float), std::align_val_t{64})));
-    std::fill_n(memory_.get(), total, 0.0f);
+  explicit SplitRows(int64_t count)
+      : padded_((count + lanes - 1) / lanes * lanes), floats_(scratch_.fit(rows * padded_)) {
+    std::fill_n(floats_, rows * padded_, 0.0f);
   }
-  float* operator[](int row) { return memory_.get() + row * padded_; }
+  float* operator[](int row) { return floats_ + row * padded_; }
   SplitRow pair(int row) { return {(*this)[row], (*this)[row + 1]}; }
 
  private:
   static constexpr int rows = 16;
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> memory_;
+  Scratch scratch_;
   int64_t padded_;
+  float* floats_;
 };
 
 struct SpectrumPlane {
@@ -151,20 +147,15 @@ void filter_row_pair(const SpectrumPlane& plane, int64_t h, int64_t mirror, cons
   const Complex<float> first = {plane.to[2 * h * M], plane.to[2 * h * M + 1]};
   for (int64_t k = 0; k < M; k += lanes) {
     Complexes x = {load(a.re + k), load(a.im + k)}, y = {load(b.re + k), load(b.im + k)};
-    const Floats cosine = load_loose(args.cosines + k), sine = load_loose(args.sines + k);
-    const Complexes even = x + conj(y), odd = quarter<false>(x - conj(y));
-    const Complexes turned_odd = {odd.re * cosine + odd.im * sine, odd.im * cosine - odd.re * sine};
-    x = filtered(even + turned_odd, load(R + k), load(w + k), {load(g.re + k), load(g.im + k)}, plane.scales);
-    y = filtered(conj(even - turned_odd), load(mirrored_R + k), load(mirrored_w + k),
-                 {load(other.re + k), load(other.im + k)}, plane.scales);
-    const Complexes sum = x + conj(y), turned_difference = quarter<true>(x - conj(y));
-    const Complexes difference = {turned_difference.re * cosine - turned_difference.im * sine,
-                                  turned_difference.im * cosine + turned_difference.re * sine};
-    const Complexes p = sum + difference, q = conj(sum - difference);
-    store(to.re + k, p.re);
-    store(to.im + k, p.im);
-    store(mirrored_to.re + k, q.re);
-    store(mirrored_to.im + k, q.im);
+    const TwiddleOf<Floats> twiddle = {load_loose(args.cosines + k), load_loose(args.sines + k)};
+    separate(x, y, twiddle);
+    x = filtered(x, load(R + k), load(w + k), {load(g.re + k), load(g.im + k)}, plane.scales);
+    y = filtered(y, load(mirrored_R + k), load(mirrored_w + k), {load(other.re + k), load(other.im + k)}, plane.scales);
+    join(x, y, twiddle);
+    store(to.re + k, x.re);
+    store(to.im + k, x.im);
+    store(mirrored_to.re + k, y.re);
+    store(mirrored_to.im + k, y.im);
   }
   to.re[0] = first.re;
   to.im[0] = first.im;

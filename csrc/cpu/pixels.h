@@ -2,10 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <memory>
-#include <new>
 
 #include "fill_normals.h"
+#include "memory.h"
 #include "rows.h"
 
 namespace tdas_ops::cpu {
@@ -19,23 +18,14 @@ class RowBuffers {
 
   void fit(int64_t width) {
     const int64_t padded = (width + 1 + lanes - 1) / lanes * lanes, total = 3 * padded + std::max(padded, noise_floats);
-    if (total > capacity_) {
-      memory_.reset();
-      memory_.reset(static_cast<float*>(::operator new((total + lanes) * sizeof(float), std::align_val_t{64})));
-      capacity_ = total;
-    }
-    base = memory_.get();
+    base = scratch_.fit(total + lanes);
     v = base + padded;
     out = v + padded;
     noise = out + padded;
   }
 
  private:
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  int64_t capacity_ = 0;
+  Scratch scratch_;
 };
 
 // out = base + v_scale A^power v + z_scale A z for one row; a pointer is null where its term is absent or A = 1.
@@ -80,7 +70,7 @@ void write_row(float* out, const Row& row, int64_t width) {
 const float* row_of(const Field& field, int64_t b, int64_t c, int64_t h, int64_t width, float* buffer) {
   if (field.data == nullptr) return nullptr;
   const int64_t at = offset(field, b, c, h);
-  if (field.element == Element::float32 && field.strides[3] == 1) return static_cast<const float*>(field.data) + at;
+  if (has_plain_rows(field)) return static_cast<const float*>(field.data) + at;
   widen_row(buffer, field.data, field.element, at, field.strides[3], width);
   return buffer;
 }
@@ -124,7 +114,7 @@ void update_rows(const UpdateArgs& args, int64_t begin, int64_t end) {
   for_rows(args, buffers, begin, end, [&](int64_t b, int64_t c, int64_t h, Row row) {
     row.base = row_of(args.base, b, c, h, args.width, buffers.base);
     const int64_t at = offset(args.out, b, c, h);
-    const bool direct = args.out.element == Element::float32 && args.out.strides[3] == 1;
+    const bool direct = has_plain_rows(args.out);
     float* out = direct ? static_cast<float*>(args.out.data) + at : buffers.out;
     write_row(out, row, args.width);
     if (!direct) narrow_row(args.out.data, args.out.element, at, args.out.strides[3], out, args.width);

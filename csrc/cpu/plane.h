@@ -9,10 +9,9 @@
 #pragma once
 
 #include <cmath>
-#include <memory>
-#include <new>
 
 #include "../update.h"
+#include "memory.h"
 #include "normals.h"
 #include "rows.h"
 #include "transform.h"
@@ -31,12 +30,7 @@ class Workspace {
                   sizes[] = {height * width, block, block, height * lanes, height * lanes, 3 * block};
     int64_t total = 0;
     for (const int64_t size : sizes) total += size;
-    if (total > capacity_) {
-      memory_.reset();  // first, so that both are never held at once
-      memory_.reset(static_cast<float*>(::operator new(total * sizeof(float), std::align_val_t{64})));
-      capacity_ = total;
-    }
-    spectrum = memory_.get();
+    spectrum = scratch_.fit(total);
     line = spectrum + sizes[0];
     line_spectrum = line + sizes[1];
     patched_freq = line_spectrum + sizes[2];
@@ -46,11 +40,7 @@ class Workspace {
   }
 
  private:
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  int64_t capacity_ = 0;
+  Scratch scratch_;
 };
 
 // Memory that is wanted soon, called for a few lines at a time while the caches have nothing else to do.
@@ -58,8 +48,7 @@ class Ahead {
  public:
   template <class T>
   void add(const FieldOf<T>& field, int64_t b, int64_t c, int64_t row, int64_t rows, int64_t width) {
-    const bool dense = field.element == Element::float32 && field.strides[3] == 1 && field.strides[2] == width;
-    if (field.data == nullptr || !dense) return;
+    if (field.data == nullptr || !has_plain_rows(field) || field.strides[2] != width) return;
     const char* at = reinterpret_cast<const char*>(static_cast<const float*>(field.data) + offset(field, b, c, row));
     parts_[count_++] = {at, at + rows * width * sizeof(float)};
   }
@@ -161,7 +150,6 @@ struct Columns {
   const uint16_t* places;
   int height;
   uint32_t first_quad, quad_step;  // of the block's first column at h = 0, and from row to row
-  Ahead* ahead;
   int terms;
   Squares* squares;
 };
@@ -234,16 +222,14 @@ TDAS_OPS_INLINE void add_squares(const Columns& columns, const Squares& squares)
 
 TDAS_OPS_INLINE void load_frequencies(Complexes (&x)[8], const float* line, const Spectral& spectral) {
   if (!spectral.has_data) return;
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) x[i] = load_element(line, i);
+  load_elements(x, line, 0, 1);
   if (spectral.forward) butterfly<8, false>(x);
 }
 
 TDAS_OPS_INLINE void store_frequencies(float* line, Complexes (&x)[8], const Spectral& spectral) {
   if (!spectral.inverse) return;
   butterfly<8, true>(x);
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) store_element(line, i, x[i]);
+  store_elements(line, 0, 1, x);
 }
 
 // The same by way of memory. (On a copy: what a reference leads to would be written and read between any two stages.)
@@ -268,7 +254,7 @@ __attribute__((noinline)) void filter_places(float* line, int place, const void*
   Eight eight;
   eight.first = columns.places[place];
   eight.place = place;
-  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
+  if (columns.spectral.ahead != nullptr) columns.spectral.ahead->call<lines_of_eight / 2>();
   if (T::has(noise, columns.terms)) draw_frequencies(eight.g, eight.first, columns);
   Complexes x[8];
   Squares squares = {};
@@ -277,7 +263,7 @@ __attribute__((noinline)) void filter_places(float* line, int place, const void*
   for (int i = 0; i < 8; ++i) x[i] = filter_element<T>(x[i], eight, i, columns, squares);
   add_squares(columns, squares);
   store_frequencies(line, x, spectral);
-  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
+  if (columns.spectral.ahead != nullptr) columns.spectral.ahead->call<lines_of_eight / 2>();
 }
 
 // Column 0, the first lane of the first block, ties h to H - h (see update.h); the other lanes are left alone.
@@ -427,10 +413,10 @@ void filter_ties(Eight& one, Eight& other, const Columns& columns) {
 void read_eight(Eight& eight, const float* line, int first, const Columns& columns) {
   eight.first = first;
   eight.place = columns.places[first];
-  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
+  if (columns.spectral.ahead != nullptr) columns.spectral.ahead->call<lines_of_eight / 2>();
   if (columns.spectral.has_noise) draw_frequencies(eight.g, first, columns);
   load_eight(eight.x, line + eight.place * line_step, columns.spectral);
-  if (columns.ahead != nullptr) columns.ahead->call<lines_of_eight / 2>();
+  if (columns.spectral.ahead != nullptr) columns.spectral.ahead->call<lines_of_eight / 2>();
 }
 
 void write_eight(float* line, const Eight& eight, const Columns& columns) {
@@ -476,7 +462,6 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
   columns.places = plane.tables.places[log2_of(H)].data();
   columns.height = H;
   columns.quad_step = static_cast<uint32_t>(M);
-  columns.ahead = spectral.ahead;
   columns.terms = spectral.terms();
   columns.squares = spectral.squares == nullptr ? nullptr : &squares;
   const Leaf leaf = with_terms(columns.terms, [](auto terms) -> Leaf { return filter_places<decltype(terms)>; });
@@ -590,7 +575,7 @@ void filter_pixels(const Plane& plane, int row, bool has_data, float data, float
 
 void write_plane(const Plane& plane, const float* factors, const Field& base, const Field& v, float scale) {
   const UpdateArgs& args = plane.args;
-  const bool direct = args.out.element == Element::float32 && args.out.strides[3] == 1;
+  const bool direct = has_plain_rows(args.out);
   for (int row = 0; row < plane.height; row += lanes) {
     if (is_large(plane)) {
       Ahead ahead;
@@ -700,8 +685,7 @@ void update_plane(const Plane& plane, const float* kept) {
       skew.skew_scale = d * scale;
       filter_columns(plane, skew);
       write_plane(plane, nullptr, base, none, 0.0f);
-      const int64_t (&strides)[4] = args.out.strides;
-      base = {args.out.data, args.out.element, {strides[0], strides[1], strides[2], strides[3]}};
+      base = constant(args.out);
     }
     filter_twice(plane, d * scale, n);
   } else {

@@ -39,9 +39,15 @@ int64_t offset(const FieldOf<T>& field, int64_t b, int64_t c, int64_t row) {
   return b * field.strides[0] + c * field.strides[1] + row * field.strides[2];
 }
 
+// Whether rows are floats side by side, to be read and written where they are.
+template <class T>
+bool has_plain_rows(const FieldOf<T>& field) {
+  return field.element == Element::float32 && field.strides[3] == 1;
+}
+
 // `lanes` rows of a plane from `row` on: the tensor itself where it has floats side by side, else a copy in `buffer`.
 Rows rows_of(const Field& field, int64_t b, int64_t c, int64_t row, int64_t width, float* buffer) {
-  if (field.element == Element::float32 && field.strides[3] == 1)
+  if (has_plain_rows(field))
     return {static_cast<const float*>(field.data) + offset(field, b, c, row), field.strides[2]};
   for (int i = 0; i < lanes; ++i)
     widen_row(buffer + i * width, field.data, field.element, offset(field, b, c, row + i), field.strides[3], width);

@@ -17,8 +17,7 @@ __attribute__((noinline)) void forward_stage(float* __restrict line, const Table
   const Twiddle* twiddles = tables.stages[log2_of(L)].data();
   for (int j = 0; j < M; ++j, twiddles += R - 1) {
     Complexes x[R];
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < R; ++i) x[i] = load_element(line, j + i * M);
+    load_elements(x, line, j, M);
     butterfly<R, false>(x);
     TDAS_OPS_UNROLL
     for (int k = 0; k < R; ++k)
@@ -38,8 +37,7 @@ __attribute__((noinline)) void inverse_stage(float* __restrict line, const Table
       if (M > 1 && k > 0) x[k] = turned<true>(x[k], twiddles[k - 1]);
     }
     butterfly<R, true>(x);
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < R; ++i) store_element(line, j + i * M, x[i]);
+    store_elements(line, j, M, x);
   }
 }
 
@@ -94,62 +92,56 @@ TDAS_OPS_INLINE void separate_zero(Complexes& zero, Complexes& middle) {
 // where i is tied to 8 - i; for first = N / 16 itself, else that of N / 8 - first, where i is tied to 7 - i.
 enum class Mirror { zero, own, other };
 
-// The last stage forward together with the separation, or the first one back with its inverse, of one or two eights.
-template <Mirror mirror, int M>
-__attribute__((noinline)) void separate_eights(const float* line, float* spectrum, int first, const Tables& tables) {
-  constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start, step = M / 8;
-  const int other = mirror == Mirror::other ? step - first : first;
-  const uint16_t* places = tables.places[log2_of(M)].data();
-  const Twiddle* twiddles = tables.reals[log2_of(M)].data();
-  Complexes x[8], rest[8];
-  Complexes(&y)[8] = mirror == Mirror::other ? rest : x;
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) x[i] = load_element(line, places[first] + i);
-  butterfly<8, false>(x);
-  if constexpr (mirror == Mirror::other) {
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 8; ++i) y[i] = load_element(line, places[other] + i);
-    butterfly<8, false>(y);
-  }
+// The ties of such an eight x with the eight y that mirrors it, x itself but for Mirror::other; frequencies are `step`
+// apart.
+template <Mirror mirror, bool inverse>
+TDAS_OPS_INLINE void tie_eights(Complexes (&x)[8], Complexes (&y)[8], const Twiddle* at_x, const Twiddle* at_y,
+                                int step) {
+  constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start;
+  const auto tie = [](Complexes& a, Complexes& b, Twiddle t) { inverse ? join(a, b, t) : separate(a, b, t); };
   if constexpr (mirror == Mirror::zero) separate_zero(x[0], x[4]);
   TDAS_OPS_UNROLL
   for (int i = start; i < 4; ++i) {
-    separate(x[i], y[last - i], twiddles[first + i * step]);
-    if constexpr (mirror == Mirror::other) separate(y[i], x[last - i], twiddles[other + i * step]);
-  }
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) {
-    store_element(spectrum, first + i * step, x[i]);
-    if constexpr (mirror == Mirror::other) store_element(spectrum, other + i * step, y[i]);
+    tie(x[i], y[last - i], at_x[i * step]);
+    if constexpr (mirror == Mirror::other) tie(y[i], x[last - i], at_y[i * step]);
   }
 }
 
+// The last stage forward, on the eight of `first` and the one that mirrors it, together with the separation.
 template <Mirror mirror, int M>
-__attribute__((noinline)) void join_eights(const float* spectrum, float* line, int first, const Tables& tables) {
-  constexpr int start = mirror == Mirror::zero ? 1 : 0, last = 7 + start, step = M / 8;
-  const int other = mirror == Mirror::other ? step - first : first;
+__attribute__((noinline)) void separate_eights(const float* line, float* spectrum, int first, const Tables& tables) {
+  constexpr int step = M / 8;
+  const int other = step - first;
   const uint16_t* places = tables.places[log2_of(M)].data();
   const Twiddle* twiddles = tables.reals[log2_of(M)].data();
   Complexes x[8], rest[8];
-  Complexes(&y)[8] = mirror == Mirror::other ? rest : x;
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) {
-    x[i] = load_element(spectrum, first + i * step);
-    if constexpr (mirror == Mirror::other) y[i] = load_element(spectrum, other + i * step);
-  }
-  if constexpr (mirror == Mirror::zero) separate_zero(x[0], x[4]);
-  TDAS_OPS_UNROLL
-  for (int i = start; i < 4; ++i) {
-    join(x[i], y[last - i], twiddles[first + i * step]);
-    if constexpr (mirror == Mirror::other) join(y[i], x[last - i], twiddles[other + i * step]);
-  }
-  butterfly<8, true>(x);
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) store_element(line, places[first] + i, x[i]);
+  load_elements(x, line, places[first], 1);
+  butterfly<8, false>(x);
   if constexpr (mirror == Mirror::other) {
-    butterfly<8, true>(y);
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 8; ++i) store_element(line, places[other] + i, y[i]);
+    load_elements(rest, line, places[other], 1);
+    butterfly<8, false>(rest);
+  }
+  tie_eights<mirror, false>(x, mirror == Mirror::other ? rest : x, twiddles + first, twiddles + other, step);
+  store_elements(spectrum, first, step, x);
+  if constexpr (mirror == Mirror::other) store_elements(spectrum, other, step, rest);
+}
+
+// The inverse: the first stage back, after the spectra are joined.
+template <Mirror mirror, int M>
+__attribute__((noinline)) void join_eights(const float* spectrum, float* line, int first, const Tables& tables) {
+  constexpr int step = M / 8;
+  const int other = step - first;
+  const uint16_t* places = tables.places[log2_of(M)].data();
+  const Twiddle* twiddles = tables.reals[log2_of(M)].data();
+  Complexes x[8], rest[8];
+  load_elements(x, spectrum, first, step);
+  if constexpr (mirror == Mirror::other) load_elements(rest, spectrum, other, step);
+  tie_eights<mirror, true>(x, mirror == Mirror::other ? rest : x, twiddles + first, twiddles + other, step);
+  butterfly<8, true>(x);
+  store_elements(line, places[first], 1, x);
+  if constexpr (mirror == Mirror::other) {
+    butterfly<8, true>(rest);
+    store_elements(line, places[other], 1, rest);
   }
 }
 
@@ -157,27 +149,23 @@ __attribute__((noinline)) void join_eights(const float* spectrum, float* line, i
 void separate_sixteen(const float* line, float* spectrum, const Tables& tables) {
   const Twiddle* twiddles = tables.reals[log2_of(16)].data();
   Complexes x[16];
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 16; ++i) x[i] = load_element(line, i);
+  load_elements(x, line, 0, 1);
   butterfly<16, false>(x);
   separate_zero(x[0], x[8]);
   TDAS_OPS_UNROLL
   for (int k = 1; k < 8; ++k) separate(x[k], x[16 - k], twiddles[k]);
-  TDAS_OPS_UNROLL
-  for (int k = 0; k < 16; ++k) store_element(spectrum, k, x[k]);
+  store_elements(spectrum, 0, 1, x);
 }
 
 void join_sixteen(const float* spectrum, float* line, const Tables& tables) {
   const Twiddle* twiddles = tables.reals[log2_of(16)].data();
   Complexes x[16];
-  TDAS_OPS_UNROLL
-  for (int k = 0; k < 16; ++k) x[k] = load_element(spectrum, k);
+  load_elements(x, spectrum, 0, 1);
   separate_zero(x[0], x[8]);
   TDAS_OPS_UNROLL
   for (int k = 1; k < 8; ++k) join(x[k], x[16 - k], twiddles[k]);
   butterfly<16, true>(x);
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 16; ++i) store_element(line, i, x[i]);
+  store_elements(line, 0, 1, x);
 }
 
 // `line` holds the columns of the rows and is destroyed, `spectrum` the M frequencies in their natural order.

@@ -39,6 +39,19 @@ TDAS_OPS_INLINE void store_element(float* line, int64_t n, Complexes value) {
   store(line + n * line_step + lanes, value.im);
 }
 
+// N elements of a line from `first` on, `step` apart.
+template <int N>
+TDAS_OPS_INLINE void load_elements(Complexes (&x)[N], const float* line, int64_t first, int64_t step) {
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < N; ++i) x[i] = load_element(line, first + i * step);
+}
+
+template <int N>
+TDAS_OPS_INLINE void store_elements(float* line, int64_t first, int64_t step, const Complexes (&x)[N]) {
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < N; ++i) store_element(line, first + i * step, x[i]);
+}
+
 TDAS_OPS_INLINE Floats broadcast(float value) { return value - Floats{}; }
 
 // bfloat16 and half precision, one at a time; rounded to nearest even.
