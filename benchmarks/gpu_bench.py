@@ -7,12 +7,8 @@ buffers that together exceed the cache several times.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import tdas_ops  # noqa: E402
 from benchmarks import contenders  # noqa: E402
+from benchmarks.circumstances import circumstances, command_output  # noqa: E402
 
 REPEATS, WARM_UP = 50, 5
 SLEEP_CYCLES = 2_000_000  # about a millisecond
@@ -46,7 +43,7 @@ NOISE_SHAPES = [
 def seconds(run: Callable[[int], object], buffers: int) -> float:
     """Median device seconds of `run(i)`, i cycling through the buffers.
 
-    The device sleeps while the host enqueues, so launch latency is left out; `test_call_overhead.py` measures that.
+    The device sleeps while the host enqueues, so launch latency is left out; `bench_overhead.py` measures that.
     """
     for i in range(WARM_UP):
         run(i % buffers)
@@ -128,27 +125,13 @@ def row(
     }
 
 
-def command_output(*command: str) -> str | None:
-    try:
-        return subprocess.check_output(command, text=True, cwd=ROOT, stderr=subprocess.DEVNULL).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def circumstances() -> dict[str, Any]:
-    """What a reader needs to judge the figures."""
+def device_circumstances() -> dict[str, Any]:
     driver = command_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+    return circumstances() | {
         "device": torch.cuda.get_device_name(),
         "capability": ".".join(map(str, torch.cuda.get_device_capability())),
         "driver": driver.splitlines()[0] if driver else None,
-        "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
-        "python": platform.python_version(),
-        "tdas_ops": tdas_ops.__version__,
-        "commit": os.environ.get("TDAS_OPS_COMMIT") or command_output("git", "rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(command_output("git", "status", "--porcelain", "--untracked-files=no", "csrc", "tdas_ops")),
         "build": tdas_ops._extension.load().build_info(),
         "backends": tdas_ops.backend_info(),
     }
@@ -187,7 +170,7 @@ def main() -> None:
             raise SystemExit(f"gpu_bench: {tdas_ops.backend_info()['missing'][backend]}")
     bandwidth = copy_bandwidth()
     rows = noise_rows(bandwidth) + update_rows(bandwidth)
-    result = {"circumstances": circumstances(), "copy_bytes_per_second": bandwidth, "rows": rows}
+    result = {"circumstances": device_circumstances(), "copy_bytes_per_second": bandwidth, "rows": rows}
     arguments.out.mkdir(parents=True, exist_ok=True)
     stem = arguments.out / f"{torch.cuda.get_device_name().lower().replace(' ', '-')}-{result['circumstances']['date']}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
