@@ -82,7 +82,7 @@ def extension(build):
         "sources": [str(path) for folder in ("csrc", "csrc/cpu") for path in sorted(Path(folder).glob("*.cpp"))],
         "depends": sorted(map(str, Path("csrc").rglob("*.*h"))),
         "include_dirs": [pybind11.get_include()],
-        "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3"]},
+        "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr"]},
     }
     if home:
         cpp_extension.CUDA_HOME = str(home)  # a CPU-only torch leaves it empty

@@ -1,4 +1,4 @@
-// The noise formula, for host and device: Philox4x32-10 (Salmon et al. 2011) and Box-Muller in float32.
+// The random words of the noise, for host and device: Philox4x32-10 (Salmon et al. 2011).
 //
 // Key = (seed low, seed high), counter = (quad, sample, draw low, draw high), quad = row * half + column.
 // Words 0 and 1 of the result make g at the column, words 2 and 3 make g at column + half.
@@ -38,25 +38,6 @@ TDAS_OPS_INLINE PhiloxWords philox4x32(PhiloxWords counter, PhiloxKey key) {
     key = {key.low + 0x9E3779B9u, key.high + 0xBB67AE85u};
   }
   return counter;
-}
-
-struct ComplexNormal {
-  float real, imag;
-};
-
-// g = rho (cos theta + i sin theta), rho = sqrt(-2 ln u), u in (0, 1).
-// `Math` gives minus_two_log(u), root(x) and turn(x) -> {cos, sin} of pi x: polynomials on a CPU, the special function
-// unit on a GPU. Close to u = 1 float32 cannot hold 1 - u, so there rho^2 comes from a series in v = 1 - u.
-template <class Math>
-TDAS_OPS_INLINE ComplexNormal box_muller(uint32_t radius_word, uint32_t angle_word) {
-  constexpr float unit = 0x1p-32f, half_unit = 0x1p-33f;
-  const float u = Math::fused(static_cast<float>(radius_word), unit, half_unit);
-  const float v = Math::fused(static_cast<float>(~radius_word), unit, half_unit);
-  const float series =
-      v * Math::fused(v, Math::fused(v, Math::fused(v, 0.5f, static_cast<float>(2.0 / 3.0)), 1.0f), 2.0f);
-  const float rho = Math::root(v < 0x1p-5f ? series : Math::minus_two_log(u));
-  const ComplexNormal direction = Math::turn(static_cast<float>(static_cast<int32_t>(angle_word)) * 0x1p-31f);
-  return {rho * direction.real, rho * direction.imag};
 }
 
 }  // namespace tdas_ops

@@ -12,6 +12,7 @@ namespace tdas_ops::cuda {
 // 2^(l-1).
 class Divider {
  public:
+  Divider() = default;
   explicit Divider(uint32_t divisor) {
     uint32_t log = 0;
     while ((uint64_t{1} << log) < divisor) ++log;

@@ -2,9 +2,9 @@
 // neighbouring elements, 8 bytes each.
 #include <algorithm>
 
-#include "approximate_math.cuh"
 #include "divider.h"
 #include "noise.h"
+#include "normals.cuh"
 
 namespace tdas_ops::cuda {
 namespace {
@@ -27,16 +27,24 @@ __global__ void __launch_bounds__(threads_per_block)
     const uint32_t sample_index = args.seed_per_sample ? 0u : static_cast<uint32_t>(args.first_sample + sample);
     const PhiloxWords words = philox4x32(philox_counter(quad, sample_index, draw), key);
     float2* target = out + sample * args.rows * args.width + element;
-    const ComplexNormal left = box_muller<ApproximateMath>(words.w0, words.w1);
+    const ComplexNormal left = complex_normal(words.w0, words.w1);
     target[0] = make_float2(left.real, left.imag);
     if (has_right) {
-      const ComplexNormal right = box_muller<ApproximateMath>(words.w2, words.w3);
+      const ComplexNormal right = complex_normal(words.w2, words.w3);
       target[half] = make_float2(right.real, right.imag);
     }
   }
 }
 
+__global__ void advance_kernel(int64_t* draw) { *draw = static_cast<int64_t>(static_cast<uint64_t>(*draw) + 1); }
+
 }  // namespace
+
+cudaError_t advance(int64_t* draw, cudaStream_t stream) {
+  cudaLaunchConfig_t launch{};
+  launch.stream = stream;
+  return cudaLaunchKernelEx(&launch, advance_kernel, draw);
+}
 
 cudaError_t normals(const NormalsArgs& args, cudaStream_t stream) {
   const int64_t quads = args.rows * args.half;

@@ -57,6 +57,9 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
@@ -319,12 +322,18 @@ inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 
 // The part of the runtime that kernels are launched with.
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess, cudaErrorLaunchFailure };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorLaunchFailure };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
 };
+
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
+  return bytes <= static_cast<int>(simt::most_shared_bytes) ? cudaSuccess : cudaErrorInvalidValue;
+}
 
 namespace simt {
 inline std::string& last_error() {
