@@ -8,7 +8,7 @@
 
 namespace tdas_ops::cuda {
 
-// A field as the kernels read it. Dense: planes lie in rows of W, one after another, at addresses for whole runs.
+// A field as the kernels read it. Dense: the pixels of a plane follow one another, at addresses for whole runs.
 template <class T>
 struct PixelsOf {
   T* data;
@@ -38,17 +38,21 @@ struct Places {
 
 using Item = Run[2][2];  // [rows h, h + H / 2][columns n, n + W / 2]
 
+// use(lower, right, run) with the runs of an item.
 template <class Use>
-TDAS_OPS_DEVICE void each_run(Use use) {
+TDAS_OPS_DEVICE void each_run(Item& item, Use use) {
   TDAS_OPS_UNROLL
-  for (int item = 0; item < 4; ++item) TDAS_OPS_UNROLL
-  for (int lower = 0; lower < 2; ++lower) TDAS_OPS_UNROLL
-  for (int right = 0; right < 2; ++right) use(item, lower, right);
+  for (int lower = 0; lower < 2; ++lower) {
+    TDAS_OPS_UNROLL
+    for (int right = 0; right < 2; ++right) use(lower, right, item[lower][right]);
+  }
 }
 
 template <int H, int W>
 struct PixelAccess {
   Places<H, W> places;
+
+  TDAS_OPS_DEVICE explicit PixelAccess(int thread) : places(thread) {}
 
   // A run's distance from the thread's first one, known to the compiler.
   static constexpr TDAS_OPS_DEVICE int row(int item, int lower) {
@@ -60,72 +64,75 @@ struct PixelAccess {
   }
   TDAS_OPS_DEVICE int first(int pitch = W) const { return places.row * pitch + places.column; }
 
-  // use(item, lower, right, run) with the runs of a field's plane.
-  template <class T, class Use>
-  TDAS_OPS_DEVICE void load(const PixelsOf<T>& field, int64_t plane, Use use) const {
-    if (field.dense && field.element == Element::float32) {
-      const float* data = static_cast<const float*>(field.data) + (plane + first());
-      each_run([&](int item, int lower, int right) {
-        const float4 run = *reinterpret_cast<const float4*>(data + offset(item, lower, right));
-        use(item, lower, right, Run{run.x, run.y, run.z, run.w});
-      });
-    } else if (field.dense) {
-      const uint16_t* data = static_cast<const uint16_t*>(field.data) + (plane + first());
-      const bool brain = field.element == Element::bfloat16;
-      each_run([&](int item, int lower, int right) {
-        const uint2 words = *reinterpret_cast<const uint2*>(data + offset(item, lower, right));
-        use(item, lower, right,
-            Run{narrow(words.x, brain), narrow(words.x >> 16, brain), narrow(words.y, brain),
-                narrow(words.y >> 16, brain)});
-      });
-    } else {
-      const bool brain = field.element == Element::bfloat16, wide = field.element == Element::float32;
-      each_run([&](int item, int lower, int right) {
-        Run run;
-        TDAS_OPS_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const int64_t at = strided(field, plane, item, lower, right, i);
-          run.at[i] = wide ? static_cast<const float*>(field.data)[at]
-                           : narrow(static_cast<const uint16_t*>(field.data)[at], brain);
-        }
-        use(item, lower, right, run);
-      });
+  // An item of a dense field.
+  template <class T>
+  TDAS_OPS_DEVICE void load(const PixelsOf<T>& field, int64_t plane, int item, Item& runs) const {
+    if (field.element == Element::float32) {
+      load_float32(field, plane, item, runs);
+      return;
     }
-  }
-
-  TDAS_OPS_DEVICE void store(const PixelsOf<void>& field, int64_t plane, const Run (&runs)[4][2][2]) const {
-    if (field.dense) {
-      float* data = static_cast<float*>(field.data) + (plane + first());
-      each_run([&](int item, int lower, int right) {
-        const Run& run = runs[item][lower][right];
-        *reinterpret_cast<float4*>(data + offset(item, lower, right)) =
-            make_float4(run.at[0], run.at[1], run.at[2], run.at[3]);
-      });
-    } else {
-      const bool brain = field.element == Element::bfloat16, wide = field.element == Element::float32;
-      each_run([&](int item, int lower, int right) {
-        TDAS_OPS_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const int64_t at = strided(field, plane, item, lower, right, i);
-          const float value = runs[item][lower][right].at[i];
-          if (wide) {
-            static_cast<float*>(field.data)[at] = value;
-          } else {
-            static_cast<uint16_t*>(field.data)[at] = brain ? to_bfloat16(value) : to_float16(value);
-          }
-        }
-      });
-    }
+    const bool brain = field.element == Element::bfloat16;
+    const uint16_t* data = static_cast<const uint16_t*>(field.data) + (plane + first());
+    each_run(runs, [&](int lower, int right, Run& run) {
+      const uint2 words = *reinterpret_cast<const uint2*>(data + offset(item, lower, right));
+      run = {widened(words.x, brain), widened(words.x >> 16, brain), widened(words.y, brain),
+             widened(words.y >> 16, brain)};
+    });
   }
 
   template <class T>
-  TDAS_OPS_DEVICE int64_t strided(const PixelsOf<T>& field, int64_t plane, int item, int lower, int right,
-                                  int i) const {
-    return plane + (places.row + row(item, lower)) * field.strides[2] +
-           (places.column + column(right) + i) * field.strides[3];
+  TDAS_OPS_DEVICE void load_float32(const PixelsOf<T>& field, int64_t plane, int item, Item& runs) const {
+    const float* data = static_cast<const float*>(field.data) + (plane + first());
+    each_run(runs, [&](int lower, int right, Run& run) {
+      const float4 four = *reinterpret_cast<const float4*>(data + offset(item, lower, right));
+      run = {four.x, four.y, four.z, four.w};
+    });
   }
 
-  static TDAS_OPS_DEVICE float narrow(uint32_t bits, bool brain) {
+  TDAS_OPS_DEVICE void store_float32(const PixelsOf<void>& field, int64_t plane, int item, Item& runs) const {
+    float* data = static_cast<float*>(field.data) + (plane + first());
+    each_run(runs, [&](int lower, int right, Run& run) {
+      *reinterpret_cast<float4*>(data + offset(item, lower, right)) =
+          make_float4(run.at[0], run.at[1], run.at[2], run.at[3]);
+    });
+  }
+
+  // An item of any field, pixel by pixel.
+  template <class T>
+  TDAS_OPS_DEVICE void load_strided(const PixelsOf<T>& field, int64_t plane, int item, Item& runs) const {
+    const bool brain = field.element == Element::bfloat16, wide = field.element == Element::float32;
+    each_run(runs, [&](int lower, int right, Run& run) {
+      TDAS_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int64_t at = plane + place(field, item, lower, right, i);
+        run.at[i] = wide ? static_cast<const float*>(field.data)[at]
+                         : widened(static_cast<const uint16_t*>(field.data)[at], brain);
+      }
+    });
+  }
+
+  TDAS_OPS_DEVICE void store_strided(const PixelsOf<void>& field, int64_t plane, int item, Item& runs) const {
+    each_run(runs, [&](int lower, int right, Run& run) {
+      TDAS_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int64_t at = plane + place(field, item, lower, right, i);
+        if (field.element == Element::float32) {
+          static_cast<float*>(field.data)[at] = run.at[i];
+        } else {
+          static_cast<uint16_t*>(field.data)[at] =
+              field.element == Element::bfloat16 ? to_bfloat16(run.at[i]) : to_float16(run.at[i]);
+        }
+      }
+    });
+  }
+
+ private:
+  template <class T>
+  TDAS_OPS_DEVICE int64_t place(const PixelsOf<T>& field, int item, int lower, int right, int i) const {
+    return (places.row + row(item, lower)) * field.strides[2] + (places.column + column(right) + i) * field.strides[3];
+  }
+
+  static TDAS_OPS_DEVICE float widened(uint32_t bits, bool brain) {
     return brain ? from_bfloat16(bits) : from_float16(static_cast<uint16_t>(bits));
   }
 };

@@ -56,7 +56,6 @@ cudaError_t update_planes(const PlaneArgs& args, cudaStream_t stream) {
   work.v = pixels(args.v, args.width);
   work.z = pixels(args.z, args.width);
   work.out = pixels(args.out, args.width);
-  work.out.dense = work.out.dense && args.out.element == Element::float32;
   work.masks = args.masks;
   work.d = args.d;
   work.n = args.n;

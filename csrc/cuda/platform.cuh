@@ -51,6 +51,13 @@ TDAS_OPS_DEVICE uint32_t opaque(uint32_t value) {
   return value;
 }
 
+// threadIdx.x, read anew each time.
+TDAS_OPS_DEVICE int thread_index() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
 #else
 
 inline float from_float16(uint16_t bits) {
@@ -74,6 +81,7 @@ inline uint16_t to_bfloat16(float value) {
 }
 
 inline uint32_t opaque(uint32_t value) { return value; }
+inline int thread_index() { return static_cast<int>(threadIdx.x); }
 
 #endif
 

@@ -1,0 +1,138 @@
+// How planes are laid out over threads and shared memory, and what a thread knows of its plane. See plane.cuh.
+#pragma once
+
+#include "../philox.h"
+#include "divider.h"
+#include "line.cuh"
+#include "pixels.cuh"
+#include "plane.h"
+
+namespace tdas_ops::cuda {
+
+enum class Kind {
+  drift,         // out = base + F^-1 (d R^2 F v + n R Z)
+  skewed_drift,  // out = base + F^-1 (d (R^2 + i w) F v + n R Z)
+  noise,         // out = base + d v + F^-1 n R Z
+  pixels,  // out = base + d v + [A] F^-1 R F u, u being v, z or drawn pixels, [A]; or u is A (d A F^-1 R F v + n z)
+};
+
+// Arguments of the kernels.
+struct PlaneWork {
+  PixelsOf<const void> base, v, z;
+  PixelsOf<void> out;
+  Masks masks;
+  Scale d, n;
+  const int64_t* seeds;
+  const int64_t* draw;
+  uint32_t first_sample;
+  uint32_t planes;
+  uint32_t channels;
+  Divider by_channels;
+  bool langevin_noise;
+  bool seed_per_sample;
+  bool square;       // kind skewed_drift: whether there is R^2
+  bool add_v;        // kinds noise and pixels: whether there is d v
+  bool noise_first;  // kind pixels: u is n z or drawn
+  bool space_first;  // kind pixels: u is multiplied by A
+  bool twice;        // kind pixels: u is A (d A F^-1 R F v + n z)
+  bool space_last;   // kind pixels: the result is multiplied by A
+};
+
+// The smallest number from n on that is `residue` modulo 32.
+constexpr int padded(int n, int residue) { return n + ((residue - n) % 32 + 32) % 32; }
+
+// 1 / sqrt(n), n being a power of two.
+constexpr float inverse_root(int n) {
+  float root = 1.0f;
+  for (; n >= 4; n /= 4) root /= 2;
+  return n == 1 ? root : root * 0.70710678f;
+}
+
+template <int H, int W>
+struct PlaneShape {
+  static constexpr int threads = H * W / 64;                        // of a plane
+  static constexpr int planes = threads < 128 ? 128 / threads : 1;  // of a block
+  static constexpr int block = threads * planes;
+  static constexpr int blocks = 512 / block;       // of a multiprocessor, at 128 registers a thread
+  static constexpr int classes = H >= 64 ? 2 : 1;  // of rows
+  static constexpr int rows = H / classes;         // of a class
+  static constexpr int halves = rows / 32;         // of a column
+  static constexpr int columns = W / 2;
+  static constexpr int lines = W == 32 ? 2 : 1;  // rows of a thread
+
+  // Pitches in floats. Eight neighbouring threads of the columns have `together` columns of all classes and planes.
+  static constexpr int together = 8 / (planes * classes);
+  static constexpr int row_pitch = W + 4;
+  static constexpr int column_pitch = 2 * (rows + 2);
+  static constexpr int class_pitch = padded(columns * column_pitch, 4 * together);
+  static constexpr int staging = H * row_pitch, spectrum = classes * class_pitch;
+  static constexpr int plane_pitch = padded(staging > spectrum ? staging : spectrum, 4 * together * classes);
+  static constexpr int shared_bytes = planes * plane_pitch * 4;
+
+  static constexpr float per_pixel = 1.0f / (H * W);
+  static constexpr float white = inverse_root(2 * H * W);  // of F^-1 g, sqrt(HW / 2) / HW
+
+  // Threads that share a plane's pixels and rows wait for each other.
+  static TDAS_OPS_DEVICE void plane_barrier() {
+    if constexpr (threads <= 32) {
+      __syncwarp();
+    } else {
+      __syncthreads();
+    }
+  }
+};
+
+TDAS_OPS_DEVICE float scale_of(const Scale& scale, uint32_t sample) {
+  if (scale.values == nullptr) return scale.number;
+  const uint32_t i = scale.per_sample ? sample : 0;
+  switch (scale.type) {
+    case Number::float32:
+      return static_cast<const float*>(scale.values)[i];
+    case Number::float64:
+      return static_cast<float>(static_cast<const double*>(scale.values)[i]);
+    case Number::bfloat16:
+      return from_bfloat16(static_cast<const uint16_t*>(scale.values)[i]);
+    default:
+      return from_float16(static_cast<const uint16_t*>(scale.values)[i]);
+  }
+}
+
+// A plane of the batch; past the last one the last once more, of which nothing is stored.
+struct Position {
+  uint32_t sample, channel;
+  bool there;
+
+  TDAS_OPS_DEVICE Position(const PlaneWork& work, uint32_t plane) : there(plane < work.planes) {
+    const uint32_t clamped = there ? plane : work.planes - 1;
+    sample = work.by_channels.quotient(clamped);
+    channel = clamped - sample * work.channels;
+  }
+
+  template <class T>
+  TDAS_OPS_DEVICE int64_t plane(const PixelsOf<T>& field) const {
+    return sample * field.strides[0] + channel * field.strides[1];
+  }
+  TDAS_OPS_DEVICE float drift_scale(const PlaneWork& work) const { return scale_of(work.d, sample); }
+  TDAS_OPS_DEVICE float noise_scale(const PlaneWork& work) const {
+    return work.langevin_noise ? sqrtf(2.0f * drift_scale(work)) : scale_of(work.n, sample);
+  }
+};
+
+// The noise of one sample: all of the Philox key and counter but the quad.
+struct DrawnNoise {
+  PhiloxKey key;
+  uint32_t sample;
+  int64_t draw;
+
+  TDAS_OPS_DEVICE DrawnNoise(const PlaneWork& work, const Position& at)
+      : key(philox_key(work.seeds[work.seed_per_sample ? at.sample : 0])),
+        sample(work.seed_per_sample ? 0 : work.first_sample + at.sample),
+        draw(*work.draw) {}
+
+  // Round keys are made anew after this: a few instructions for many quads, instead of twenty registers for good.
+  TDAS_OPS_DEVICE void forget_round_keys() { key = {opaque(key.low), opaque(key.high)}; }
+
+  TDAS_OPS_DEVICE PhiloxWords words(uint32_t quad) const { return philox4x32(philox_counter(quad, sample, draw), key); }
+};
+
+}  // namespace tdas_ops::cuda
