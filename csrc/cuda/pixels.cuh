@@ -3,19 +3,9 @@
 // holds both ends of the butterflies that split a plane in halves, and both elements that one Philox call makes.
 #pragma once
 
-#include "../params.h"
-#include "platform.cuh"
+#include "sample.cuh"
 
 namespace tdas_ops::cuda {
-
-// A field as the kernels read it. Dense: the pixels of a plane follow one another, at addresses for whole runs.
-template <class T>
-struct PixelsOf {
-  T* data;
-  Element element;
-  bool dense;
-  int64_t strides[4];
-};
 
 struct Run {
   float at[4];
@@ -100,29 +90,16 @@ struct PixelAccess {
   // An item of any field, pixel by pixel.
   template <class T>
   TDAS_OPS_DEVICE void load_strided(const PixelsOf<T>& field, int64_t plane, int item, Item& runs) const {
-    const bool brain = field.element == Element::bfloat16, wide = field.element == Element::float32;
     each_run(runs, [&](int lower, int right, Run& run) {
       TDAS_OPS_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const int64_t at = plane + place(field, item, lower, right, i);
-        run.at[i] = wide ? static_cast<const float*>(field.data)[at]
-                         : widened(static_cast<const uint16_t*>(field.data)[at], brain);
-      }
+      for (int i = 0; i < 4; ++i) run.at[i] = pixel(field, plane + place(field, item, lower, right, i));
     });
   }
 
   TDAS_OPS_DEVICE void store_strided(const PixelsOf<void>& field, int64_t plane, int item, Item& runs) const {
     each_run(runs, [&](int lower, int right, Run& run) {
       TDAS_OPS_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const int64_t at = plane + place(field, item, lower, right, i);
-        if (field.element == Element::float32) {
-          static_cast<float*>(field.data)[at] = run.at[i];
-        } else {
-          static_cast<uint16_t*>(field.data)[at] =
-              field.element == Element::bfloat16 ? to_bfloat16(run.at[i]) : to_float16(run.at[i]);
-        }
-      }
+      for (int i = 0; i < 4; ++i) set_pixel(field, plane + place(field, item, lower, right, i), run.at[i]);
     });
   }
 
@@ -130,10 +107,6 @@ struct PixelAccess {
   template <class T>
   TDAS_OPS_DEVICE int64_t place(const PixelsOf<T>& field, int item, int lower, int right, int i) const {
     return (places.row + row(item, lower)) * field.strides[2] + (places.column + column(right) + i) * field.strides[3];
-  }
-
-  static TDAS_OPS_DEVICE float widened(uint32_t bits, bool brain) {
-    return brain ? from_bfloat16(bits) : from_float16(static_cast<uint16_t>(bits));
   }
 };
 

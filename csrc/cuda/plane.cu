@@ -16,7 +16,7 @@ const PlaneKernels* find(int64_t height, int64_t width) {
   return nullptr;
 }
 
-// Whole runs of four can be read where the rows of every plane follow one another from an aligned address on.
+// Runs of four can be read at once where the pixels of every plane follow one another from an aligned address on.
 template <class T>
 PixelsOf<T> pixels(const FieldOf<T>& field, int64_t width) {
   const int64_t (&s)[4] = field.strides;
@@ -47,7 +47,7 @@ bool has_plane_kernel(int64_t height, int64_t width) { return find(height, width
 
 int64_t plane_shared_bytes(int64_t height, int64_t width) { return find(height, width)->shared_bytes; }
 
-cudaError_t update_planes(const PlaneArgs& args, cudaStream_t stream) {
+cudaError_t update_planes(const UpdateArgs& args, cudaStream_t stream) {
   const PlaneKernels& size = *find(args.height, args.width);
   const uint32_t planes = static_cast<uint32_t>(args.batch * args.channels);
   if (planes == 0) return cudaSuccess;
@@ -57,16 +57,10 @@ cudaError_t update_planes(const PlaneArgs& args, cudaStream_t stream) {
   work.z = pixels(args.z, args.width);
   work.out = pixels(args.out, args.width);
   work.masks = args.masks;
-  work.d = args.d;
-  work.n = args.n;
-  work.seeds = args.seeds;
-  work.draw = args.draw;
-  work.first_sample = static_cast<uint32_t>(args.first_sample);
+  work.samples = sample_work(args);
   work.planes = planes;
   work.channels = static_cast<uint32_t>(args.channels);
   work.by_channels = Divider(work.channels);
-  work.langevin_noise = args.langevin_noise;
-  work.seed_per_sample = args.seed_per_sample;
   work.square = true;
   const bool space = args.masks.space != nullptr, skew = args.masks.skew != nullptr, z = args.z.data != nullptr;
   switch (args.filter) {
@@ -74,7 +68,7 @@ cudaError_t update_planes(const PlaneArgs& args, cudaStream_t stream) {
       if (!space && !z) return launch(size, skew ? Kind::skewed_drift : Kind::drift, work, stream);
       if (skew) {  // x + d S v, to which the rest is added
         PlaneWork turned = work;
-        turned.seeds = nullptr;
+        turned.samples.seeds = nullptr;
         turned.square = false;
         const cudaError_t error = launch(size, Kind::skewed_drift, turned, stream);
         if (error != cudaSuccess) return error;

@@ -50,12 +50,12 @@ TDAS_OPS_DEVICE void update_plane(const PlaneWork& work, float* shared, Thread t
     const PlaneColumns<H, W, kind> columns(work, shared, first_plane, thread());
     if constexpr (!is_noise) columns.forward(X);
     if constexpr (is_pixels) {
-      const float scale = work.noise_first ? columns.at.noise_scale(work) : 1.0f;
+      const float scale = work.noise_first ? noise_scale(work.samples, columns.at.sample) : 1.0f;
       columns.filter(scale * Shape::per_pixel, 0.0f, false, X);
     } else {
-      const bool noisy = is_noise || work.seeds != nullptr;
-      const float d = is_noise ? 0.0f : columns.at.drift_scale(work) * Shape::per_pixel;
-      columns.filter(d, noisy ? columns.at.noise_scale(work) * Shape::white : 0.0f, noisy, X);
+      const bool noisy = is_noise || work.samples.seeds != nullptr;
+      const float d = is_noise ? 0.0f : drift_scale(work.samples, columns.at.sample) * Shape::per_pixel;
+      columns.filter(d, noisy ? noise_scale(work.samples, columns.at.sample) * Shape::white : 0.0f, noisy, X);
     }
     columns.inverse(X);
     __syncthreads();

@@ -1,47 +1,20 @@
 // Filtered updates of planes that fit on chip, no torch.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
-#include "../params.h"
+#include "update.h"
 
 namespace tdas_ops::cuda {
 
-enum class Number { float32, float64, bfloat16, float16 };
-
-// One number a sample: on the device, one or one for each, or, where `values` is null, `number`.
-struct Scale {
-  const void* values;
-  Number type;
-  bool per_sample;
-  float number;
-};
-
-// As tdas_ops::UpdateArgs, with scales and the draw on the device. There is a frequency mask.
-struct PlaneArgs {
-  Filter filter;
-  int64_t batch, channels, height, width;
-  OutField out;
-  Field base, v, z;
-  Masks masks;
-  Scale d, n;
-  bool langevin_noise;   // n is sqrt(2 d)
-  const int64_t* seeds;  // null: no noise but z
-  const int64_t* draw;
-  int64_t first_sample;
-  bool seed_per_sample;
-};
+using PlaneArgs = UpdateArgs;
 
 // Whether there is a kernel for planes of this size.
 bool has_plane_kernel(int64_t height, int64_t width);
 
-// Shared memory of a block, in bytes.
+// Shared memory that it takes, in bytes.
 int64_t plane_shared_bytes(int64_t height, int64_t width);
 
-// Planes that one launch takes at most.
-constexpr int64_t most_planes = (int64_t{1} << 31) - 1;
-
-// Enqueues the update on `stream`; nothing waits, nothing is allocated. Returns the launch error.
-cudaError_t update_planes(const PlaneArgs& args, cudaStream_t stream);
+// Enqueues the update on `stream`; nothing waits, nothing is allocated. There is a frequency mask and such a kernel.
+// Returns the launch error.
+cudaError_t update_planes(const UpdateArgs& args, cudaStream_t stream);
 
 }  // namespace tdas_ops::cuda

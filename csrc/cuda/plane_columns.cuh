@@ -93,7 +93,7 @@ struct PlaneColumns {
         im[upper][i % group] = R_im;
       }
       if (kind == Kind::pixels || !noisy) continue;
-      DrawnNoise noise(work, at);
+      DrawnNoise noise(work.samples, at.sample);
       noise.forget_round_keys();
       TDAS_OPS_UNROLL
       for (int i = 0; i < group; ++i) {

@@ -52,8 +52,8 @@ struct PlanePixels {
 
   // A (d A u + n z), in place.
   TDAS_OPS_DEVICE void between() const {
-    const bool has_z = work.z.data != nullptr, noisy = has_z || work.seeds != nullptr;
-    const float d = at.drift_scale(work), n = noisy ? at.noise_scale(work) : 0.0f;
+    const bool has_z = work.z.data != nullptr, noisy = has_z || work.samples.seeds != nullptr;
+    const float d = drift_scale(work.samples, at.sample), n = noisy ? noise_scale(work.samples, at.sample) : 0.0f;
     TDAS_OPS_UNROLL
     for (int item = 0; item < 4; ++item) {
       Item u, z = {};
@@ -77,7 +77,7 @@ struct PlanePixels {
   // base + d v + the result. A pixel of the base may lie where that of the output does.
   TDAS_OPS_DEVICE void finish(bool has_v, bool has_space) const {
     const bool has_base = work.base.data != nullptr;
-    const float d = has_v ? at.drift_scale(work) : 0.0f;
+    const float d = has_v ? drift_scale(work.samples, at.sample) : 0.0f;
     const bool dense = work.out.dense && work.out.element == Element::float32 && (!has_base || work.base.dense) &&
                        (!has_v || work.v.dense);
     if (!dense) {
@@ -176,7 +176,7 @@ struct PlanePixels {
 
   // Unit normals by the contract of pixel noise.
   TDAS_OPS_DEVICE void draw(int item, Item& z) const {
-    DrawnNoise noise(work, at);
+    DrawnNoise noise(work.samples, at.sample);
     noise.forget_round_keys();
     const uint32_t first_quad = (at.channel * H + access.places.row) * (W / 4) + access.places.column / 2;
     TDAS_OPS_UNROLL

@@ -1,11 +1,10 @@
 // How planes are laid out over threads and shared memory, and what a thread knows of its plane. See plane.cuh.
 #pragma once
 
-#include "../philox.h"
 #include "divider.h"
 #include "line.cuh"
 #include "pixels.cuh"
-#include "plane.h"
+#include "sample.cuh"
 
 namespace tdas_ops::cuda {
 
@@ -21,15 +20,10 @@ struct PlaneWork {
   PixelsOf<const void> base, v, z;
   PixelsOf<void> out;
   Masks masks;
-  Scale d, n;
-  const int64_t* seeds;
-  const int64_t* draw;
-  uint32_t first_sample;
+  SampleWork samples;
   uint32_t planes;
   uint32_t channels;
   Divider by_channels;
-  bool langevin_noise;
-  bool seed_per_sample;
   bool square;       // kind skewed_drift: whether there is R^2
   bool add_v;        // kinds noise and pixels: whether there is d v
   bool noise_first;  // kind pixels: u is n z or drawn
@@ -82,21 +76,6 @@ struct PlaneShape {
   }
 };
 
-TDAS_OPS_DEVICE float scale_of(const Scale& scale, uint32_t sample) {
-  if (scale.values == nullptr) return scale.number;
-  const uint32_t i = scale.per_sample ? sample : 0;
-  switch (scale.type) {
-    case Number::float32:
-      return static_cast<const float*>(scale.values)[i];
-    case Number::float64:
-      return static_cast<float>(static_cast<const double*>(scale.values)[i]);
-    case Number::bfloat16:
-      return from_bfloat16(static_cast<const uint16_t*>(scale.values)[i]);
-    default:
-      return from_float16(static_cast<const uint16_t*>(scale.values)[i]);
-  }
-}
-
 // A plane of the batch; past the last one the last once more, of which nothing is stored.
 struct Position {
   uint32_t sample, channel;
@@ -112,27 +91,6 @@ struct Position {
   TDAS_OPS_DEVICE int64_t plane(const PixelsOf<T>& field) const {
     return sample * field.strides[0] + channel * field.strides[1];
   }
-  TDAS_OPS_DEVICE float drift_scale(const PlaneWork& work) const { return scale_of(work.d, sample); }
-  TDAS_OPS_DEVICE float noise_scale(const PlaneWork& work) const {
-    return work.langevin_noise ? sqrtf(2.0f * drift_scale(work)) : scale_of(work.n, sample);
-  }
-};
-
-// The noise of one sample: all of the Philox key and counter but the quad.
-struct DrawnNoise {
-  PhiloxKey key;
-  uint32_t sample;
-  int64_t draw;
-
-  TDAS_OPS_DEVICE DrawnNoise(const PlaneWork& work, const Position& at)
-      : key(philox_key(work.seeds[work.seed_per_sample ? at.sample : 0])),
-        sample(work.seed_per_sample ? 0 : work.first_sample + at.sample),
-        draw(*work.draw) {}
-
-  // Round keys are made anew after this: a few instructions for many quads, instead of twenty registers for good.
-  TDAS_OPS_DEVICE void forget_round_keys() { key = {opaque(key.low), opaque(key.high)}; }
-
-  TDAS_OPS_DEVICE PhiloxWords words(uint32_t quad) const { return philox4x32(philox_counter(quad, sample, draw), key); }
 };
 
 }  // namespace tdas_ops::cuda
