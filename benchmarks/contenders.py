@@ -77,8 +77,14 @@ def baselines(op: str, m: Masks) -> dict[str, Update]:
     return calls[op]
 
 
-def updates(shape: tuple[int, ...], method: str, space: bool, device: str = "cpu") -> dict[str, Update]:
-    """One Langevin update `(x, v) -> x'` of step size 0.1 by each contender; shape is `(B, C, H, W)`."""
-    made = masks(shape, method, space, device)
-    step, stream = package("step", made.M), tdas_ops.NoiseStream(seed=7, device=device)
-    return {"tdas_ops": lambda x, v: step(x, v, stream), **baselines("step", made)}
+def compiled(m: Masks) -> Update:
+    """The best torch composition of a step through torch.compile, on planes of one shape."""
+    torch.compiler.reset()  # or the limit on recompilations would quietly leave later shapes uncompiled
+    n = (2 * STEP_SIZE) ** 0.5
+    compose = torch.compile(getattr(best_torch, m.M.method or "pds"), dynamic=False)
+    return lambda x, v: compose(x, v, m.half, m.A, STEP_SIZE, n)
+
+
+def transforms(v: Tensor) -> Tensor:
+    """Two real transforms and nothing else: the least that a composition from torch.fft does with v."""
+    return torch.fft.irfft2(torch.fft.rfft2(v), s=v.shape[-2:])

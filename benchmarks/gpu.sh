@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in parts of a few minutes each:
 #   benchmarks/gpu.sh                  runs the parts that have not passed yet
-#   benchmarks/gpu.sh build test       runs these parts (again)
+#   benchmarks/gpu.sh build test       runs these parts (again); `bench` is every part whose name begins with bench-
 #   PYTHON=/path/to/python RESULTS=folder TORCH_CUDA_ARCH_LIST=9.0 benchmarks/gpu.sh
-# Parts: build, test, sanitize, bench. Needs torch with CUDA, nvcc, ninja, pybind11, pytest and pytest-benchmark, and no
-# network. What has passed is remembered in build/gpu; delete that folder to start anew.
+# Needs torch with CUDA, triton, nvcc, ninja, pybind11, pytest and pytest-benchmark, and no network; compute-sanitizer
+# and ncu where they are found. What has passed is remembered in build/gpu; delete that folder to start anew. The
+# figures of the parts of one build are gathered in one JSON file and one table under benchmarks/results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-benchmarks/results}
 PASSED=build/gpu
+PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-small bench-noise profile)
 mkdir -p "$PASSED"
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   { echo "gpu.sh: $PYTHON has no torch that finds a CUDA device; name another with PYTHON="; exit 1; }
+# Tools of the Python environment, such as ninja, and of the CUDA toolkit, wherever PATH stands.
+PATH="$(dirname "$("$PYTHON" -c 'import sys; print(sys.executable)')"):$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
 
 build() {
   local found
@@ -25,44 +29,59 @@ assert m is not None, _extension.reason()
 print(json.dumps(m.build_info()))'
 }
 
-# The marker is asked for, so a machine where every GPU test is skipped does not pass.
+# A machine where GPU tests are skipped does not pass. Those that one GPU cannot run are left out, not skipped.
 tests() {
-  "$PYTHON" -m pytest tests -m gpu -p no:cacheprovider | tee "$PASSED/test.log"
+  "$PYTHON" -m pytest tests/test_gpu.py -q -p no:cacheprovider --durations=5 | tee "$PASSED/test.log"
   grep -Eq '[1-9][0-9]* passed' "$PASSED/test.log" && ! grep -Eq '[0-9]+ skipped' "$PASSED/test.log"
 }
 
 sanitize() {
   if ! command -v compute-sanitizer >/dev/null; then
-    echo "gpu.sh: compute-sanitizer is not found; skipped"
+    echo "gpu.sh: $1 is skipped: compute-sanitizer is not found"
     return
   fi
-  local tool
-  for tool in memcheck racecheck; do
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 1 \
-      "$PYTHON" benchmarks/sanitize_cases.py
-  done
+  local checker=(compute-sanitizer --tool "$1" --target-processes all --error-exitcode 1)
+  # What torch tries out on the driver's interface is no error; what our launches return, they report themselves.
+  [ "$1" != memcheck ] || checker+=(--report-api-errors no)
+  if ! "${checker[@]}" "$PYTHON" -c 'import torch; torch.ones(1).cuda().cpu()' >"$PASSED/$1.log" 2>&1; then
+    echo "gpu.sh: $1 is skipped: compute-sanitizer does not work on this machine; it says, in $PASSED/$1.log:"
+    tail -n 3 "$PASSED/$1.log"
+    return
+  fi
+  # Every tensor an allocation of its own, so that no neighbour hides what goes past an end.
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${checker[@]}" "$PYTHON" benchmarks/sanitize_cases.py
 }
 
 bench() {
   test -e "$PASSED/test" || { echo "gpu.sh: no figure without passing tests: run the part test first"; return 1; }
-  "$PYTHON" benchmarks/gpu_bench.py --out "$RESULTS"
+  "$PYTHON" benchmarks/gpu_bench.py "$1" --parts "$PASSED" --out "$RESULTS"
 }
 
-if [ $# -gt 0 ]; then
-  for part in "$@"; do rm -f "$PASSED/$part"; done
-  parts=("$@")
+chosen=()
+for name in "$@"; do
+  matched=()
+  for part in "${PARTS[@]}"; do
+    case $part in "$name" | "$name"-*) matched+=("$part") ;; esac
+  done
+  [ ${#matched[@]} -gt 0 ] || { echo "gpu.sh: got '$name', expected one of ${PARTS[*]}"; exit 1; }
+  chosen+=("${matched[@]}")
+done
+if [ ${#chosen[@]} -gt 0 ]; then
+  for part in "${chosen[@]}"; do rm -f "$PASSED/$part"; done
 else
-  parts=(build test sanitize bench)
+  chosen=("${PARTS[@]}")
 fi
-for part in "${parts[@]}"; do
+for part in "${chosen[@]}"; do
   [ ! -e "$PASSED/$part" ] || { echo "gpu.sh: $part has passed before"; continue; }
   echo "gpu.sh: $part"
+  started=$SECONDS
   case $part in
-    build) rm -f "$PASSED"/{test,sanitize,bench}; build ;;
+    build) rm -rf "${PASSED:?}"/*; build ;;
     test) tests ;;
-    sanitize) sanitize ;;
-    bench) bench ;;
-    *) echo "gpu.sh: '$part' is not a part; expected build, test, sanitize or bench"; exit 1 ;;
+    sanitize-*) sanitize "${part#sanitize-}" ;;
+    bench-*) bench "${part#bench-}" ;;
+    profile) "$PYTHON" benchmarks/gpu_profile.py --out "$RESULTS" ;;
   esac
   touch "$PASSED/$part"
+  echo "gpu.sh: $part passed in $((SECONDS - started)) s"
 done

@@ -1,0 +1,143 @@
+"""The GPU benchmarks as far as they run without a GPU: what gpu.sh remembers, the table, the reading of a profile."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_bench, gpu_profile, gpu_table
+
+ROOT = Path(__file__).parents[1]
+SHAPE = (8, 3, 64, 64)
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$*" >> calls
+case "$*" in
+  *sys.executable*) echo /usr/bin/python3 ;;
+  *capability*) echo 9.0 ;;
+  *pytest*) echo "$FAKE_TESTS" ;;
+esac
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """gpu.sh in a folder of its own, with a Python that finds a GPU and notes what it is asked for."""
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks/gpu.sh", tmp_path / "benchmarks")
+    fake = tmp_path / "python"
+    fake.write_text(FAKE_PYTHON)
+    fake.chmod(0o755)
+
+    def run(*parts: str, tests: str = "9 passed in 1 s", python: str = str(fake)) -> tuple[int, str, str]:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        environment = {**os.environ, "PYTHON": python, "FAKE_TESTS": tests}
+        command = ["bash", "benchmarks/gpu.sh", *parts]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        calls = tmp_path / "calls"
+        return done.returncode, done.stdout + done.stderr, calls.read_text() if calls.exists() else ""
+
+    return run
+
+
+def test_the_script_goes_on_where_it_stopped(script):
+    status, output, calls = script(tests="8 passed, 1 skipped in 1 s")
+    assert status == 1 and "build passed" in output and "build_ext" in calls and "gpu_bench" not in calls
+    status, output, calls = script()
+    assert status == 0 and "build has passed before" in output and "build_ext" not in calls
+    assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 3 and "gpu_profile.py" in calls
+    status, output, calls = script()
+    assert status == 0 and output.count("has passed before") == 8
+    status, output, calls = script("bench")
+    assert status == 0 and calls.count("gpu_bench.py") == 3 and "pytest" not in calls
+    script("build")
+    status, output, calls = script("bench-small")
+    assert status == 1 and "no figure without passing tests" in output and "gpu_bench.py" not in calls
+
+
+def test_the_script_says_what_is_wrong(script):
+    status, output, calls = script("bench", "speed")
+    assert status == 1 and output.startswith("gpu.sh: got 'speed', expected one of build test") and "gpu_b" not in calls
+    status, output, _ = script(python="false")
+    assert status == 1 and output == "gpu.sh: false has no torch that finds a CUDA device; name another with PYTHON=\n"
+
+
+def circumstances(**more):
+    build = {"cuda": "13.0", "cuda_architectures": ["9.0"]}
+    about = {"device": "NVIDIA Some 1", "date": "2000-01-01", "driver": "1", "torch": "2", "torch_cuda": "13.0"}
+    return {**about, "triton": "3", "python": "3.12", "build": build, "commit": "abc", "dirty": False, **more}
+
+
+def rows(section, seconds, least_bytes=None, obstacles=None):
+    labels = {"section": section, "case": "pds", "shape": list(SHAPE), "dtype": "float32"}
+    return gpu_bench.rows_of(labels, seconds, obstacles or {}, least_bytes)
+
+
+def test_shares_and_ratios_are_of_one_group():
+    seconds = {"tdas_ops": 2e-6, "best torch": 8e-6, "compiled torch": 6e-6, "published": 70e-6, "copy": 1e-3}
+    own, *others = rows(gpu_table.UPDATE, seconds, least_bytes=2 << 20)
+    assert own["ratios"] == {"best torch": 4.0, "compiled torch": 3.0, "published": 35.0}
+    assert own["share_of_copy"] == pytest.approx((2 << 20) / 2e-6 / ((2 << 30) / 1e-3), rel=1e-3)
+    assert [row["name"] for row in others] == ["best torch", "compiled torch", "published"]
+
+
+def test_parts_of_one_build_become_one_table(tmp_path):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+
+    def keep(part, rows, **about):
+        kept = {"circumstances": circumstances(**about), "rows": rows}
+        (parts / f"bench-{part}.json").write_text(json.dumps(kept))
+
+    seconds = {"tdas_ops": 2e-6, "best torch": 8e-6, "published": 70e-6}
+    obstacles = {"compiled torch": "torch.compile fails here: no compiler"}
+    keep("small", rows(gpu_table.GRAPH, seconds), date="2000-01-02")
+    keep("update", rows(gpu_table.UPDATE, {**seconds, "copy": 1e-3}, 2 << 20, obstacles))
+    keep("noise", rows(gpu_table.WHITE, {"tdas_ops": 1.0}), commit="another")
+    table = gpu_table.write(gpu_table.merge(parts, "update"), tmp_path / "results")
+    assert table.name == "gpu-nvidia-some-1.md"
+    text = table.read_text()
+    assert "| pds | 8x3x64x64 | 2 | 8 | 70 | (1) | 49% | 1049 | 4 | 35 |" in text
+    assert "| pds | 8x3x64x64 | 2 | 8 | 70 | 4 | 35 |" in text  # in a graph: no bandwidth
+    assert text.endswith("(1) torch.compile fails here: no compiler\n")
+    assert "## Update" in text and "## In a graph" in text and "## White noise" not in text
+    result = json.loads(table.with_suffix(".json").read_text())
+    assert result["circumstances"] == circumstances() and len(result["rows"]) == 7
+
+
+def test_a_profile_is_read():
+    counters = {
+        "gpu__time_duration.sum": "70,000", "launch__registers_per_thread": "128",
+        "smsp__thread_inst_executed.sum": str(53 * gpu_profile.ELEMENTS),
+        "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio": "1.5",
+        "smsp__average_warps_issue_stalled_selected_per_issue_active.ratio": "9",
+        "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio": "2.25",
+    }  # fmt: skip
+    ranges = "thread Domain:Push/Pop_Range:PL_Type:PL_Value:CLR_Type:Color:Msg_Type:Msg"
+    kernel = "void tdas_ops::cuda::plane_kernel<64, 64, (tdas_ops::cuda::Kind)0>(tdas_ops::cuda::PlaneWork)"
+    written = io.StringIO()
+    out = csv.writer(written, quoting=csv.QUOTE_ALL)
+    out.writerow(["ID", "Kernel Name", ranges, *counters])
+    out.writerow(["", "", "", *("unit" for _ in counters)])
+    out.writerow(["0", kernel, '1  "<default domain>:step pds R 64:none:none:none:none:none:none"', *counters.values()])
+    out.writerow(["1", "tdas_ops::cuda::advance_kernel(long *)", "", *counters.values()])
+    (row,) = gpu_profile.parse("==PROF== Connected\n" + written.getvalue() + "==PROF== Disconnected\n")
+    assert row["call"] == "step pds R 64" and row["microseconds"] == 70.0 and row["registers"] == 128
+    assert row["kernel"] == "tdas_ops::cuda::plane_kernel<64, 64, (tdas_ops::cuda::Kind)0>"
+    assert row["thread_instructions_per_element"] == 53 and row["dram_percent"] is None
+    assert row["stalls_per_issue"] == "long_scoreboard=2.25 barrier=1.50"
+    assert gpu_profile.formatted([row])[0]["dram_percent"] == ""
+
+
+def test_a_profiler_that_may_not_read_counters_is_one_sentence(tmp_path):
+    ncu = tmp_path / "ncu"
+    ncu.write_text("#!/bin/sh\necho '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission'\nexit 1\n")
+    ncu.chmod(0o755)
+    assert gpu_profile.profile(str(ncu)) == ([], "ERR_NVGPUCTRPERM - The user does not have permission")
