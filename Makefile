@@ -55,8 +55,8 @@ format: $(STAMPS)/tools  ## rewrites the sources in the project's style
 check-cpu:  ## counts the instructions of the fused CPU kernels against the recorded ones; RECORD=1 records them
 	$(PYTHON) benchmarks/check_cpu.py $(if $(RECORD),--record)
 
-check-cuda:  ## compiles the CUDA kernels for each architecture; registers and spills (needs nvcc, no GPU)
-	$(PYTHON) benchmarks/check_cuda.py
+check-cuda: $(STAMPS)/tools  ## compiles the CUDA kernels and counts instructions, no GPU; RECORD=1 records the figures
+	$(PY) benchmarks/check_cuda.py $(if $(RECORD),--record)
 
 check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture; registers and spills (no GPU)
 	$(PY) benchmarks/check_triton.py
