@@ -79,7 +79,7 @@ def extension(build):
     # the symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too.
     cxx = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
     arguments = {
-        "sources": [str(path) for folder in ("csrc", "csrc/cpu") for path in sorted(Path(folder).glob("*.cpp"))],
+        "sources": sorted(str(path) for path in Path("csrc").rglob("*.cpp") if home or path.name != "cuda_ops.cpp"),
         "depends": sorted(map(str, Path("csrc").rglob("*.*h"))),
         "include_dirs": [pybind11.get_include()],
         "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr"]},

@@ -3,12 +3,14 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string_view>
+
+#include "arguments.h"
 
 namespace tdas_ops {
 
-using OptionalTensor = std::optional<at::Tensor>;
+void normals_cpp(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+                 bool spectral);
 
 void noise_cpp(const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
                const OptionalTensor& n_tensor, const OptionalTensor& z, const OptionalTensor& seeds,

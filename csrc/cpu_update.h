@@ -8,7 +8,9 @@ namespace tdas_ops {
 // The update that UpdateArgs describes, for any size and any masks. `kept` is what `measure` left in its `keep`.
 void update(const UpdateArgs& args, const float* kept = nullptr);
 
-// |D v|^2 and |M z|^2 of every plane. `keep`, where not null, has batch * channels * height * width floats.
+// |D v|^2 and |M z|^2 of every plane. `keep`, where not null, has batch * channels * height * width floats and starts
+// at a multiple of so many bytes.
+constexpr int64_t keep_alignment = 64;
 void measure(const UpdateArgs& args, double (*squares)[2], float* keep);
 
 // Whether `measure` can leave something, which spares the update a transform.

@@ -11,7 +11,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ _PREFERENCE = {
     "cpu": ("cpp", "reference", *_INTERPRETER),
     "cpu float64": ("reference", *_INTERPRETER),  # reference work, also where cpp is chosen
     "cuda": ("cuda", "triton", "reference"),
+    "cuda fused": ("cuda", "triton", "reference"),  # masks and sizes that the CUDA kernels take whole
 }
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normals")
@@ -39,18 +40,23 @@ def _triton_normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int,
 def _register() -> None:
     """Registers the Python kernels; those of the extension register themselves when it is loaded.
 
-    Triton and CUDA draw their noise with a kernel of their own, inside the same torch.fft composition.
+    Triton, and CUDA where it has no fused kernel, draw their noise with a kernel of their own, inside the same torch.fft
+    composition.
     """
     for op in _OPS:
         _schema.LIBRARY.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
     for key in ("CUDA", "CPU"):
         _schema.LIBRARY.impl("normals.triton", _triton_normals, key)
-    for backend, key in (("triton", "CPU"), ("triton", "CUDA"), ("cuda", "CUDA")):
-        normal = getattr(torch.ops.tdas_ops.normals, backend)
+    normals = torch.ops.tdas_ops.normals
+    for overload, key, normal in (
+        ("triton", "CPU", normals.triton),
+        ("triton", "CUDA", normals.triton),
+        (_schema.CUDA_FFT, "CUDA", normals.cuda),
+    ):
         for op in _COMPOSED:
             kernel = getattr(reference, op)
             drawn = kernel if op == "precondition" else partial(kernel, normal=normal)
-            _schema.LIBRARY.impl(f"{op}.{backend}", drawn, key)
+            _schema.LIBRARY.impl(f"{op}.{overload}", drawn, key)
 
 
 def _missing(backend: str) -> str | None:
@@ -87,8 +93,26 @@ _chosen: str | None = None
 _table: dict[str, dict[str, Any]] = {op: {} for op in _OPS}
 
 
-def _overload(op: str, backend: str) -> Any:
-    return getattr(getattr(torch.ops.tdas_ops, op), backend)
+def _overload(op: str, backend: str, device: str = "") -> Any:
+    composed = op == "langevin_step" or (op in _COMPOSED and device == "cuda")
+    return getattr(getattr(torch.ops.tdas_ops, op), _schema.CUDA_FFT if backend == "cuda" and composed else backend)
+
+
+@cache
+def _planes(device: int) -> dict[tuple[int, int], int]:
+    """Height and width of the planes that the extension transforms on chip, with the bytes they lack on this device."""
+    module = _extension.load()
+    if module is None or not module.build_info()["cuda"]:
+        return {}
+    there = module.shared_memory_per_block(device)
+    return {(height, width): max(0, needed - there) for height, width, needed in module.build_info()["cuda_planes"]}
+
+
+def _fused(tensor: Tensor, freq: Tensor | None, skew: Tensor | None) -> bool:
+    """Whether CUDA kernels take an update whole: on chip between its transforms, or without any."""
+    if freq is None:
+        return skew is None
+    return _planes(tensor.device.index).get((tensor.shape[-2], tensor.shape[-1])) == 0
 
 
 def _fill() -> None:
@@ -98,7 +122,7 @@ def _fill() -> None:
             for backend in preference:
                 chosen = "reference" if (device, _chosen) == ("cpu float64", "cpp") else _chosen
                 if backend in _INSTALLED and chosen in (None, backend):
-                    _table[op][device] = _overload(op, backend)
+                    _table[op][device] = _overload(op, backend, device)
                     break
 
 
@@ -110,13 +134,15 @@ def _check(backend: str | None, source: str) -> None:
         raise ValueError(f"{source}: got {backend!r}, expected a backend that is available here: {reason}")
 
 
-def kernel(op: str, tensor: Tensor) -> Any:
-    """The overload that serves `op` on the device of `tensor` and in its dtype."""
+def kernel(op: str, tensor: Tensor, freq: Tensor | None, skew: Tensor | None = None) -> Any:
+    """The overload that serves `op` on the device of `tensor`, in its dtype, for its size and these masks."""
     # Asking for the name of a device makes a string, which costs more than the rest of the look-up.
     if tensor.is_cpu:
         device = "cpu float64" if tensor.dtype is torch.float64 else "cpu"
+    elif tensor.is_cuda:
+        device = "cuda fused" if _fused(tensor, freq, skew) else "cuda"
     else:
-        device = "cuda" if tensor.is_cuda else tensor.device.type
+        device = tensor.device.type
     found = _table[op].get(device)
     if found is not None:
         return found
@@ -144,9 +170,17 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _fill()
 
 
-def _path(op: str, overload: Any) -> str:
-    """What an overload runs, in words."""
-    backend = overload.name().split(".")[1]
+def _fused_sizes() -> str:
+    """The planes with a fused CUDA kernel on the current device, in words."""
+    device = torch.cuda.current_device()
+    lacking = [f"{height} x {width}" for (height, width), lack in _planes(device).items() if lack > 0]
+    but = f" but {', '.join(lacking)}, which need more shared memory than the GPU has" if lacking else ""
+    return f"fused for H and W of 32, 64 or 128{but}; pixels alone without a frequency mask"
+
+
+def _path(op: str, device: str) -> str:
+    """What an op runs on a device, in words."""
+    backend = _table[op][device].name().split(".")[1]
     if backend == "cpp":
         module = _extension.load()
         isa = module.build_info()["cpu_instruction_set"] if module else None
@@ -158,7 +192,10 @@ def _path(op: str, overload: Any) -> str:
         )
     if op == "normals":
         return backend
-    return "torch.fft" if op == "precondition" else f"torch.fft, {backend} noise"
+    fused = device == "cuda" and _table[op]["cuda fused"].name().endswith(".cuda")
+    noise = "cuda" if backend == _schema.CUDA_FFT else backend
+    composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
+    return f"{_fused_sizes()}; {composed} otherwise" if fused else composed
 
 
 def backend_info() -> dict[str, Any]:
@@ -167,7 +204,7 @@ def backend_info() -> dict[str, Any]:
     Returns a dict of plain values with the keys `available`, `missing`, `chosen` and `paths`.
     """
     paths = {
-        device: {op: _path(op, _table[op][device]) for op in _OPS if device in _table[op]}
+        device: {op: _path(op, device) for op in _OPS if device in _table[op]}
         for device in _PREFERENCE
         if device == "cpu" or (device == "cuda" and torch.cuda.is_available())
     }

@@ -196,7 +196,7 @@ def noise(
     n, n_tensor = _scale("scale", scale, out)
     drawn = _drawn(noise, out, True)
     freq, space, _ = M.masks(out.dtype)
-    _backends.kernel("noise", out)(out, freq, space, n, n_tensor, *drawn)
+    _backends.kernel("noise", out, freq)(out, freq, space, n, n_tensor, *drawn)
     return out
 
 
@@ -230,7 +230,7 @@ def precondition(
         raise ValueError(f"which: got {which!r}, expected 'M', 'Mt' or 'MMt'")
     out = _output(out, v, {"v": v}, in_place=False)
     freq, space, _ = M.masks(torch.float64 if double else torch.float32)
-    _backends.kernel("precondition", v)(out, v, freq, space, which)
+    _backends.kernel("precondition", v, freq)(out, v, freq, space, which)
     return out
 
 
@@ -306,7 +306,9 @@ def step(
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("step", x)(out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn)
+    _backends.kernel("step", x, freq, skew)(
+        out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn
+    )
     return out if mean is None else (out, mean)
 
 
@@ -382,7 +384,7 @@ def langevin_step(
     drawn = _drawn(noise, x, True)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("langevin_step", x)(
+    _backends.kernel("langevin_step", x, freq, skew)(
         out, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn
     )
     return out if mean is None else (out, mean)

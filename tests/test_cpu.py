@@ -91,7 +91,7 @@ def check_updates(p, shape, seed):
             noise = expected_noise = None
         in_place = layout_x in ("plain", "last", "unaligned") and rng.random() < 0.5
         before = [t.clone() for t in (x, v)]
-        out = x if in_place else torch.full_like(laid_out(p.x.float(), layout_out), math.nan)
+        out = x if in_place else laid_out(torch.full_like(p.x.float(), math.nan), layout_out)
         if not (out.is_contiguous() or out.is_contiguous(memory_format=torch.channels_last)):
             out = None
         if langevin:
@@ -291,7 +291,7 @@ def test_neighbours_in_memory_are_no_overlap():
 def test_float64_is_reference_work():
     _, x, v = single((2, 32, 32), (True, False, False), 2)
     with tdas_ops.use_backend("cpp"):
-        assert tdas_ops._backends.kernel("step", x).name().endswith("step.cpp")
-        assert tdas_ops._backends.kernel("step", x.double()).name().endswith("step.reference")
+        assert tdas_ops._backends.kernel("step", x, None).name().endswith("step.cpp")
+        assert tdas_ops._backends.kernel("step", x.double(), None).name().endswith("step.reference")
     with pytest.raises(TypeError, match="`out` has dtype Double; expected float32"):
         torch.ops.tdas_ops.precondition.cpp(v.double(), v.double(), None, None, "M")

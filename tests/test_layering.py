@@ -36,10 +36,12 @@ INCLUDES = {
     "parallel.h": ["cpu/kernels.h"],
     "spectra.": ["params.h", "spectra.h", "parallel.h", "cpu/kernels.h"],
     "cpu_update.": ["params.h", "cpu_update.h", "spectra.h", "parallel.h", "cpu/kernels.h"],
-    "cpu_ops.": ["cpu_ops.h", "cpu_update.h"],
-    "binding.cpp": [*SHARED, "cpu_ops.h", "parallel.h", "cpu/kernels.h", "cuda/"],
+    "arguments.": ["params.h", "arguments.h"],
+    "cpu_ops.": ["arguments.h", "cpu_ops.h", "cpu_update.h", "parallel.h"],
+    "cuda_ops.": ["arguments.h", "cuda_ops.h", "cuda/"],
+    "binding.cpp": ["philox.h", "cpu_ops.h", "cuda_ops.h", "cpu/kernels.h", "cuda/build.h"],
 }
-SEES_TORCH = ("parallel.h", "spectra.cpp", "cpu_update.cpp", "cpu_ops.", "binding.cpp")
+SEES_TORCH = ("parallel.h", "spectra.cpp", "cpu_update.cpp", "arguments.", "cpu_ops.", "cuda_ops.", "binding.cpp")
 TORCH = re.compile(r"^(torch|ATen|c10|pybind11)/")
 
 

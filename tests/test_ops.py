@@ -329,7 +329,7 @@ def test_backend_choice():
             tdas_ops.use_backend("triton"),
             pytest.raises(ValueError, match="'triton' was chosen explicitly and does not run on device type 'meta'"),
         ):
-            tdas_ops._backends.kernel("step", meta)
+            tdas_ops._backends.kernel("step", meta, None)
 
 
 # Errors: one sentence that names the argument, and nothing is written

@@ -1,0 +1,110 @@
+// Tensors to the arguments of a filtered update, for the ops of the CPU and of a GPU: checks that come before anything
+// is written, and what one op is made of.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "params.h"
+
+namespace tdas_ops {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// Arguments of the op `normals`. out: complex64 [B, C, H, ceil(W / 2)].
+NormalsArgs normals_args(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+                         bool spectral);
+
+// The filter that the op `precondition` names.
+Filter filter_of(const char* backend, std::string_view which);
+
+// What the kernels of one backend demand of tensors; messages start with its name.
+class Arguments {
+ public:
+  Arguments(const char* backend, const at::Tensor& out);
+
+  Field input(const char* name, const at::Tensor& tensor) const;
+  OutField output(const char* name, const at::Tensor& tensor) const;
+
+  // The scale `name`, where it is a tensor: one value or one for each sample.
+  void check_scale(const char* name, const at::Tensor& tensor) const;
+
+  // The sizes, the output and the masks of an update.
+  template <class Args>
+  Args update(Filter filter, const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space,
+              const OptionalTensor& skew) const {
+    Args args = {};
+    args.filter = filter;
+    args.batch = shape_[0];
+    args.channels = shape_[1];
+    args.height = shape_[2];
+    args.width = shape_[3];
+    args.out = output("out", out);
+    args.masks = masks(freq, space, skew);
+    return args;
+  }
+
+  // The noise of an update, the caller's z or one draw of a stream. Returns the draw counter, or null.
+  template <class Args>
+  int64_t* noise(Args& args, const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw,
+                 int64_t first_sample) const {
+    if (z) {
+      args.z = input("z", *z);
+    } else if (seeds && draw) {
+      check_stream(*seeds, *draw, first_sample);
+      args.seeds = seeds->const_data_ptr<int64_t>();
+      args.seed_per_sample = seeds->numel() > 1;
+      args.first_sample = args.seed_per_sample ? 0 : first_sample;
+      return draw->mutable_data_ptr<int64_t>();
+    }
+    return nullptr;
+  }
+
+ private:
+  template <class T>
+  FieldOf<T> field(const char* name, T* data, const at::Tensor& tensor) const;
+  void check_shape(const char* name, const at::Tensor& tensor, at::IntArrayRef shape) const;
+  const float* mask(const char* name, const OptionalTensor& mask, at::IntArrayRef shape) const;
+  Masks masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const;
+  void check_stream(const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample) const;
+
+  const char* backend_;
+  at::Device device_;
+  std::vector<int64_t> shape_;
+};
+
+template <class Args>
+bool has_noise(const Args& args) {
+  return args.seeds != nullptr || args.z.data != nullptr;
+}
+
+// mean = x + d D v and out = mean + n M z, with D as args.filter says, by one update or two.
+template <class Args, class Update>
+void update_with_mean(const Arguments& arguments, Args args, const at::Tensor& out, const OptionalTensor& mean,
+                      Update update) {
+  if (mean) {
+    Args clean = args;
+    clean.seeds = nullptr;
+    clean.z = {};
+    clean.out = arguments.output("mean", *mean);
+    if (args.filter == Filter::noise) clean.masks = {};
+    update(clean);
+    if (!has_noise(args)) {
+      out.copy_(*mean);
+      return;
+    }
+    args.base = constant(clean.out);
+    args.filter = Filter::noise;
+    args.v = {};
+  }
+  if (args.filter == Filter::noise) {
+    args.masks.skew = nullptr;
+    if (!has_noise(args)) args.masks = {};
+  }
+  update(args);
+}
+
+}  // namespace tdas_ops

@@ -1,0 +1,153 @@
+#include "cuda_ops.h"
+
+#include <ATen/DeviceAccelerator.h>
+#include <c10/core/DeviceGuard.h>
+
+#include "cuda/noise.h"
+#include "cuda/pixelwise.h"
+#include "cuda/plane.h"
+
+namespace tdas_ops {
+namespace {
+
+// Makes the device of a tensor current, and gives its current stream.
+class OnDevice {
+ public:
+  OnDevice(const char* op, const at::Tensor& tensor)
+      : op_(op),
+        guard_(tensor.device()),
+        stream_(static_cast<cudaStream_t>(at::accelerator::getCurrentStream(tensor.get_device()).native_handle())) {}
+
+  cudaStream_t stream() const { return stream_; }
+
+  void check(cudaError_t error) const {
+    if (error == cudaSuccess) [[likely]]
+      return;
+    cudaGetLastError();  // taken note of
+    TORCH_CHECK(error != cudaErrorNoKernelImageForDevice, op_,
+                ": the extension has no code for this GPU; rebuild it with its architecture in TORCH_CUDA_ARCH_LIST.");
+    TORCH_CHECK(false, op_, ": the launch failed with ", cudaGetErrorName(error), ": ", cudaGetErrorString(error), ".");
+  }
+
+ private:
+  const char* op_;
+  c10::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+// A scale that is a tensor, as the kernels read it; `kept` owns a copy where they cannot read the tensor itself.
+cuda::Scale scale_of(const Arguments& arguments, const char* name, double number, const OptionalTensor& tensor,
+                     at::Tensor& kept) {
+  if (!tensor) return {nullptr, cuda::Number::float32, false, static_cast<float>(number)};
+  arguments.check_scale(name, *tensor);
+  kept = tensor->contiguous();
+  const bool per_sample = kept.numel() > 1;
+  switch (kept.scalar_type()) {
+    case at::kFloat:
+      return {kept.const_data_ptr(), cuda::Number::float32, per_sample, 0.0f};
+    case at::kDouble:
+      return {kept.const_data_ptr(), cuda::Number::float64, per_sample, 0.0f};
+    case at::kBFloat16:
+      return {kept.const_data_ptr(), cuda::Number::bfloat16, per_sample, 0.0f};
+    case at::kHalf:
+      return {kept.const_data_ptr(), cuda::Number::float16, per_sample, 0.0f};
+    default:
+      TORCH_CHECK_TYPE(false, "cuda kernels: `", name, "` has dtype ", kept.scalar_type(),
+                       "; expected float32, float64, bfloat16 or float16.");
+  }
+}
+
+// Whether an update needs no transform; throws where it needs one of planes that have no kernel.
+bool without_transform(const cuda::UpdateArgs& args) {
+  if (args.masks.freq == nullptr && args.masks.skew == nullptr) return true;
+  TORCH_CHECK_VALUE(args.masks.freq != nullptr && cuda::has_plane_kernel(args.height, args.width),
+                    "cuda kernels: `out` has planes of ", args.height, " x ", args.width,
+                    args.masks.freq == nullptr ? " without a frequency mask" : "",
+                    "; expected a frequency mask and planes of 32, 64 or 128 by 32, 64 or 128.");
+  return false;
+}
+
+void check_float32(const char* name, const at::Tensor& tensor) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat, "cuda kernels: `", name, "` has dtype ", tensor.scalar_type(),
+                   "; expected float32.");
+}
+
+void check_planes(const cuda::UpdateArgs& args) {
+  TORCH_CHECK_VALUE(args.batch * args.channels <= cuda::most_planes, "cuda kernels: `out` has ",
+                    args.batch * args.channels, " planes; expected at most ", cuda::most_planes, ".");
+}
+
+void update(const OnDevice& device, const cuda::UpdateArgs& args) {
+  device.check(without_transform(args) ? cuda::update_pixels(args, device.stream())
+                                       : cuda::update_planes(args, device.stream()));
+}
+
+}  // namespace
+
+void normals_cuda(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+                  bool spectral) {
+  const NormalsArgs args = normals_args(out, seeds, draw, first_sample, spectral);
+  const OnDevice device("normals.cuda", out);
+  device.check(cuda::normals(args, device.stream()));
+}
+
+void noise_cuda(const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
+                const OptionalTensor& n_tensor, const OptionalTensor& z, const OptionalTensor& seeds,
+                const OptionalTensor& draw, int64_t first_sample) {
+  const Arguments arguments("cuda", out);
+  cuda::UpdateArgs args = arguments.update<cuda::UpdateArgs>(Filter::noise, out, freq, space, {});
+  int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
+  args.draw = counter;
+  TORCH_CHECK_VALUE(has_noise(args), "noise.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
+  at::Tensor kept;
+  args.n = scale_of(arguments, "n_tensor", n, n_tensor, kept);
+  check_planes(args);
+  const OnDevice device("noise.cuda", out);
+  update(device, args);
+  if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
+}
+
+void precondition_cuda(const at::Tensor& out, const at::Tensor& v, const OptionalTensor& freq,
+                       const OptionalTensor& space, std::string_view which) {
+  const Arguments arguments("cuda", out);
+  const Filter filter = filter_of("cuda", which);
+  cuda::UpdateArgs args = arguments.update<cuda::UpdateArgs>(filter, out, freq, space, {});
+  args.v = arguments.input("v", v);
+  args.d.number = 1.0f;
+  check_planes(args);
+  update(OnDevice("precondition.cuda", out), args);
+}
+
+void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
+               const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
+               double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
+               const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample) {
+  const Arguments arguments("cuda", out);
+  cuda::UpdateArgs args =
+      arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
+  args.base = arguments.input("x", x);
+  args.v = arguments.input("v", v);
+  check_float32("out", out);
+  check_float32("x", x);
+  if (mean) check_float32("mean", *mean);
+  int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
+  args.draw = counter;
+  at::Tensor kept_d, kept_n;
+  args.d = scale_of(arguments, "d_tensor", d, d_tensor, kept_d);
+  args.langevin_noise = !n && !n_tensor;
+  if (!args.langevin_noise) args.n = scale_of(arguments, "n_tensor", n.value_or(0.0), n_tensor, kept_n);
+  check_planes(args);
+  without_transform(args);  // throws before anything is written
+  const OnDevice device("step.cuda", out);
+  update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { update(device, part); });
+  if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
+}
+
+std::vector<std::array<int64_t, 3>> plane_sizes() {
+  std::vector<std::array<int64_t, 3>> sizes;
+  for (const int64_t height : {32, 64, 128})
+    for (const int64_t width : {32, 64, 128}) sizes.push_back({height, width, cuda::plane_shared_bytes(height, width)});
+  return sizes;
+}
+
+}  // namespace tdas_ops

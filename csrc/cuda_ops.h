@@ -1,0 +1,32 @@
+// The fused CUDA kernels of the ops; their schemas are in tdas_ops/_schema.py.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <string_view>
+#include <vector>
+
+#include "arguments.h"
+
+namespace tdas_ops {
+
+void normals_cuda(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+                  bool spectral);
+
+void noise_cuda(const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
+                const OptionalTensor& n_tensor, const OptionalTensor& z, const OptionalTensor& seeds,
+                const OptionalTensor& draw, int64_t first_sample);
+
+void precondition_cuda(const at::Tensor& out, const at::Tensor& v, const OptionalTensor& freq,
+                       const OptionalTensor& space, std::string_view which);
+
+void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
+               const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
+               double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
+               const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample);
+
+// Heights and widths of the planes that are transformed on chip, with the shared memory in bytes that each one takes.
+std::vector<std::array<int64_t, 3>> plane_sizes();
+
+}  // namespace tdas_ops
