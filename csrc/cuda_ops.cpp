@@ -1,39 +1,12 @@
 #include "cuda_ops.h"
 
-#include <ATen/DeviceAccelerator.h>
-#include <c10/core/DeviceGuard.h>
-
 #include "cuda/noise.h"
 #include "cuda/pixelwise.h"
 #include "cuda/plane.h"
+#include "cuda_stream.h"
 
 namespace tdas_ops {
 namespace {
-
-// Makes the device of a tensor current, and gives its current stream.
-class OnDevice {
- public:
-  OnDevice(const char* op, const at::Tensor& tensor)
-      : op_(op),
-        guard_(tensor.device()),
-        stream_(static_cast<cudaStream_t>(at::accelerator::getCurrentStream(tensor.get_device()).native_handle())) {}
-
-  cudaStream_t stream() const { return stream_; }
-
-  void check(cudaError_t error) const {
-    if (error == cudaSuccess) [[likely]]
-      return;
-    cudaGetLastError();  // taken note of
-    TORCH_CHECK(error != cudaErrorNoKernelImageForDevice, op_,
-                ": the extension has no code for this GPU; rebuild it with its architecture in TORCH_CUDA_ARCH_LIST.");
-    TORCH_CHECK(false, op_, ": the launch failed with ", cudaGetErrorName(error), ": ", cudaGetErrorString(error), ".");
-  }
-
- private:
-  const char* op_;
-  c10::DeviceGuard guard_;
-  cudaStream_t stream_;
-};
 
 // A scale that is a tensor, as the kernels read it; `kept` owns a copy where they cannot read the tensor itself.
 cuda::Scale scale_of(const Arguments& arguments, const char* name, double number, const OptionalTensor& tensor,
@@ -72,9 +45,12 @@ void check_float32(const char* name, const at::Tensor& tensor) {
                    "; expected float32.");
 }
 
-void check_planes(const cuda::UpdateArgs& args) {
-  TORCH_CHECK_VALUE(args.batch * args.channels <= cuda::most_planes, "cuda kernels: `out` has ",
-                    args.batch * args.channels, " planes; expected at most ", cuda::most_planes, ".");
+// Planes, and the elements of a sample, are counted in 32 bits.
+void check_count(const cuda::UpdateArgs& args) {
+  const int64_t planes = args.batch * args.channels, elements = args.channels * args.height * args.width;
+  TORCH_CHECK_VALUE(planes <= cuda::most_planes && elements < (int64_t{1} << 32), "cuda kernels: `out` has ", planes,
+                    " planes and ", elements, " elements a sample; expected at most ", cuda::most_planes,
+                    " planes and fewer than 2^32 elements.");
 }
 
 void update(const OnDevice& device, const cuda::UpdateArgs& args) {
@@ -101,7 +77,7 @@ void noise_cuda(const at::Tensor& out, const OptionalTensor& freq, const Optiona
   TORCH_CHECK_VALUE(has_noise(args), "noise.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
   at::Tensor kept;
   args.n = scale_of(arguments, "n_tensor", n, n_tensor, kept);
-  check_planes(args);
+  check_count(args);
   const OnDevice device("noise.cuda", out);
   update(device, args);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
@@ -114,7 +90,7 @@ void precondition_cuda(const at::Tensor& out, const at::Tensor& v, const Optiona
   cuda::UpdateArgs args = arguments.update<cuda::UpdateArgs>(filter, out, freq, space, {});
   args.v = arguments.input("v", v);
   args.d.number = 1.0f;
-  check_planes(args);
+  check_count(args);
   update(OnDevice("precondition.cuda", out), args);
 }
 
@@ -136,7 +112,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
   args.d = scale_of(arguments, "d_tensor", d, d_tensor, kept_d);
   args.langevin_noise = !n && !n_tensor;
   if (!args.langevin_noise) args.n = scale_of(arguments, "n_tensor", n.value_or(0.0), n_tensor, kept_n);
-  check_planes(args);
+  check_count(args);
   without_transform(args);  // throws before anything is written
   const OnDevice device("step.cuda", out);
   update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { update(device, part); });

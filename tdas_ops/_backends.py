@@ -40,8 +40,8 @@ def _triton_normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int,
 def _register() -> None:
     """Registers the Python kernels; those of the extension register themselves when it is loaded.
 
-    Triton, and CUDA where it has no fused kernel, draw their noise with a kernel of their own, inside the same torch.fft
-    composition.
+    Triton, and CUDA where it has no fused kernel, draw their noise with a kernel of their own inside the same
+    torch.fft composition.
     """
     for op in _OPS:
         _schema.LIBRARY.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
@@ -108,11 +108,16 @@ def _planes(device: int) -> dict[tuple[int, int], int]:
     return {(height, width): max(0, needed - there) for height, width, needed in module.build_info()["cuda_planes"]}
 
 
+@torch.compiler.assume_constant_result  # torch.compile cannot look into the extension
+def _fits(device: int, height: int, width: int) -> bool:
+    return _planes(device).get((height, width)) == 0
+
+
 def _fused(tensor: Tensor, freq: Tensor | None, skew: Tensor | None) -> bool:
     """Whether CUDA kernels take an update whole: on chip between its transforms, or without any."""
     if freq is None:
         return skew is None
-    return _planes(tensor.device.index).get((tensor.shape[-2], tensor.shape[-1])) == 0
+    return _fits(tensor.device.index, tensor.shape[-2], tensor.shape[-1])
 
 
 def _fill() -> None:

@@ -38,10 +38,11 @@ INCLUDES = {
     "cpu_update.": ["params.h", "cpu_update.h", "spectra.h", "parallel.h", "cpu/kernels.h"],
     "arguments.": ["params.h", "arguments.h"],
     "cpu_ops.": ["arguments.h", "cpu_ops.h", "cpu_update.h", "parallel.h"],
-    "cuda_ops.": ["arguments.h", "cuda_ops.h", "cuda/"],
+    "cuda_stream.h": ["cuda_runtime_api.h"],
+    "cuda_ops.": ["arguments.h", "cuda_ops.h", "cuda_stream.h", "cuda/"],
     "binding.cpp": ["philox.h", "cpu_ops.h", "cuda_ops.h", "cpu/kernels.h", "cuda/build.h"],
 }
-SEES_TORCH = ("parallel.h", "spectra.cpp", "cpu_update.cpp", "arguments.", "cpu_ops.", "cuda_ops.", "binding.cpp")
+SEES_TORCH = ("parallel.h", "spectra.cpp", "cpu_update.cpp", "arguments.", "cpu_ops.", "cuda_stream.h", "cuda_ops.", "binding.cpp")
 TORCH = re.compile(r"^(torch|ATen|c10|pybind11)/")
 
 

@@ -55,7 +55,7 @@ TDAS_OPS_DEVICE void update_pair(const PixelWork& work, uint32_t sample, uint32_
   const bool has_second = column + 1 < work.width;
   Pair A = {1.0f, 1.0f}, sum = {0.0f, 0.0f};
   if (work.space != nullptr) {
-    const float* mask = work.space + ((static_cast<int64_t>(channel) * work.height + row) * work.width + column);
+    const float* mask = work.space + ((channel * work.height + row) * work.width + column);
     A = {mask[0], has_second ? mask[1] : 0.0f};
   }
   if (work.base.data != nullptr) sum = load_pair(work.base, place(work.base), has_second);

@@ -78,8 +78,8 @@ struct PlanePixels {
   TDAS_OPS_DEVICE void finish(bool has_v, bool has_space) const {
     const bool has_base = work.base.data != nullptr;
     const float d = has_v ? drift_scale(work.samples, at.sample) : 0.0f;
-    const bool dense = work.out.dense && work.out.element == Element::float32 && (!has_base || work.base.dense) &&
-                       (!has_v || work.v.dense);
+    const bool dense = !has_space && work.out.dense && work.out.element == Element::float32 &&
+                       (!has_base || work.base.dense) && (!has_v || work.v.dense);
     if (!dense) {
       Shape::plane_barrier();
       TDAS_OPS_NO_UNROLL
@@ -119,7 +119,6 @@ struct PlanePixels {
       Item y;
       read(item, y);
       butterflies(y);
-      if (has_space) multiply(item, y);
       add(sum[item], 1.0f, y);
     }
     if (!at.there) return;
