@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,39 +14,19 @@ import pytest
 import torch
 
 from tests.noise_contract import SHAPES, contract, signed
+from tests.simt_library import (
+    ORDERS,
+    SANITIZE,
+    SHARED,
+    compile_simt,
+    has_sanitizer,
+    load,
+    mutated_csrc,
+    needs_compiler,
+    run_sanitized,
+)
 
-ROOT = Path(__file__).parents[1]
-SIMT = ROOT / "tests" / "simt"
-COMPILER = shutil.which("g++")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")
-
-ORDERS = ("fwd", "rev", "1", "2")
-SANITIZE = ("-g", "-fsanitize=address", "-DSIMT_MAIN")
-
-
-def compile_simt(source: str, target: Path, *flags: str, csrc: Path = ROOT / "csrc") -> Path:
-    command = [
-        COMPILER,
-        "-std=c++20",
-        "-O1",
-        "-Wall",
-        f"-I{SIMT}",
-        f"-I{csrc}",
-        *flags,
-        str(SIMT / source),
-        "-o",
-        target,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr, done.stderr
-    return target
-
-
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.simt_error.restype = ctypes.c_char_p
-    return library
+pytestmark = needs_compiler
 
 
 def rows_of(shape, spectral):
@@ -85,7 +62,7 @@ class NoiseKernel:
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> NoiseKernel:
     target = tmp_path_factory.mktemp("simt") / "noise.so"
-    return NoiseKernel(compile_simt("noise_library.cpp", target, "-fPIC", "-shared"))
+    return NoiseKernel(compile_simt("noise_library.cpp", target, *SHARED))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -129,26 +106,21 @@ def test_division_by_a_known_number(kernel):
 MUTANTS = {
     "the wrong key word": ("philox.h", "^ key.high,", "^ key.low,"),
     "nine rounds": ("philox.h", "round < 10", "round < 9"),
-    "the draw's high word lost": ("philox.h", "static_cast<uint32_t>(bits >> 32)};", "0u};"),
+    "the draw's high word lost": (
+        "philox.h",
+        "sample, static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)",
+        "sample, static_cast<uint32_t>(bits), 0u",
+    ),
     "an unwritten element": ("cuda/noise.cu", "if (has_right)", "if (has_right && quad > 0)"),
     "the first sample ignored": ("cuda/noise.cu", "args.first_sample + sample", "sample"),
-    "a wrong series": ("philox.h", "1.0f), 2.0f)", "1.0f), 2.01f)"),
+    "a wrong series": ("cuda/normals.cuh", "__fmaf_rn(t, t, t + t)", "__fmaf_rn(t, t, 2.01f * t)"),
 }
-
-
-def mutated_csrc(folder: Path, file: str, said: str, says: str) -> Path:
-    csrc = folder / "csrc"
-    shutil.copytree(ROOT / "csrc", csrc)
-    text = (csrc / file).read_text()
-    assert said in text, f"csrc/{file} no longer says {said!r}"
-    (csrc / file).write_text(text.replace(said, says))
-    return csrc
 
 
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_planted_mistakes_are_caught(mistake, tmp_path):
     csrc = mutated_csrc(tmp_path, *MUTANTS[mistake])
-    broken = NoiseKernel(compile_simt("noise_library.cpp", tmp_path / "noise.so", "-fPIC", "-shared", csrc=csrc))
+    broken = NoiseKernel(compile_simt("noise_library.cpp", tmp_path / "noise.so", *SHARED, csrc=csrc))
     shape, seed, draw = (2, 2, 16, 33), 0x9E3779B97F4A7C15, 0x0000000300000002
     got = broken(shape, signed(seed), draw, first_sample=5)
     assert not (got - contract(shape, seed, draw, first_sample=5)).abs().max() < 1e-5
@@ -157,7 +129,7 @@ def test_planted_mistakes_are_caught(mistake, tmp_path):
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     target = tmp_path_factory.mktemp("simt") / "planted.so"
-    library = load(compile_simt("planted_bugs.cpp", target, "-fPIC", "-shared"))
+    library = load(compile_simt("planted_bugs.cpp", target, *SHARED))
     library.simt_planted.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
     return library
 
@@ -198,24 +170,12 @@ def test_the_harness_shows_races_and_unwritten_shared_memory(planted, monkeypatc
     assert np.isnan(data).nonzero()[0].tolist() == [63]
 
 
-def has_sanitizer(folder: Path) -> bool:
-    probe = folder / "probe.cpp"
-    probe.write_text("int main() { return 0; }")
-    built = subprocess.run([COMPILER, "-fsanitize=address", probe, "-o", folder / "probe"], capture_output=True)
-    return built.returncode == 0 and subprocess.run([folder / "probe"], capture_output=True).returncode == 0
-
-
 def test_under_the_address_sanitizer(tmp_path):
     if not has_sanitizer(tmp_path):
         pytest.skip("no address sanitizer here")
-    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
-
-    def run(*command: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
-
     clean = compile_simt("noise_library.cpp", tmp_path / "clean", *SANITIZE)
     for shape, spectral in itertools.product(SHAPES, (False, True)):
-        done = run(clean, *rows_of(shape, spectral))
+        done = run_sanitized(clean, *rows_of(shape, spectral))
         assert done.returncode == 0, done.stderr
     # Two mistakes it must report: an element right of an odd row, and a thread too many.
     for said, says in (
@@ -225,7 +185,7 @@ def test_under_the_address_sanitizer(tmp_path):
         folder = tmp_path / str(len(said))
         csrc = mutated_csrc(folder, "cuda/noise.cu", said, says)
         broken = compile_simt("noise_library.cpp", folder / "broken", *SANITIZE, csrc=csrc)
-        assert "AddressSanitizer" in run(broken, 1, 3, 7, 4).stderr
+        assert "AddressSanitizer" in run_sanitized(broken, 1, 3, 7, 4).stderr
     planted = compile_simt("planted_bugs.cpp", tmp_path / "planted", *SANITIZE)
-    assert run(planted, "reverse").returncode == 0
-    assert "out_of_bounds_kernel" in run(planted, "out of bounds").stderr
+    assert run_sanitized(planted, "reverse").returncode == 0
+    assert "out_of_bounds_kernel" in run_sanitized(planted, "out of bounds").stderr

@@ -1,0 +1,514 @@
+"""The CUDA plane kernels, compiled as C++ and run on the CPU thread by thread (tests/simt), under several orders.
+
+Against the reference in float64 and the noise of the C++ ops. What this cannot see: see test_simt.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import random
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from conftest import make_problem, relative_rms
+from torch import Tensor
+
+import tdas_ops
+from tdas_ops import NoiseStream, Preconditioner
+from tests.plane_kernels import ELEMENTS, NUMBERS, PlaneKernels, Update, kind_bits
+from tests.simt_library import (
+    CSRC,
+    ORDERS,
+    SANITIZE,
+    SHARED,
+    compile_simt,
+    has_sanitizer,
+    mutated_csrc,
+    needs_compiler,
+    run_sanitized,
+)
+
+pytestmark = needs_compiler
+
+Size = tuple[int, int]
+BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}
+DRAW = (3 << 32) + 2
+
+
+class Build(NamedTuple):
+    """plane_library.cpp as a library or a sanitized program, maybe with a mistake."""
+
+    size: Size
+    kinds: tuple[str, ...] = ()  # of kernel; all
+    said: str = ""  # in one place of csrc/cuda
+    says: str = ""
+    sanitized: bool = False
+
+    def run(self, folder: Path) -> Path:
+        folder.mkdir()
+        csrc = mutated_csrc(folder, "cuda/*", self.said, self.says) if self.said else CSRC
+        # The kernels are inlined all the same; the rest takes a third less time to compile without.
+        flags = ["-fno-inline", f"-DSIMT_HEIGHT={self.size[0]}", f"-DSIMT_WIDTH={self.size[1]}"]
+        flags += [f"-DSIMT_KINDS={kind_bits(self.kinds)}"] if self.kinds else []
+        # Nor do the arrays of a thread need watching, whose indices the compiler knows: they are registers on a GPU.
+        flags += [*SANITIZE, "--param=asan-stack=0"] if self.sanitized else SHARED
+        return compile_simt("plane_library.cpp", folder / "planes", *flags, csrc=csrc)
+
+
+class Builds:
+    """What was built, side by side while tests run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.pool = ThreadPoolExecutor(os.cpu_count())
+        self.started: dict[Build, Future[Path]] = {}
+
+    def start(self, build: Build) -> Future[Path]:
+        if build not in self.started:
+            self.started[build] = self.pool.submit(build.run, self.folder / str(len(self.started)))
+        return self.started[build]
+
+    def kernels(self, build: Build) -> PlaneKernels:
+        return PlaneKernels(self.start(build).result())
+
+    def program(self, build: Build) -> Path:
+        return self.start(build).result()
+
+
+@pytest.fixture(scope="module")
+def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """Starts all that the tests of this run need, in their order."""
+    builds = Builds(tmp_path_factory.mktemp("planes"))
+    for item in request.session.items:
+        if item.path == request.path and hasattr(item, "callspec") and "build" in item.callspec.params:
+            builds.start(item.callspec.params["build"])
+    yield builds
+    builds.pool.shutdown(cancel_futures=True)
+
+
+def sizes(*those: Size) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("build", [Build(size) for size in those], ids=[str(size) for size in those])
+
+
+all_sizes = sizes(*itertools.product((32, 64, 128), repeat=2))
+
+
+# Updates
+
+
+def strides_of(shape, layout: str) -> tuple[int, ...]:
+    batch, channels, height, width = shape
+    plane = height * width
+    return {
+        "plain": (channels * plane, plane, width, 1),
+        "last": (channels * plane, 1, channels * width, channels),
+        "strided": (2 * channels * plane + 1, 2 * plane, 2 * width, 2),
+        "unaligned": (channels * plane, plane, width, 1),
+        "turned": (channels * plane, plane, 1, height),
+        "swapped": (plane, batch * plane, width, 1),
+        "apart": (channels * plane + 4, plane, width, 1),
+        "odd": (channels * (plane + 1), plane + 1, width, 1),
+    }[layout]
+
+
+LAYOUTS = ("plain", "last", "strided", "unaligned", "turned", "swapped", "apart", "odd")
+
+
+def laid_out(t: Tensor, layout: str) -> Tensor:
+    """The same values in another storage, NaN everywhere else."""
+    strides, first = strides_of(t.shape, layout), 9 if layout == "unaligned" else 8
+    elements = sum((n - 1) * stride for n, stride in zip(t.shape, strides, strict=True)) + 1
+    memory = torch.full((first + elements + 8,), math.nan, dtype=t.dtype)
+    return memory.as_strided(t.shape, strides, first).copy_(t)
+
+
+def writes_only_its_elements(out: Tensor) -> bool:
+    return int(out._base.isnan().sum()) == out._base.numel() - out.numel()
+
+
+def make_update(size, filter, masks, noise, batch=3, channels=3, seed=0) -> Update:
+    """An update with the masks named, and noise of a "stream", of "seeds", of the caller's "z", or None."""
+    p = make_problem(batch, (channels, *size), "pds", "R" in masks, "A" in masks, "w" in masks, seed)
+    each = torch.linspace(0.5, 1.5, batch)
+    if filter in ("M", "Mt", "MMt"):
+        return Update(filter, p.M, v=p.v.float(), d=1.0)
+    update = Update(filter, p.M, p.x.float(), p.v.float(), d=0.3 * each, n=0.7 * each, draw=DRAW)
+    if noise == "z":
+        return update._replace(z=torch.randn(p.x.shape, generator=torch.Generator().manual_seed(seed)))
+    if noise == "stream":
+        return update._replace(seeds=torch.tensor([-5]), first_sample=7)
+    return update._replace(seeds=torch.arange(batch) * (1 << 40) + 3 if noise == "seeds" else None)
+
+
+class Case(NamedTuple):
+    filter: str
+    masks: str
+    noise: str | None
+    kinds: tuple[str, ...]  # of kernel
+    langevin: bool = False
+
+    def update(self, size: Size, **options) -> Update:
+        update = make_update(size, self.filter, self.masks, self.noise, **options)
+        return update._replace(n=None) if self.langevin else update
+
+
+CASES = {
+    "drift": Case("drift", "R", "stream", ("drift",)),
+    "langevin": Case("drift", "R", "stream", ("drift",), langevin=True),
+    "seeds": Case("drift", "R", "seeds", ("drift",)),
+    "no noise": Case("drift", "R", None, ("drift",)),
+    "MMt": Case("MMt", "R", None, ("drift",)),
+    "skew": Case("drift", "Rw", "stream", ("skewed drift",)),
+    "noise": Case("noise", "R", "stream", ("noise",)),
+    "A": Case("drift", "RA", "stream", ("pixels",)),
+    "A, z": Case("drift", "RA", "z", ("pixels",)),
+    "A, skew": Case("drift", "RAw", "stream", ("skewed drift", "pixels")),
+    "z": Case("drift", "R", "z", ("pixels",)),
+    "A, noise": Case("noise", "RA", "seeds", ("pixels",)),
+    "A, M": Case("M", "RA", None, ("pixels",)),
+    "A, Mt": Case("Mt", "RA", None, ("pixels",)),
+    "A, MMt": Case("MMt", "RA", None, ("pixels",)),
+}
+
+
+def results(kernels: PlaneKernels, update: Update, shape, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The output in every order, each in a place of its own: on the base, dense, and as single elements."""
+    outs = []
+    for order, layout in zip(ORDERS, ("in place", "plain", "strided", "turned"), strict=True):
+        monkeypatch.setenv("SIMT_ORDER", order)
+        if layout == "in place" and update.base is not None:
+            out = update.base.clone()
+            outs.append(kernels(update._replace(base=out), out))
+        else:
+            out = laid_out(torch.full(shape, math.nan), "plain" if layout == "in place" else layout)
+            outs.append(kernels(update, out))
+    return outs
+
+
+# Parity with float64
+
+
+def some_scale(value: float, batch: int, rng: random.Random) -> float | Tensor:
+    dtype = rng.choice(NUMBERS)
+    return rng.choice([value, torch.tensor([value], dtype=dtype), value * torch.linspace(0.5, 1.5, batch).to(dtype)])
+
+
+@pytest.mark.parametrize("masks", ["R", "Rw", "RA", "RAw"])
+@all_sizes
+def test_updates_agree_with_float64(builds, build, masks, monkeypatch):
+    """Every filter and every kind of noise; the other choices drawn at random."""
+    kernels = builds.kernels(build)
+    rng = random.Random(f"{build.size} {masks}")
+    cases = [("drift", noise) for noise in ("stream", "seeds", "z", None)]
+    if "w" not in masks:
+        cases += [("noise", noise) for noise in ("stream", "seeds", "z")]
+        cases += [("alone", noise) for noise in ("stream", "seeds", "z")]
+    for filter, noise in cases:
+        batch, channels = rng.choice([(1, 1), (1, 3), (3, 1), (3, 3), (2, 5), (5, 1)])
+        update = make_update(build.size, "noise" if filter == "alone" else filter, masks, noise, batch, channels)
+        shape, layouts = update.v.shape, [rng.choice(LAYOUTS) for _ in range(4)]
+        in_place = filter != "alone" and layouts[0] == layouts[3]
+        dtype = rng.choice(ELEMENTS)
+        update = update._replace(
+            base=laid_out(update.base, layouts[0]),
+            v=laid_out(update.v.to(dtype), layouts[1]),
+            z=None if update.z is None else laid_out(update.z, layouts[2]),
+            d=some_scale(0.3, batch, rng),
+            n=None if filter != "alone" and rng.random() < 0.3 else some_scale(0.7, batch, rng),
+        )
+        if filter == "alone":
+            update = update._replace(base=None, v=None, d=None)
+        order = rng.choice(ORDERS)
+        monkeypatch.setenv("SIMT_ORDER", order)
+        expected = update.expected(shape)
+        out = update.base if in_place else laid_out(torch.full(shape, math.nan), layouts[3])
+        kernels(update, out)
+        case = (filter, noise, tuple(shape), dtype, layouts, in_place, order, update.d, update.n)
+        assert relative_rms(out, expected) < 1e-6, case
+        assert writes_only_its_elements(out), case
+
+
+@pytest.mark.parametrize("masks", ["R", "RA"])
+@all_sizes
+def test_filters_agree_with_float64(builds, build, masks, monkeypatch):
+    kernels = builds.kernels(build)
+    rng = random.Random(f"{build.size} {masks}")
+    for filter, dtype in itertools.product(("M", "Mt", "MMt"), ELEMENTS):
+        update = make_update(build.size, filter, masks, None, *rng.choice([(1, 1), (3, 1), (1, 5), (3, 3)]))
+        layouts, order = [rng.choice(LAYOUTS) for _ in range(2)], rng.choice(ORDERS)
+        monkeypatch.setenv("SIMT_ORDER", order)
+        update = update._replace(v=laid_out(update.v.to(dtype), layouts[0]))
+        out = kernels(update, laid_out(torch.full(update.v.shape, math.nan, dtype=dtype), layouts[1]))
+        case = (filter, dtype, tuple(out.shape), layouts, order)
+        assert relative_rms(out, update.expected(out.shape)) < BOUNDS[dtype], case
+        assert writes_only_its_elements(out), case
+
+
+@sizes((32, 32), (64, 128))
+def test_expanded_inputs(builds, build):
+    """The same element read many times: one sample for the batch, one pixel for a row."""
+    update = CASES["A, z"].update(build.size)
+    shape = update.v.shape
+    expanded = update._replace(v=update.v[:1].expand(shape), z=update.z[..., :1].expand(shape))
+    copied = update._replace(v=expanded.v.clone(), z=expanded.z.clone())
+    kernels = builds.kernels(build)
+    assert torch.equal(kernels(expanded, torch.empty(shape)), kernels(copied, torch.empty(shape)))
+
+
+@sizes((32, 32))
+def test_empty_batches_launch_nothing(builds, build):
+    update = CASES["drift"].update(build.size).part(0, 0)
+    assert builds.kernels(build)(update, torch.empty(0, 3, *build.size)).numel() == 0
+
+
+# The noise
+
+
+def noise_of_ones(masks: str, shape, seeds: list[int], draw: int, first_sample: int) -> tuple[Update, NoiseStream]:
+    """Pure noise, R and A being ones that must be applied, with the stream that gives it."""
+    ones = torch.ones(shape[1:], dtype=torch.float64)
+    M = Preconditioner.from_masks(ones, ones if "A" in masks else None)
+    stream = (
+        NoiseStream(seeds=seeds, draw=draw)
+        if len(seeds) > 1
+        else NoiseStream(seeds[0], first_sample=first_sample, draw=draw)
+    )
+    return Update("noise", M, n=1.0, seeds=stream.seeds, draw=draw, first_sample=first_sample), stream
+
+
+@pytest.mark.parametrize("masks", ["R", "RA"])
+@all_sizes
+def test_the_noise_is_that_of_the_cpu(builds, build, masks):
+    backend = "cpp" if "cpp" in tdas_ops.backend_info()["available"] else "reference"
+    kernels, shape, seen = builds.kernels(build), (3, 2, *build.size), []
+    for seeds, draw, first in (
+        ([7], 0, 0),
+        ([7], 1, 2**32 - 3),
+        ([(1 << 64) - 1], DRAW, 5),
+        ([4, 9, 1 << 63], DRAW, 0),
+    ):
+        update, stream = noise_of_ones(masks, shape, seeds, draw, first)
+        with tdas_ops.use_backend(backend):
+            expected = tdas_ops.noise(update.M, shape, stream)
+        seen.append(kernels(update, torch.full(shape, math.nan)))
+        assert (seen[-1] - expected).abs().max() < 1e-5, (seeds, draw, first)
+    for a, b in itertools.combinations(torch.cat(seen).flatten(0, 1), 2):
+        assert (a - b).square().mean() > 1
+
+
+# Equal bits
+
+
+@pytest.mark.parametrize("case", CASES)
+@all_sizes
+def test_orders_and_storage_change_no_bit(builds, build, case, monkeypatch):
+    update = CASES[case].update(build.size)
+    outs = results(builds.kernels(build), update, update.v.shape, monkeypatch)
+    assert relative_rms(outs[0], update.expected(update.v.shape)) < 1e-6
+    for out in outs[1:]:
+        assert torch.equal(out, outs[0])
+
+
+@pytest.mark.parametrize("case", CASES)
+@sizes((32, 32), (64, 64), (128, 32), (32, 128))
+def test_a_sample_never_depends_on_its_batch(builds, build, case):
+    update, kernels = CASES[case].update(build.size, batch=5, channels=2), builds.kernels(build)
+    shape = update.v.shape[1:]
+    whole = kernels(update, torch.empty(5, *shape))
+    parts = [kernels(update.part(a, b), torch.empty(b - a, *shape)) for a, b in ((0, 1), (1, 4), (4, 5))]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("case", CASES)
+@sizes((32, 32), (64, 32), (128, 64))
+def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
+    update, kernels = CASES[case].update(build.size, batch=5, channels=1), builds.kernels(build)
+    expected = kernels(update, torch.empty_like(update.v))
+    update.v[1, 0, 3, 5] = math.nan
+    update.v[3, 0, -1, -1] = math.inf
+    got = kernels(update, torch.empty_like(update.v))
+    assert torch.equal(got[::2], expected[::2])
+    assert not any(got[sample].isfinite().all() for sample in (1, 3))
+
+
+@sizes((32, 32))
+@pytest.mark.parametrize("far", ["samples", "rows"])
+def test_elements_beyond_the_reach_of_32_bits(builds, build, far):
+    """Planes, or the rows of one, in an allocation of 8 GiB of which only the pages that are used exist."""
+    update = make_update(build.size, "M", "R", None, batch=2, channels=1)
+    strides = {"samples": (1 << 32, 1024, 32, 1), "rows": (64, 64, 1 << 27, 1)}[far]
+    try:
+        memory = torch.empty((1 << 32) + (1 << 12), dtype=torch.bfloat16)
+    except RuntimeError:
+        pytest.skip("no address space for 8 GiB")
+    place = lambda first: memory.as_strided(update.v.shape, strides, first)
+    near = update._replace(v=update.v.bfloat16())
+    kernels = builds.kernels(build)
+    got = kernels(update._replace(v=place(0).copy_(near.v)), place(2048))
+    assert torch.equal(got, kernels(near, torch.empty_like(near.v)))
+
+
+# Planted mistakes
+
+MISTAKES = {
+    # Barriers, in the order in which a thread meets them
+    "rows read before they are staged": (
+        "is_pixels && work.space_first); Shape::plane_barrier();",
+        "is_pixels && work.space_first);",
+        (32, 64),
+        "drift",
+    ),
+    "a warp waits where the block must": ("(threads <= 32)", "(threads <= 64)", (64, 64), "drift"),
+    "spectrum over rows that are still read": (
+        "numbers[4 * i + 3] = run.w; } Shape::plane_barrier();",
+        "numbers[4 * i + 3] = run.w; }",
+        (64, 64),
+        "drift",
+    ),
+    "columns read before rows are done": ("rows().forward(); __syncthreads();", "rows().forward();", (32, 32), "drift"),
+    "partners over columns that are still read": (
+        "__syncthreads(); } transform<32, false>(in, X);",
+        "} transform<32, false>(in, X);",
+        (128, 32),
+        "MMt",
+    ),
+    "partners read before they are left": (
+        "if constexpr (halves == 2) __syncthreads(); if (kw == 0) {",
+        "if (kw == 0) {",
+        (128, 32),
+        "MMt",
+    ),
+    "partners joined while others separate": ("if constexpr (halves == 2) __syncthreads(); }", "}", (128, 32), "MMt"),
+    "columns over partners that are still read": (
+        "__syncthreads(); } float4* pairs",
+        "} float4* pairs",
+        (128, 32),
+        "MMt",
+    ),
+    "rows read before columns are done": (
+        "columns.inverse(X); __syncthreads();",
+        "columns.inverse(X);",
+        (64, 32),
+        "noise",
+    ),
+    "rows over a spectrum that is still read": (
+        "X[k] = conjugate ? conj(value) : value; }); Shape::plane_barrier();",
+        "X[k] = conjugate ? conj(value) : value; });",
+        (64, 64),
+        "noise",
+    ),
+    "pixels read before rows are done": (
+        "if (!again) break; Shape::plane_barrier();",
+        "if (!again) break;",
+        (32, 32),
+        "A",
+    ),
+    "rows read before pixels are staged again": (
+        "pixels().between(); Shape::plane_barrier();",
+        "pixels().between();",
+        (32, 32),
+        "A",
+    ),
+    "the result read before rows are done": ("Shape::plane_barrier(); if (has_v)", "if (has_v)", (32, 128), "noise"),
+    # Transforms
+    "a wrong twiddle between rows": (
+        "turns.at[k] = twiddle(k, 128)",
+        "turns.at[k] = twiddle(k, 128 + k / 63)",
+        (128, 32),
+        "MMt",
+    ),
+    "a wrong twiddle in half a row": (
+        "-numbers[n + 32]}, twiddle(n, 128)",
+        "-numbers[n + 32]}, twiddle(n, 129)",
+        (32, 128),
+        "MMt",
+    ),
+    "a short series for the twiddles": ("i = 1; i < 16", "i = 1; i < 3", (32, 32), "MMt"),
+    "the partner of another class": ("rows - row_class - half", "rows - half", (64, 32), "MMt"),
+    "the partner of another half": ("rows - row_class - half", "rows - row_class", (128, 32), "MMt"),
+    "column W / 2 filtered by column 0": ("(column.kw == 0 ? columns : 0)", "0", (32, 32), "MMt"),
+    "the skew part of column W / 2 turned": ("kw == 0 ? -data : data", "data", (32, 32), "skew"),
+    "R twice in what has both masks": ("turned.square = false", "turned.square = true", (32, 32), "A, skew"),
+    "M for its transpose": ("work.space_last = space", "work.space_first = space", (32, 32), "A, Mt"),
+    # Noise
+    "quads too close": ("k * step * columns", "k * columns", (64, 32), "noise"),
+    "quads of another channel": ("(at.channel * (H / 2) +", "(at.channel * H +", (32, 32), "noise"),
+    "quads of pixels too far": ("* (W / 4) + i)", "* (W / 2) + i)", (32, 32), "A"),
+    "real frequencies like complex ones": ("1.41421356f * n : n", "n : n", (32, 32), "noise"),
+    "the first sample ignored": ("work.first_sample + b)", "b)", (32, 32), "noise"),
+    "one seed for all": ("work.seed_per_sample ? b : 0]", "0]", (32, 32), "seeds"),
+    "noise of half its variance": ("sqrtf(2.0f *", "sqrtf(", (32, 32), "langevin"),
+    # Planes and pixels
+    "the last plane unwritten": ("there(plane < work.planes)", "there(plane + 1 < work.planes)", (32, 32), "MMt"),
+    "the last plane written many times": ("if (!at.there) return;", "", (32, 32), "drift"),
+    "an item unwritten": (
+        "item < 4; ++item) access.store_float32",
+        "item < 3; ++item) access.store_float32",
+        (64, 32),
+        "MMt",
+    ),
+    "a pixel in four unwritten": ("i < 4; ++i) set_pixel", "i < 3; ++i) set_pixel", (64, 32), "MMt"),
+    "sample and channel swapped": ("column.at.channel * H", "column.at.sample * H", (32, 32), "MMt"),
+    "the scale of another sample": ("scale.per_sample ? sample : 0", "0", (32, 32), "drift"),
+    "the base read after the output is written": (
+        "Item sum[4] = {};",
+        "Item sum[4] = {}; if (at.there) access.store_float32(work.out, at.plane(work.out), 0, sum[0]);",
+        (32, 32),
+        "drift",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "case"),
+    [(Build(size, CASES[case].kinds, said, says), case) for said, says, size, case in MISTAKES.values()],
+    ids=MISTAKES,
+)
+def test_planted_mistakes_are_caught(builds, build, case, monkeypatch):
+    """What passes test_orders_and_storage_change_no_bit as it is, does not with the mistake."""
+    update = CASES[case].update(build.size)
+    expected = update.expected(update.v.shape)
+    outs = results(builds.kernels(build), update, update.v.shape, monkeypatch)
+    assert not all(relative_rms(out, expected) < 1e-6 and torch.equal(out, outs[0]) for out in outs)
+
+
+# The address sanitizer
+
+
+@pytest.fixture(scope="module")
+def sanitizer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if not has_sanitizer(tmp_path_factory.mktemp("sanitizer")):
+        pytest.skip("no address sanitizer here")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [Build((32, 32), sanitized=True), Build((128, 128), ("drift", "pixels"), sanitized=True)],
+    ids=lambda build: str(build.size),
+)
+def test_under_the_address_sanitizer(sanitizer, builds, build):
+    for batch, channels in ((1, 1), (3, 3)):
+        done = run_sanitized(builds.program(build), batch, channels)
+        assert done.returncode == 0, done.stderr
+
+
+OUTSIDE = {
+    "a plane too many is read": ("there ? plane : work.planes - 1", "plane"),
+    "a plane too many is written": ("there(plane < work.planes)", "there(plane <= work.planes)"),
+    "too little shared memory": ("= planes * plane_pitch * 4", "= planes * plane_pitch * 4 - 256"),
+}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [Build((32, 32), ("noise",), *mistake, sanitized=True) for mistake in OUTSIDE.values()],
+    ids=OUTSIDE,
+)
+def test_accesses_outside_are_reported(sanitizer, builds, build):
+    done = run_sanitized(builds.program(build), 3, 3)
+    assert "AddressSanitizer" in done.stderr
