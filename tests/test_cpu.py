@@ -74,10 +74,11 @@ def noise_of(kind: str, x: Tensor, layout: str):
     return laid_out(z, layout).to(x.dtype)
 
 
-def check_updates(p, shape, seed):
-    """`step` and `langevin_step` in every kind of noise, with and without mean; the other choices drawn at random."""
+def check_updates(p, shape, seed, ops=("step", "langevin_step")):
+    """The ops in every kind of noise, with and without mean; the other choices drawn at random."""
     rng = random.Random(seed)
-    for kind, mean, langevin in itertools.product(("stream", "seeds", "tensor", None), (False, True), (False, True)):
+    for kind, mean, op in itertools.product(("stream", "seeds", "tensor", None), (False, True), ops):
+        langevin = op == "langevin_step"
         if langevin and kind is None:
             continue
         dtype = rng.choice([torch.float32, torch.bfloat16, torch.float16])

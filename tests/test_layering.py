@@ -42,7 +42,16 @@ INCLUDES = {
     "cuda_ops.": ["arguments.h", "cuda_ops.h", "cuda_stream.h", "cuda/"],
     "binding.cpp": ["philox.h", "cpu_ops.h", "cuda_ops.h", "cpu/kernels.h", "cuda/build.h"],
 }
-SEES_TORCH = ("parallel.h", "spectra.cpp", "cpu_update.cpp", "arguments.", "cpu_ops.", "cuda_stream.h", "cuda_ops.", "binding.cpp")
+SEES_TORCH = (
+    "parallel.h",
+    "spectra.cpp",
+    "cpu_update.cpp",
+    "arguments.",
+    "cpu_ops.",
+    "cuda_stream.h",
+    "cuda_ops.",
+    "binding.cpp",
+)
 TORCH = re.compile(r"^(torch|ATen|c10|pybind11)/")
 
 

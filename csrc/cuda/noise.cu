@@ -1,18 +1,13 @@
 // One thread makes one Philox call: two complex normals, `half` elements of a row apart. Neighbouring threads write
 // neighbouring elements, 8 bytes each.
-#include <algorithm>
-
 #include "divider.h"
 #include "noise.h"
 #include "normals.cuh"
+#include "quads.h"
 
 namespace tdas_ops::cuda {
 namespace {
 
-constexpr int threads_per_block = 256;
-constexpr int64_t most_sample_blocks = 65535;  // limit of gridDim.y
-
-// Grid: x over the calls of a sample, y over the samples (strided where there are more than y holds).
 __global__ void __launch_bounds__(threads_per_block)
     normals_kernel(NormalsArgs args, uint32_t quads, uint32_t half, Divider by_half) {
   const uint32_t quad = blockIdx.x * threads_per_block + threadIdx.x;
@@ -49,11 +44,7 @@ cudaError_t advance(int64_t* draw, cudaStream_t stream) {
 cudaError_t normals(const NormalsArgs& args, cudaStream_t stream) {
   const int64_t quads = args.rows * args.half;
   if (args.samples == 0 || quads == 0) return cudaSuccess;
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>((quads + threads_per_block - 1) / threads_per_block),
-                        static_cast<unsigned>(std::min(args.samples, most_sample_blocks)));
-  launch.blockDim = dim3(threads_per_block);
-  launch.stream = stream;
+  const cudaLaunchConfig_t launch = over_quads(quads, args.samples, stream);
   return cudaLaunchKernelEx(&launch, normals_kernel, args, static_cast<uint32_t>(quads),
                             static_cast<uint32_t>(args.half), Divider(static_cast<uint32_t>(args.half)));
 }

@@ -1,17 +1,13 @@
 // One thread updates the pixels that one Philox call makes the noise of: two pairs of neighbours, half a row apart.
 #include "pixelwise.h"
 
-#include <algorithm>
-
 #include "divider.h"
 #include "normals.cuh"
+#include "quads.h"
 #include "sample.cuh"
 
 namespace tdas_ops::cuda {
 namespace {
-
-constexpr int threads_per_block = 256;
-constexpr int64_t most_sample_blocks = 65535;  // limit of gridDim.y
 
 // out = base + d A^power v + n A z
 struct PixelWork {
@@ -74,7 +70,6 @@ TDAS_OPS_DEVICE void update_pair(const PixelWork& work, uint32_t sample, uint32_
   store_pair(work.out, place(work.out), has_second, sum);
 }
 
-// Grid: x over the quads of a sample, y over the samples (strided where there are more than y holds).
 __global__ void __launch_bounds__(threads_per_block) pixels_kernel(PixelWork work) {
   const uint32_t quad = blockIdx.x * threads_per_block + threadIdx.x;
   if (quad >= work.quads) return;
@@ -129,11 +124,7 @@ cudaError_t update_pixels(const UpdateArgs& args, cudaStream_t stream) {
   work.half = half;
   work.by_half = Divider(half);
   work.by_height = Divider(work.height);
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>((quads + threads_per_block - 1) / threads_per_block),
-                        static_cast<unsigned>(std::min(args.batch, most_sample_blocks)));
-  launch.blockDim = dim3(threads_per_block);
-  launch.stream = stream;
+  const cudaLaunchConfig_t launch = over_quads(quads, args.batch, stream);
   return cudaLaunchKernelEx(&launch, pixels_kernel, work);
 }
 

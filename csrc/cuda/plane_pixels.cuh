@@ -74,7 +74,8 @@ struct PlanePixels {
     }
   }
 
-  // base + d v + the result. A pixel of the base may lie where that of the output does.
+  // (base + d v) + the result, in this order whatever the storage. A pixel of the base may lie where that of the output
+  // does.
   TDAS_OPS_DEVICE void finish(bool has_v, bool has_space) const {
     const bool has_base = work.base.data != nullptr;
     const float d = has_v ? drift_scale(work.samples, at.sample) : 0.0f;
@@ -84,19 +85,17 @@ struct PlanePixels {
       Shape::plane_barrier();
       TDAS_OPS_NO_UNROLL
       for (int item = 0; item < 4; ++item) {
-        Item sum, y, v;
+        Item sum = {}, v, y;
+        if (has_base) access.load_strided(work.base, at.plane(work.base), item, sum);
+        if (has_v) {
+          access.load_strided(work.v, at.plane(work.v), item, v);
+          add(sum, d, v);
+        }
         read(item, y);
         butterflies(y);
         if (has_space) multiply(item, y);
-        if (has_base) {
-          access.load_strided(work.base, at.plane(work.base), item, sum);
-          add(y, 1.0f, sum);
-        }
-        if (has_v) {
-          access.load_strided(work.v, at.plane(work.v), item, v);
-          add(y, d, v);
-        }
-        if (at.there) access.store_strided(work.out, at.plane(work.out), item, y);
+        add(sum, 1.0f, y);
+        if (at.there) access.store_strided(work.out, at.plane(work.out), item, sum);
       }
       return;
     }

@@ -2,44 +2,7 @@
 // SIMT_KINDS, bits 1 << Kind.
 #include <cstdio>
 
-#include "simt.h"
-// After the harness, which gives the CUDA keywords a meaning.
-#include "cuda/plane.cu"
-
-namespace tdas_ops::cuda {
-
-inline void missing_kernel(PlaneWork) { throw std::runtime_error("a kernel that is not in this library"); }
-
-template <int H, int W>
-constexpr PlaneKernels compiled_kernels() {
-  if constexpr (H != SIMT_HEIGHT || W != SIMT_WIDTH) {
-    return {};
-  } else {
-#ifdef SIMT_KINDS
-    using Shape = PlaneShape<H, W>;
-    PlaneKernels size = {H, W, Shape::planes, Shape::block, Shape::shared_bytes, {}};
-    for (auto& kernel : size.kernels) kernel = missing_kernel;
-    const auto add = [&]<Kind kind>() {
-      constexpr int i = static_cast<int>(kind);
-      if constexpr (SIMT_KINDS >> i & 1) size.kernels[i] = plane_kernel<H, W, kind>;
-    };
-    add.template operator()<Kind::drift>();
-    add.template operator()<Kind::skewed_drift>();
-    add.template operator()<Kind::noise>();
-    add.template operator()<Kind::pixels>();
-    return size;
-#else
-    return plane_kernels<H, W>();
-#endif
-  }
-}
-
-}  // namespace tdas_ops::cuda
-
-#define plane_kernels compiled_kernels
-#include "cuda/plane_128.cu"
-#include "cuda/plane_32.cu"
-#include "cuda/plane_64.cu"
+#include "plane_sizes.h"
 
 extern "C" {
 

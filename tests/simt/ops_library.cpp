@@ -1,0 +1,17 @@
+// The CUDA ops of the extension on CPU tensors: csrc/cuda_ops.cpp and every kernel it launches, of one plane size.
+#include <ATen/core/Tensor.h>
+#include <torch/library.h>
+
+#include "plane_sizes.h"
+// After torch and the harness.
+#include "arguments.cpp"
+#include "cuda/noise.cu"
+#include "cuda/pixelwise.cu"
+#include "cuda_ops.cpp"
+
+TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
+  library.impl("normals.cuda", &tdas_ops::normals_cuda);
+  library.impl("noise.cuda", &tdas_ops::noise_cuda);
+  library.impl("precondition.cuda", &tdas_ops::precondition_cuda);
+  library.impl("step.cuda", &tdas_ops::step_cuda);
+}

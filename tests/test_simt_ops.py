@@ -1,0 +1,152 @@
+"""The CUDA ops as the extension has them, tensors to launches, on CPU tensors: the kernels run thread by thread.
+
+What stands between them and a GPU, the current stream and the launch errors of csrc/cuda_stream.h, is left out.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import test_cpu
+import torch
+from conftest import relative_rms
+
+import tdas_ops
+from tdas_ops import NoiseStream, _backends, _extension
+from tests.simt_library import COMPILER, CSRC, SIMT, needs_compiler
+
+pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reason=str(_extension.reason()))]
+
+PLANE = (2, 64, 32)
+SIZES = [(2, 6, 8), (1, 9, 10), (2, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 3)]
+OPS = ("normals", "noise", "precondition", "step")
+
+
+def build(folder: Path) -> Path:
+    csrc, torch_folder = folder / "csrc", Path(torch.__file__).parent
+    shutil.copytree(CSRC, csrc)
+    shutil.copy(SIMT / "cuda_stream.h", csrc / "cuda_stream.h")
+    include = [SIMT, csrc, torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
+    command = [COMPILER, "-std=c++20", "-O1", "-fPIC", "-shared", *(f"-I{path}" for path in include)]
+    command += [f"-DSIMT_HEIGHT={PLANE[1]}", f"-DSIMT_WIDTH={PLANE[2]}", SIMT / "ops_library.cpp"]
+    command += ["-o", folder / "ops.so", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "ops.so"
+
+
+@pytest.fixture(scope="module")
+def ops(tmp_path_factory: pytest.TempPathFactory):
+    torch.ops.load_library(build(tmp_path_factory.mktemp("simt")))
+    return torch.ops.tdas_ops
+
+
+@pytest.fixture
+def chosen(ops, monkeypatch):
+    """The CUDA ops serve the public functions."""
+    for op in OPS:
+        monkeypatch.setitem(_backends._table[op], "cpu", getattr(ops, op).cuda)
+
+
+@pytest.mark.parametrize("mask", [m for m in test_cpu.MASKS if m[0]], ids=test_cpu.name)
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+def test_steps_of_planes_agree_with_float64(chosen, method, mask, poisoned):
+    if mask[2] and method == "tdas":
+        pytest.skip("no such skew part")
+    test_cpu.check_updates(test_cpu.problem(PLANE, method, mask), PLANE, f"{method} {mask}", ops=("step",))
+
+
+@pytest.mark.parametrize("mask", [(False, True, False), (False, False, False)], ids=test_cpu.name)
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+def test_steps_without_a_transform_agree_with_float64(chosen, shape, method, mask, poisoned):
+    test_cpu.check_updates(test_cpu.problem(shape, method, mask), shape, f"{shape} {method} {mask}", ops=("step",))
+
+
+@pytest.mark.parametrize("mask", [m for m in test_cpu.MASKS if not m[2]], ids=test_cpu.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("which", ["M", "Mt", "MMt"])
+def test_filters_agree_with_float64(chosen, which, dtype, mask, poisoned):
+    shape = PLANE if mask[0] else (2, 7, 5)
+    p = test_cpu.problem(shape, None, mask)
+    v = p.v.to(dtype)
+    got, expected = tdas_ops.precondition(v, p.M, which), tdas_ops.precondition(v.double(), p.M, which)
+    assert got.dtype is dtype
+    assert relative_rms(got, expected) < {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}[dtype]
+
+
+@pytest.mark.parametrize("mask", [m for m in test_cpu.MASKS if not m[2]], ids=test_cpu.name)
+def test_noise_is_that_of_the_cpu(ops, mask, poisoned, monkeypatch):
+    shape = PLANE if mask[0] else (2, 7, 5)
+    M = test_cpu.problem(shape, None, mask).M
+    streams = [lambda: NoiseStream(5, first_sample=7, draw=(1 << 32) + 3), lambda: NoiseStream(seeds=[3, 4, 5])]
+    for stream in streams:
+        of_cpu, of_cuda = stream(), stream()
+        expected = tdas_ops.noise(M, (3, *shape), of_cpu, 2.0)
+        with monkeypatch.context() as patch:
+            patch.setitem(_backends._table["noise"], "cpu", ops.noise.cuda)
+            got = tdas_ops.noise(M, (3, *shape), of_cuda, 2.0)
+        assert (got - expected).abs().max() < 1e-5 * 2.0 * expected.abs().max()
+        assert of_cuda.state_dict() == of_cpu.state_dict()
+
+
+def arguments(**changed):
+    """Those of `step.cuda`, right but for what is changed."""
+    M = test_cpu.problem(PLANE, "pds", (True, True, False)).M
+    freq, space, _ = M.masks(torch.float32)
+    x = torch.zeros(3, *PLANE)
+    right = {"out": torch.full_like(x, 7.0), "mean": None, "x": x, "v": x, "freq": freq, "space": space, "skew": None}
+    right |= {"filter_drift": True, "d": 0.1, "d_tensor": None, "n": None, "n_tensor": None, "z": None}
+    right |= {"seeds": torch.tensor([1]), "draw": torch.tensor([2]), "first_sample": 0}
+    return right | changed
+
+
+X = torch.zeros(3, *PLANE)
+WRONG = {
+    "x of another dtype": ({"x": X.bfloat16()}, TypeError, "`x` has dtype BFloat16; expected float32."),
+    "mean of another dtype": ({"mean": X.half()}, TypeError, "`mean` has dtype Half; expected float32."),
+    "v of another dtype": ({"v": X.double()}, TypeError, "`v` has dtype Double; expected float32"),
+    "v of another shape": ({"v": X[:1]}, ValueError, "`v` has shape [1, 2, 64, 32]; expected [3, 2, 64, 32]."),
+    "a mask of another shape": ({"freq": X[0]}, ValueError, "`freq` has shape [2, 64, 32]; expected [2, 64, 17]."),
+    "a strided mask": ({"space": torch.ones(2, 64, 64)[..., ::2]}, ValueError, "expected a contiguous tensor."),
+    "two scales": ({"d_tensor": torch.ones(2)}, ValueError, "`d_tensor` has 2 elements on cpu; expected 1 or one"),
+    "whole scales": ({"d_tensor": torch.ones(1).int()}, TypeError, "`d_tensor` has dtype Int; expected float32"),
+    "short seeds": ({"seeds": torch.tensor([1, 2])}, ValueError, "expected int64 on cpu, 1 or one a sample, 3"),
+    "a sample below 0": ({"first_sample": -1}, ValueError, "samples in [0, 2^32)"),
+    "samples past 2^32": ({"first_sample": (1 << 32) - 2}, ValueError, "samples in [0, 2^32)"),
+    "skew alone": ({"freq": None, "skew": torch.zeros(2, 64, 17)}, ValueError, "without a frequency mask; expected a"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_wrong_arguments_get_one_sentence_and_change_nothing(ops, mistake):
+    changed, error, sentence = WRONG[mistake]
+    given = arguments(**changed)
+    with pytest.raises(error, match=re.escape(sentence)) as raised:
+        ops.step.cuda(**given)
+    assert str(raised.value).startswith("cuda kernels: ")
+    assert (given["out"] == 7.0).all() and given["draw"].item() == 2
+
+
+def test_planes_without_a_kernel_are_refused(ops):
+    M = test_cpu.problem((1, 48, 32), "pds", (True, False, False)).M
+    x = torch.zeros(1, 1, 48, 32)
+    with pytest.raises(
+        ValueError, match=r"has planes of 48 x 32; expected a frequency mask and planes of 32, 64 or 128"
+    ):
+        ops.precondition.cuda(torch.empty_like(x), x, M.masks(torch.float32)[0], None, "M")
+
+
+def test_more_planes_than_a_grid_holds_are_refused(ops):
+    wide = torch.zeros(1).expand(1 << 27, 16, 32, 32)
+    with pytest.raises(ValueError, match=r"has 2147483648 planes .* expected at most 2147483647 planes"):
+        ops.precondition.cuda(wide, wide, torch.ones(16, 32, 17), None, "M")
+
+
+def test_noise_without_a_source_is_refused(ops):
+    with pytest.raises(ValueError, match="there is no noise; expected `z`, or `seeds` and `draw`"):
+        ops.noise.cuda(torch.empty(1, 1, 3, 3), None, None, 1.0, None, None, None, None, 0)
