@@ -22,7 +22,7 @@ class OnDevice {
     if (error == cudaSuccess) [[likely]]
       return;
     cudaGetLastError();  // taken note of
-    TORCH_CHECK(error != cudaErrorNoKernelImageForDevice, op_,
+    TORCH_CHECK(error != cudaErrorNoKernelImageForDevice && error != cudaErrorInvalidDeviceFunction, op_,
                 ": the extension has no code for this GPU; rebuild it with its architecture in TORCH_CUDA_ARCH_LIST.");
     TORCH_CHECK(false, op_, ": the launch failed with ", cudaGetErrorName(error), ": ", cudaGetErrorString(error), ".");
   }

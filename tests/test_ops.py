@@ -11,7 +11,7 @@ import torch
 from conftest import make_problem, relative_rms
 
 import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, _schema
+from tdas_ops import NoiseStream, Preconditioner, _backends, _schema
 
 SHAPE = (3, 8, 9)
 
@@ -330,6 +330,48 @@ def test_backend_choice():
             pytest.raises(ValueError, match="'triton' was chosen explicitly and does not run on device type 'meta'"),
         ):
             tdas_ops._backends.kernel("step", meta, None)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Tensors on a GPU that is not there, for which the extension has kernels of all planes but 128 x 128."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    planes = {(h, w): 0 for h in (32, 64, 128) for w in (32, 64, 128)} | {(128, 128): 18560}
+    monkeypatch.setattr(_backends, "_planes", lambda device: planes)
+    monkeypatch.setattr(_backends, "_INSTALLED", _schema.BACKENDS)
+    _backends._fill()
+    with FakeTensorMode():
+        yield lambda height, width: torch.empty(2, 3, height, width, device="cuda")
+    monkeypatch.undo()
+    _backends._fill()
+
+
+def test_a_gpu_takes_its_fused_kernels_by_masks_and_size(gpu):
+    chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name()
+    mask = torch.empty(1)
+    for op in ("noise", "precondition", "step"):
+        assert chosen(op, gpu(64, 128), mask) == f"tdas_ops::{op}.cuda"
+        assert chosen(op, gpu(64, 128), mask, mask) == f"tdas_ops::{op}.cuda"
+        assert chosen(op, gpu(7, 5), None) == f"tdas_ops::{op}.cuda"
+        assert chosen(op, gpu(64, 128), None, mask) == f"tdas_ops::{op}.cuda_fft"
+        assert chosen(op, gpu(48, 64), mask) == f"tdas_ops::{op}.cuda_fft"
+        assert chosen(op, gpu(128, 128), mask) == f"tdas_ops::{op}.cuda_fft"
+    assert chosen("langevin_step", gpu(64, 64), mask) == "tdas_ops::langevin_step.cuda_fft"
+    assert chosen("normals", gpu(64, 64), None) == "tdas_ops::normals.cuda"
+
+
+def test_backend_info_says_which_planes_a_gpu_lacks_the_memory_for(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    paths = tdas_ops.backend_info()["paths"]["cuda"]
+    assert paths["step"] == (
+        "fused for H and W of 32, 64 or 128 but 128 x 128, which need more shared memory than the GPU has; "
+        "pixels alone without a frequency mask; torch.fft, cuda noise otherwise"
+    )
+    assert paths["precondition"].endswith("; torch.fft otherwise")
+    assert paths["langevin_step"] == "torch.fft, cuda noise"
+    assert paths["normals"] == "cuda"
 
 
 # Errors: one sentence that names the argument, and nothing is written
