@@ -445,7 +445,12 @@ MISTAKES = {
     "noise of half its variance": ("sqrtf(2.0f *", "sqrtf(", (32, 32), "langevin"),
     # Planes and pixels
     "the last plane unwritten": ("there(plane < work.planes)", "there(plane + 1 < work.planes)", (32, 32), "MMt"),
-    "the last plane written many times": ("if (!at.there) return;", "", (32, 32), "drift"),
+    "the last plane written many times": (
+        "if (!at.there) return; TDAS_OPS_UNROLL",
+        "TDAS_OPS_UNROLL",
+        (32, 32),
+        "drift",
+    ),
     "an item unwritten": (
         "item < 4; ++item) access.store_float32",
         "item < 3; ++item) access.store_float32",

@@ -11,21 +11,6 @@ struct Run {
   float at[4];
 };
 
-// Places of a thread's runs.
-template <int H, int W>
-struct Places {
-  int row, column;  // of the first run
-
-  TDAS_OPS_DEVICE explicit Places(int thread) : row(thread / (W / 8)), column(thread % (W / 8) * 4) {
-    if constexpr (W == 32) row = turned(row);
-  }
-
-  // Rows of neighbouring lanes: four apart where a row is half a pass through the banks of shared memory, else one.
-  static constexpr TDAS_OPS_DEVICE int turned(int row) { return (row & ~5) | (row & 1) << 2 | (row >> 2 & 1); }
-
-  static constexpr TDAS_OPS_DEVICE int row_step(int item) { return W == 32 ? turned(item * (H / 8)) : item * (H / 8); }
-};
-
 using Item = Run[2][2];  // [rows h, h + H / 2][columns n, n + W / 2]
 
 // use(lower, right, run) with the runs of an item.
@@ -38,21 +23,25 @@ TDAS_OPS_DEVICE void each_run(Item& item, Use use) {
   }
 }
 
+// Where a thread's runs are, and how they come from memory and go there.
 template <int H, int W>
 struct PixelAccess {
-  Places<H, W> places;
+  int top, left;  // row and column of the first run
 
-  TDAS_OPS_DEVICE explicit PixelAccess(int thread) : places(thread) {}
+  TDAS_OPS_DEVICE explicit PixelAccess(int thread) : top(turned(thread / (W / 8))), left(thread % (W / 8) * 4) {}
 
-  // A run's distance from the thread's first one, known to the compiler.
-  static constexpr TDAS_OPS_DEVICE int row(int item, int lower) {
-    return Places<H, W>::row_step(item) + lower * (H / 2);
+  // Rows of neighbouring lanes lie four apart where a row is half a pass through the banks of shared memory.
+  static constexpr TDAS_OPS_DEVICE int turned(int row) {
+    return W == 32 ? (row & ~5) | (row & 1) << 2 | (row >> 2 & 1) : row;
   }
+
+  // From the first run on, known to the compiler.
+  static constexpr TDAS_OPS_DEVICE int row(int item, int lower) { return turned(item * (H / 8)) + lower * (H / 2); }
   static constexpr TDAS_OPS_DEVICE int column(int right) { return right * (W / 2); }
   static constexpr TDAS_OPS_DEVICE int offset(int item, int lower, int right, int pitch = W) {
     return row(item, lower) * pitch + column(right);
   }
-  TDAS_OPS_DEVICE int first(int pitch = W) const { return places.row * pitch + places.column; }
+  TDAS_OPS_DEVICE int first(int pitch = W) const { return top * pitch + left; }
 
   // An item of a dense field.
   template <class T>
@@ -87,26 +76,27 @@ struct PixelAccess {
     });
   }
 
-  // An item of any field, pixel by pixel.
+  // A run of any field, pixel by pixel.
   template <class T>
-  TDAS_OPS_DEVICE void load_strided(const PixelsOf<T>& field, int64_t plane, int item, Item& runs) const {
-    each_run(runs, [&](int lower, int right, Run& run) {
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < 4; ++i) run.at[i] = pixel(field, plane + place(field, item, lower, right, i));
-    });
+  TDAS_OPS_DEVICE Run load_strided(const PixelsOf<T>& field, int64_t plane, int item, int lower, int right) const {
+    const int64_t at = plane + place(field, item, lower, right);
+    Run run;
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 4; ++i) run.at[i] = pixel(field, at + i * field.strides[3]);
+    return run;
   }
 
-  TDAS_OPS_DEVICE void store_strided(const PixelsOf<void>& field, int64_t plane, int item, Item& runs) const {
-    each_run(runs, [&](int lower, int right, Run& run) {
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < 4; ++i) set_pixel(field, plane + place(field, item, lower, right, i), run.at[i]);
-    });
+  TDAS_OPS_DEVICE void store_strided(const PixelsOf<void>& field, int64_t plane, int item, int lower, int right,
+                                     Run run) const {
+    const int64_t at = plane + place(field, item, lower, right);
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 4; ++i) set_pixel(field, at + i * field.strides[3], run.at[i]);
   }
 
  private:
   template <class T>
-  TDAS_OPS_DEVICE int64_t place(const PixelsOf<T>& field, int item, int lower, int right, int i) const {
-    return (places.row + row(item, lower)) * field.strides[2] + (places.column + column(right) + i) * field.strides[3];
+  TDAS_OPS_DEVICE int64_t place(const PixelsOf<T>& field, int item, int lower, int right) const {
+    return (top + row(item, lower)) * field.strides[2] + (left + column(right)) * field.strides[3];
   }
 };
 

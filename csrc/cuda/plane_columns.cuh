@@ -67,14 +67,14 @@ struct PlaneColumns {
       pairs[i] = make_float4(out[2 * i].re, out[2 * i].im, out[2 * i + 1].re, out[2 * i + 1].im);
   }
 
-  // Linear: d R X. Otherwise d (R^2 + i w) X + n R g.
+  // Kind pixels: d R X. Otherwise d (R^2 + i w) X + n R g, without X for noise alone.
   TDAS_OPS_DEVICE void filter(float d, float n, bool noisy, Complex<float> (&X)[32]) const {
     const MaskColumn R(*this, work.masks.freq), w(*this, kind == Kind::skewed_drift ? work.masks.skew : nullptr);
     const float data = kw == 0 ? 0.5f * d : d;  // `separate` leaves twice the values
     const float square = kind == Kind::skewed_drift && !work.square ? 0.0f : data;
     const float skew[2] = {data, kw == 0 ? -data : data};  // w(H - h, W / 2) = -w(h, W / 2)
     const uint32_t first_quad = (at.channel * (H / 2) + first_frequency()) * columns + kw;
-    constexpr int group = 8;  // calls of Philox that share their round keys
+    constexpr int group = kind == Kind::skewed_drift ? 4 : 8;  // calls of Philox that share their round keys
     TDAS_OPS_UNROLL
     for (int first = 0; first < 16; first += group) {
       float re[2][group], im[2][group];  // R of frequencies k and k + 16

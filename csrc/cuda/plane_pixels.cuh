@@ -25,28 +25,35 @@ struct PlanePixels {
 
   // What is transformed first.
   TDAS_OPS_DEVICE void source(bool is_noise, bool has_space) const {
-    Item u[4];
     const PixelsOf<const void>& field = is_noise ? work.z : work.v;
-    if (is_noise && work.z.data == nullptr) {
+    const auto put = [&](int item, Item& u) {
+      if (has_space) multiply(item, u);
+      butterflies(u);
+      write(item, u);
+    };
+    if (is_noise && field.data == nullptr) {
       TDAS_OPS_UNROLL
-      for (int item = 0; item < 4; ++item) draw(item, u[item]);
+      for (int item = 0; item < 4; ++item) {
+        Item z;
+        draw(item, z);
+        put(item, z);
+      }
     } else if (field.dense) {
+      Item u[4];
       TDAS_OPS_UNROLL
       for (int item = 0; item < 4; ++item) access.load(field, at.plane(field), item, u[item]);
-    } else {
-      TDAS_OPS_NO_UNROLL
-      for (int item = 0; item < 4; ++item) {
-        access.load_strided(field, at.plane(field), item, u[0]);
-        write(item, u[0]);
-      }
       TDAS_OPS_UNROLL
-      for (int item = 0; item < 4; ++item) read(item, u[item]);
-    }
-    TDAS_OPS_UNROLL
-    for (int item = 0; item < 4; ++item) {
-      if (has_space) multiply(item, u[item]);
-      butterflies(u[item]);
-      write(item, u[item]);
+      for (int item = 0; item < 4; ++item) put(item, u[item]);
+    } else {
+      each_place([&](int item, int lower, int right) {
+        write(item, lower, right, access.load_strided(field, at.plane(field), item, lower, right));
+      });
+      TDAS_OPS_UNROLL
+      for (int item = 0; item < 4; ++item) {
+        Item u;
+        read(item, u);
+        put(item, u);
+      }
     }
   }
 
@@ -58,7 +65,9 @@ struct PlanePixels {
     for (int item = 0; item < 4; ++item) {
       Item u, z = {};
       if (has_z) {
-        access.load_strided(work.z, at.plane(work.z), item, z);
+        each_run(z, [&](int lower, int right, Run& run) {
+          run = access.load_strided(work.z, at.plane(work.z), item, lower, right);
+        });
       } else if (noisy) {
         draw(item, z);
       }
@@ -83,20 +92,22 @@ struct PlanePixels {
                        (!has_base || work.base.dense) && (!has_v || work.v.dense);
     if (!dense) {
       Shape::plane_barrier();
-      TDAS_OPS_NO_UNROLL
+      TDAS_OPS_UNROLL
       for (int item = 0; item < 4; ++item) {
-        Item sum = {}, v, y;
-        if (has_base) access.load_strided(work.base, at.plane(work.base), item, sum);
-        if (has_v) {
-          access.load_strided(work.v, at.plane(work.v), item, v);
-          add(sum, d, v);
-        }
+        Item y;
         read(item, y);
         butterflies(y);
         if (has_space) multiply(item, y);
-        add(sum, 1.0f, y);
-        if (at.there) access.store_strided(work.out, at.plane(work.out), item, sum);
+        write(item, y);
       }
+      if (!at.there) return;
+      each_place([&](int item, int lower, int right) {
+        Run sum = {};
+        if (has_base) sum = access.load_strided(work.base, at.plane(work.base), item, lower, right);
+        if (has_v) add(sum, d, access.load_strided(work.v, at.plane(work.v), item, lower, right));
+        add(sum, 1.0f, read(item, lower, right));
+        access.store_strided(work.out, at.plane(work.out), item, lower, right, sum);
+      });
       return;
     }
     Item sum[4] = {};
@@ -130,25 +141,34 @@ struct PlanePixels {
     return reinterpret_cast<float4*>(staging + Access::offset(item, lower, right, Shape::row_pitch));
   }
 
+  TDAS_OPS_DEVICE void write(int item, int lower, int right, Run run) const {
+    *staged(item, lower, right) = make_float4(run.at[0], run.at[1], run.at[2], run.at[3]);
+  }
   TDAS_OPS_DEVICE void write(int item, Item& runs) const {
-    each_run(runs, [&](int lower, int right, Run& run) {
-      *staged(item, lower, right) = make_float4(run.at[0], run.at[1], run.at[2], run.at[3]);
-    });
+    each_run(runs, [&](int lower, int right, Run& run) { write(item, lower, right, run); });
   }
 
+  TDAS_OPS_DEVICE Run read(int item, int lower, int right) const {
+    const float4 four = *staged(item, lower, right);
+    return {four.x, four.y, four.z, four.w};
+  }
   TDAS_OPS_DEVICE void read(int item, Item& runs) const {
-    each_run(runs, [&](int lower, int right, Run& run) {
-      const float4 four = *staged(item, lower, right);
-      run = {four.x, four.y, four.z, four.w};
-    });
+    each_run(runs, [&](int lower, int right, Run& run) { run = read(item, lower, right); });
   }
 
+  static TDAS_OPS_DEVICE void add(Run& sum, float scale, Run run) {
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 4; ++i) sum.at[i] = __fmaf_rn(scale, run.at[i], sum.at[i]);
+  }
   static TDAS_OPS_DEVICE void add(Item& sum, float scale, Item& runs) {
-    each_run(runs, [&](int lower, int right, Run& run) {
-      float (&to)[4] = sum[lower][right].at;
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < 4; ++i) to[i] = __fmaf_rn(scale, run.at[i], to[i]);
-    });
+    each_run(runs, [&](int lower, int right, Run& run) { add(sum[lower][right], scale, run); });
+  }
+
+  // One run after the other, in a loop: what is rare shall be short.
+  template <class Use>
+  static TDAS_OPS_DEVICE void each_place(Use use) {
+    TDAS_OPS_NO_UNROLL
+    for (int i = 0; i < 16; ++i) use(i / 4, i / 2 % 2, i % 2);
   }
 
   // Between pixels and what the rows transform. Its own inverse, but for a factor of 2 each.
@@ -176,7 +196,7 @@ struct PlanePixels {
   TDAS_OPS_DEVICE void draw(int item, Item& z) const {
     DrawnNoise noise(work.samples, at.sample);
     noise.forget_round_keys();
-    const uint32_t first_quad = (at.channel * H + access.places.row) * (W / 4) + access.places.column / 2;
+    const uint32_t first_quad = (at.channel * H + access.top) * (W / 4) + access.left / 2;
     TDAS_OPS_UNROLL
     for (int lower = 0; lower < 2; ++lower) {
       TDAS_OPS_UNROLL
