@@ -28,7 +28,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_suffix(".json")
 COUNTED_SOURCE = Path(__file__).with_name("check_cuda_count.cu")
-SPILL_ALLOWANCE = 0  # bytes stored and loaded by any one kernel
+SPILL_ALLOWANCE = 8  # bytes stored and loaded by any one kernel: room for one value outside the inner code
 TOLERANCE = 0.03
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": shared memory of a multiprocessor. The
@@ -38,7 +38,7 @@ REGISTERS, WARPS, BLOCKS = 64 << 10, 64, 32
 RESERVED_BYTES = 1 << 10  # a block, in the guide's sections on shared memory of compute capability 8.x, 9.0 and 10.0
 SCHEDULERS = 4  # of a multiprocessor, each with its share of registers and warps
 
-KINDS = ("drift", "skewed_drift", "noise", "pixels")  # enum class Kind of csrc/cuda
+KINDS = ("drift", "skewed_drift", "noise", "pixels", "measure")  # enum class Kind of csrc/cuda
 COUNTED_ARCHITECTURE = "90"
 COUNTED = {
     **{f"pds {size}x{size}": (size, size, "drift") for size in (32, 64, 128)},

@@ -58,6 +58,7 @@ TORCH_LIBRARY_IMPL(tdas_ops, CUDA, library) {
   library.impl("noise.cuda", &tdas_ops::noise_cuda);
   library.impl("precondition.cuda", &tdas_ops::precondition_cuda);
   library.impl("step.cuda", &tdas_ops::step_cuda);
+  library.impl("langevin_step.cuda", &tdas_ops::langevin_step_cuda);
 }
 #endif
 

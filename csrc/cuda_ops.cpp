@@ -1,8 +1,11 @@
 #include "cuda_ops.h"
 
+#include <ATen/ops/empty.h>
+
 #include "cuda/noise.h"
 #include "cuda/pixelwise.h"
 #include "cuda/plane.h"
+#include "cuda/snr.h"
 #include "cuda_stream.h"
 
 namespace tdas_ops {
@@ -115,6 +118,41 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
   check_count(args);
   without_transform(args);  // throws before anything is written
   const OnDevice device("step.cuda", out);
+  update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { update(device, part); });
+  if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
+}
+
+void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
+                        const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
+                        bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor,
+                        bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
+                        const OptionalTensor& draw, int64_t first_sample) {
+  const Arguments arguments("cuda", out);
+  cuda::UpdateArgs args =
+      arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
+  args.base = arguments.input("x", x);
+  args.v = arguments.input("score", score);
+  check_float32("out", out);
+  check_float32("x", x);
+  if (mean) check_float32("mean", *mean);
+  int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
+  args.draw = counter;
+  TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
+  at::Tensor kept;
+  const cuda::Scale each_alpha = scale_of(arguments, "alpha_tensor", alpha, alpha_tensor, kept);
+  check_count(args);
+  TORCH_CHECK_VALUE(!without_transform(args) && !(filter_drift && space && skew),
+                    "langevin_step.cuda: got no frequency mask, or a skew part beside a space mask; expected a "
+                    "frequency mask, and one of the two.");
+  const OnDevice device("langevin_step.cuda", out);
+  const int64_t planes = args.batch * args.channels;
+  const at::Tensor scratch = at::empty({2 * planes + args.batch}, out.options());
+  float* const squares = scratch.mutable_data_ptr<float>();
+  float* const eta = squares + 2 * planes;
+  device.check(cuda::measure_planes(args, squares, device.stream()));
+  device.check(cuda::snr_rule({squares, eta, args.batch, args.channels, snr, each_alpha, per_sample}, device.stream()));
+  args.d = {eta, cuda::Number::float32, true, 0.0f};
+  args.langevin_noise = true;
   update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { update(device, part); });
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }

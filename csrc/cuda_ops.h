@@ -26,6 +26,12 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
                double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
                const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample);
 
+void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
+                        const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
+                        bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor,
+                        bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
+                        const OptionalTensor& draw, int64_t first_sample);
+
 // Heights and widths of the planes that are transformed on chip, with the shared memory in bytes that each one takes.
 std::vector<std::array<int64_t, 3>> plane_sizes();
 

@@ -37,11 +37,23 @@ def _triton_normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int,
     noise.normals(out, seeds, draw, first_sample, spectral)
 
 
+def _triton_update(op: str, *args: Any) -> None:
+    """`noise`, `precondition` or `step`; what is in float64 is the reference's work, with Triton's noise."""
+    if args[0].dtype is torch.float64:
+        drawn = {} if op == "precondition" else {"normal": torch.ops.tdas_ops.normals.triton}
+        getattr(reference, op)(*args, **drawn)
+        return
+    from tdas_ops.triton_kernels import update
+
+    with torch.cuda.device_of(args[0]):
+        getattr(update, op)(*args)
+
+
 def _register() -> None:
     """Registers the Python kernels; those of the extension register themselves when it is loaded.
 
-    Triton, and CUDA where it has no fused kernel, draw their noise with a kernel of their own inside the same
-    torch.fft composition.
+    CUDA where it has no fused kernel, and Triton where it has none, draw their noise with a kernel of their own inside
+    the reference's torch.fft composition.
     """
     for op in _OPS:
         _schema.LIBRARY.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
@@ -56,6 +68,8 @@ def _register() -> None:
         for op in _COMPOSED:
             kernel = getattr(reference, op)
             drawn = kernel if op == "precondition" else partial(kernel, normal=normal)
+            if overload == "triton" and op != "langevin_step":
+                drawn = partial(_triton_update, op)
             _schema.LIBRARY.impl(f"{op}.{overload}", drawn, key)
 
 
@@ -94,7 +108,7 @@ _table: dict[str, dict[str, Any]] = {op: {} for op in _OPS}
 
 
 def _overload(op: str, backend: str, device: str = "") -> Any:
-    composed = op == "langevin_step" or (op in _COMPOSED and device == "cuda")
+    composed = op in _COMPOSED and device == "cuda"
     return getattr(getattr(torch.ops.tdas_ops, op), _schema.CUDA_FFT if backend == "cuda" and composed else backend)
 
 
@@ -113,10 +127,13 @@ def _fits(device: int, height: int, width: int) -> bool:
     return _planes(device).get((height, width)) == 0
 
 
-def _fused(tensor: Tensor, freq: Tensor | None, skew: Tensor | None) -> bool:
+def _fused(op: str, tensor: Tensor, freq: Tensor | None, space: Tensor | None, skew: Tensor | None) -> bool:
     """Whether CUDA kernels take an update whole: on chip between its transforms, or without any."""
+    norms = op == "langevin_step"
     if freq is None:
-        return skew is None
+        return skew is None and not norms
+    if norms and space is not None and skew is not None:
+        return False
     return _fits(tensor.device.index, tensor.shape[-2], tensor.shape[-1])
 
 
@@ -139,13 +156,15 @@ def _check(backend: str | None, source: str) -> None:
         raise ValueError(f"{source}: got {backend!r}, expected a backend that is available here: {reason}")
 
 
-def kernel(op: str, tensor: Tensor, freq: Tensor | None, skew: Tensor | None = None) -> Any:
+def kernel(
+    op: str, tensor: Tensor, freq: Tensor | None, space: Tensor | None = None, skew: Tensor | None = None
+) -> Any:
     """The overload that serves `op` on the device of `tensor`, in its dtype, for its size and these masks."""
     # Asking for the name of a device makes a string, which costs more than the rest of the look-up.
     if tensor.is_cpu:
         device = "cpu float64" if tensor.dtype is torch.float64 else "cpu"
     elif tensor.is_cuda:
-        device = "cuda fused" if _fused(tensor, freq, skew) else "cuda"
+        device = "cuda fused" if _fused(op, tensor, freq, space, skew) else "cuda"
     else:
         device = tensor.device.type
     found = _table[op].get(device)
@@ -175,12 +194,13 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _fill()
 
 
-def _fused_sizes() -> str:
-    """The planes with a fused CUDA kernel on the current device, in words."""
+def _fused_sizes(op: str) -> str:
+    """What CUDA kernels take whole on the current device, in words."""
     device = torch.cuda.current_device()
     lacking = [f"{height} x {width}" for (height, width), lack in _planes(device).items() if lack > 0]
     but = f" but {', '.join(lacking)}, which need more shared memory than the GPU has" if lacking else ""
-    return f"fused for H and W of 32, 64 or 128{but}; pixels alone without a frequency mask"
+    without = "" if op == "langevin_step" else "; pixels alone without a frequency mask"
+    return f"fused for H and W of 32, 64 or 128{but}{without}"
 
 
 def _path(op: str, device: str) -> str:
@@ -200,7 +220,9 @@ def _path(op: str, device: str) -> str:
     fused = device == "cuda" and _table[op]["cuda fused"].name().endswith(".cuda")
     noise = "cuda" if backend == _schema.CUDA_FFT else backend
     composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
-    return f"{_fused_sizes()}; {composed} otherwise" if fused else composed
+    if backend == "triton" and op != "langevin_step":
+        composed = "torch.fft, triton kernels; pixels alone without a frequency mask"
+    return f"{_fused_sizes(op)}; {composed} otherwise" if fused else composed
 
 
 def backend_info() -> dict[str, Any]:

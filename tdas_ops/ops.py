@@ -306,7 +306,7 @@ def step(
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("step", x, freq, skew)(
+    _backends.kernel("step", x, freq, space, skew)(
         out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn
     )
     return out if mean is None else (out, mean)
@@ -384,7 +384,7 @@ def langevin_step(
     drawn = _drawn(noise, x, True)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("langevin_step", x, freq, skew)(
+    _backends.kernel("langevin_step", x, freq, space, skew)(
         out, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn
     )
     return out if mean is None else (out, mean)

@@ -310,7 +310,7 @@ def test_what_runs_is_what_backend_info_says():
     info = tdas_ops.backend_info()
     assert "cuda" in info["available"] and info["chosen"] == "automatic"
     paths = info["paths"]["cuda"]
-    assert all("fused" in paths[op] for op in ("step", "noise", "precondition"))
+    assert all("fused" in paths[op] for op in ("step", "langevin_step", "noise", "precondition"))
     assert "torch.fft" in paths["step"] and "torch.fft" in paths["langevin_step"]
     with tdas_ops.use_backend("cuda"):
         assert tdas_ops.backend_info()["chosen"] == "cuda"

@@ -350,14 +350,15 @@ def gpu(monkeypatch):
 def test_a_gpu_takes_its_fused_kernels_by_masks_and_size(gpu):
     chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name()
     mask = torch.empty(1)
-    for op in ("noise", "precondition", "step"):
-        assert chosen(op, gpu(64, 128), mask) == f"tdas_ops::{op}.cuda"
-        assert chosen(op, gpu(64, 128), mask, mask) == f"tdas_ops::{op}.cuda"
-        assert chosen(op, gpu(7, 5), None) == f"tdas_ops::{op}.cuda"
-        assert chosen(op, gpu(64, 128), None, mask) == f"tdas_ops::{op}.cuda_fft"
-        assert chosen(op, gpu(48, 64), mask) == f"tdas_ops::{op}.cuda_fft"
-        assert chosen(op, gpu(128, 128), mask) == f"tdas_ops::{op}.cuda_fft"
-    assert chosen("langevin_step", gpu(64, 64), mask) == "tdas_ops::langevin_step.cuda_fft"
+    for op in ("noise", "precondition", "step", "langevin_step"):
+        fused, composed, norms = f"tdas_ops::{op}.cuda", f"tdas_ops::{op}.cuda_fft", op == "langevin_step"
+        assert chosen(op, gpu(64, 128), mask) == fused
+        assert chosen(op, gpu(64, 128), mask, None, mask) == fused
+        assert chosen(op, gpu(64, 128), mask, mask, mask) == (composed if norms else fused)
+        assert chosen(op, gpu(7, 5), None, mask) == (composed if norms else fused)
+        assert chosen(op, gpu(64, 128), None, None, mask) == composed
+        assert chosen(op, gpu(48, 64), mask) == composed
+        assert chosen(op, gpu(128, 128), mask) == composed
     assert chosen("normals", gpu(64, 64), None) == "tdas_ops::normals.cuda"
 
 
@@ -370,7 +371,8 @@ def test_backend_info_says_which_planes_a_gpu_lacks_the_memory_for(gpu, monkeypa
         "pixels alone without a frequency mask; torch.fft, cuda noise otherwise"
     )
     assert paths["precondition"].endswith("; torch.fft otherwise")
-    assert paths["langevin_step"] == "torch.fft, cuda noise"
+    assert paths["langevin_step"].startswith("fused for H and W of 32, 64 or 128 but 128 x 128")
+    assert "pixels alone" not in paths["langevin_step"]
     assert paths["normals"] == "cuda"
 
 

@@ -23,7 +23,7 @@ pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reas
 
 PLANE = (2, 64, 32)
 SIZES = [(2, 6, 8), (1, 9, 10), (2, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 3)]
-OPS = ("normals", "noise", "precondition", "step")
+OPS = ("normals", "noise", "precondition", "step", "langevin_step")
 
 
 def build(folder: Path) -> Path:
@@ -54,10 +54,11 @@ def chosen(ops, monkeypatch):
 
 @pytest.mark.parametrize("mask", [m for m in test_cpu.MASKS if m[0]], ids=test_cpu.name)
 @pytest.mark.parametrize("method", ["pds", "tdas"])
-def test_steps_of_planes_agree_with_float64(chosen, method, mask, poisoned):
+def test_updates_of_planes_agree_with_float64(chosen, method, mask, poisoned):
     if mask[2] and method == "tdas":
         pytest.skip("no such skew part")
-    test_cpu.check_updates(test_cpu.problem(PLANE, method, mask), PLANE, f"{method} {mask}", ops=("step",))
+    ops = ("step",) if method == "pds" and mask == (True, True, True) else ("step", "langevin_step")
+    test_cpu.check_updates(test_cpu.problem(PLANE, method, mask), PLANE, f"{method} {mask}", ops)
 
 
 @pytest.mark.parametrize("mask", [(False, True, False), (False, False, False)], ids=test_cpu.name)

@@ -41,6 +41,21 @@ cudaError_t launch(const PlaneKernels& size, Kind kind, const PlaneWork& work, c
   return cudaLaunchKernelEx(&config, kernel, work);
 }
 
+PlaneWork work_of(const UpdateArgs& args) {
+  PlaneWork work = {};
+  work.base = pixels(args.base, args.width);
+  work.v = pixels(args.v, args.width);
+  work.z = pixels(args.z, args.width);
+  work.out = pixels(args.out, args.width);
+  work.masks = args.masks;
+  work.samples = sample_work(args);
+  work.planes = static_cast<uint32_t>(args.batch * args.channels);
+  work.channels = static_cast<uint32_t>(args.channels);
+  work.by_channels = Divider(work.channels);
+  work.square = true;
+  return work;
+}
+
 }  // namespace
 
 bool has_plane_kernel(int64_t height, int64_t width) { return find(height, width) != nullptr; }
@@ -49,19 +64,8 @@ int64_t plane_shared_bytes(int64_t height, int64_t width) { return find(height, 
 
 cudaError_t update_planes(const UpdateArgs& args, cudaStream_t stream) {
   const PlaneKernels& size = *find(args.height, args.width);
-  const uint32_t planes = static_cast<uint32_t>(args.batch * args.channels);
-  if (planes == 0) return cudaSuccess;
-  PlaneWork work = {};
-  work.base = pixels(args.base, args.width);
-  work.v = pixels(args.v, args.width);
-  work.z = pixels(args.z, args.width);
-  work.out = pixels(args.out, args.width);
-  work.masks = args.masks;
-  work.samples = sample_work(args);
-  work.planes = planes;
-  work.channels = static_cast<uint32_t>(args.channels);
-  work.by_channels = Divider(work.channels);
-  work.square = true;
+  PlaneWork work = work_of(args);
+  if (work.planes == 0) return cudaSuccess;
   const bool space = args.masks.space != nullptr, skew = args.masks.skew != nullptr, z = args.z.data != nullptr;
   switch (args.filter) {
     case Filter::drift:
@@ -93,6 +97,15 @@ cudaError_t update_planes(const UpdateArgs& args, cudaStream_t stream) {
       work.twice = space;
       return launch(size, space ? Kind::pixels : Kind::drift, work, stream);
   }
+}
+
+cudaError_t measure_planes(const UpdateArgs& args, float* squares, cudaStream_t stream) {
+  PlaneWork work = work_of(args);
+  if (work.planes == 0) return cudaSuccess;
+  work.samples.d = {nullptr, Number::float32, false, 1.0f};
+  work.filter_drift = args.filter == Filter::drift;
+  work.squares = reinterpret_cast<float2*>(squares);
+  return launch(*find(args.height, args.width), Kind::measure, work, stream);
 }
 
 }  // namespace tdas_ops::cuda

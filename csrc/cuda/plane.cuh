@@ -51,7 +51,7 @@ TDAS_OPS_DEVICE void update_plane(const PlaneWork& work, float* shared, Thread t
     if constexpr (!is_noise) columns.forward(X);
     if constexpr (is_pixels) {
       const float scale = work.noise_first ? noise_scale(work.samples, columns.at.sample) : 1.0f;
-      columns.filter(scale * Shape::per_pixel, 0.0f, false, X);
+      columns.linear(scale * Shape::per_pixel, X);
     } else {
       const bool noisy = is_noise || work.samples.seeds != nullptr;
       const float d = is_noise ? 0.0f : drift_scale(work.samples, columns.at.sample) * Shape::per_pixel;
@@ -62,16 +62,79 @@ TDAS_OPS_DEVICE void update_plane(const PlaneWork& work, float* shared, Thread t
     rows().inverse();
     if (!again) break;
     Shape::plane_barrier();
-    pixels().between();
+    pixels().between(work.z.data != nullptr || work.samples.seeds != nullptr);
     Shape::plane_barrier();
   }
   pixels().finish((is_pixels || is_noise) && work.add_v, is_pixels && work.space_last);
 }
 
+// The squares of the planes of a block, summed over the threads of a plane by a tree of fixed order.
+template <int H, int W, class Thread>
+TDAS_OPS_DEVICE void measure_plane(const PlaneWork& work, float* shared, Thread thread) {
+  using Shape = PlaneShape<H, W>;
+  using Columns = PlaneColumns<H, W, Kind::measure>;
+  const uint32_t first_plane = blockIdx.x * Shape::planes;
+  const auto pixels = [&] { return PlanePixels<H, W>(work, shared, first_plane, thread()); };
+  const auto rows = [&] { return PlaneRows<H, W>(shared, thread()); };
+  const auto columns = [&] { return Columns(work, shared, first_plane, thread()); };
+  float2* const sums = reinterpret_cast<float2*>(shared + Shape::sums);  // of D v and M z, [plane][thread]
+  const auto own_sum = [&] {                                             // as a thread of the columns
+    const int t = thread();
+    return sums + t % Shape::planes * Shape::threads + t / Shape::planes;
+  };
+  const bool space = work.masks.space != nullptr, spectral = !space && work.z.data == nullptr;
+
+  enum Stage { drift, drift_again, noise };
+  Stage stage = work.filter_drift ? drift : noise;
+  TDAS_OPS_NO_UNROLL
+  while (stage != noise || !spectral) {
+    if (stage != drift_again) pixels().source(stage == noise, stage == noise && space);
+    Shape::plane_barrier();
+    rows().forward();
+    __syncthreads();
+    Complex<float> X[32];
+    columns().forward(X);
+    if (stage == drift && space) {
+      columns().linear(Shape::per_pixel, X);
+      columns().inverse(X);
+      __syncthreads();
+      rows().inverse();
+      Shape::plane_barrier();
+      pixels().between(false);
+      stage = drift_again;
+      continue;
+    }
+    const bool squared = stage == drift;
+    const float square = columns().square(squared, squared && work.masks.skew != nullptr, X);
+    if (stage == noise) {
+      own_sum()->y = square;
+      break;
+    }
+    own_sum()->x = square;
+    __syncthreads();
+    stage = noise;
+  }
+  if (spectral) own_sum()->y = columns().noise_square();
+  __syncthreads();
+
+  const int t = thread(), plane = t / Shape::threads, i = t % Shape::threads;  // as a thread of the pixels
+  if (!work.filter_drift) sums[t].x = pixels().square();
+  TDAS_OPS_NO_UNROLL
+  for (int half = Shape::threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (i < half) sums[t] = make_float2(sums[t].x + sums[t + half].x, sums[t].y + sums[t + half].y);
+  }
+  if (i == 0 && first_plane + plane < work.planes) work.squares[first_plane + plane] = sums[t];
+}
+
 template <int H, int W, Kind kind>
 __global__ void __launch_bounds__(PlaneShape<H, W>::block, PlaneShape<H, W>::blocks) plane_kernel(PlaneWork work) {
   TDAS_OPS_SHARED(float, shared);
-  update_plane<H, W, kind>(work, shared, [] { return thread_index(); });
+  if constexpr (kind == Kind::measure) {
+    measure_plane<H, W>(work, shared, [] { return thread_index(); });
+  } else {
+    update_plane<H, W, kind>(work, shared, [] { return thread_index(); });
+  }
 }
 
 // The kernels of one size.
@@ -79,7 +142,7 @@ struct PlaneKernels {
   int height, width;
   int planes, block;  // of a block: planes, threads
   int shared_bytes;
-  void (*kernels[4])(PlaneWork);  // of a Kind
+  void (*kernels[5])(PlaneWork);  // of a Kind
 };
 
 template <int H, int W>
@@ -91,7 +154,7 @@ constexpr PlaneKernels plane_kernels() {
           Shape::block,
           Shape::shared_bytes,
           {plane_kernel<H, W, Kind::drift>, plane_kernel<H, W, Kind::skewed_drift>, plane_kernel<H, W, Kind::noise>,
-           plane_kernel<H, W, Kind::pixels>}};
+           plane_kernel<H, W, Kind::pixels>, plane_kernel<H, W, Kind::measure>}};
 }
 
 // One file a height, which compile side by side.

@@ -67,7 +67,7 @@ struct PlaneColumns {
       pairs[i] = make_float4(out[2 * i].re, out[2 * i].im, out[2 * i + 1].re, out[2 * i + 1].im);
   }
 
-  // Kind pixels: d R X. Otherwise d (R^2 + i w) X + n R g, without X for noise alone.
+  // d (R^2 + i w) X + n R g, without X for kind noise.
   TDAS_OPS_DEVICE void filter(float d, float n, bool noisy, Complex<float> (&X)[32]) const {
     const MaskColumn R(*this, work.masks.freq), w(*this, kind == Kind::skewed_drift ? work.masks.skew : nullptr);
     const float data = kw == 0 ? 0.5f * d : d;  // `separate` leaves twice the values
@@ -83,16 +83,14 @@ struct PlaneColumns {
         const int upper = i / group, k = first + i % group + 16 * upper;
         const Complex<float> x = X[k];
         const float R_re = R.at(k), R_im = R.imag_at(k);
-        if constexpr (kind == Kind::pixels) {
-          X[k] = {R_re * data * x.re, R_im * data * x.im};
-        } else if constexpr (kind != Kind::noise) {
+        if constexpr (kind != Kind::noise) {
           X[k] = {R_re * (R_re * square) * x.re, R_im * (R_im * square) * x.im};
           if constexpr (kind == Kind::skewed_drift) X[k] = with_skew(X[k], x, w.at(k) * skew[upper]);
         }
         re[upper][i % group] = R_re;
         im[upper][i % group] = R_im;
       }
-      if (kind == Kind::pixels || !noisy) continue;
+      if (!noisy) continue;
       DrawnNoise noise(work.samples, at.sample);
       noise.forget_round_keys();
       TDAS_OPS_UNROLL
@@ -104,6 +102,50 @@ struct PlaneColumns {
         add(X[k + 16], polar_normal(words.w2, words.w3), re[1][i] * scale, im[1][i] * scale);
       }
     }
+  }
+
+  // d R X.
+  TDAS_OPS_DEVICE void linear(float d, Complex<float> (&X)[32]) const {
+    const MaskColumn R(*this, work.masks.freq);
+    const float data = kw == 0 ? 0.5f * d : d;  // `separate` leaves twice the values
+    TDAS_OPS_UNROLL
+    for (int k = 0; k < 32; ++k) X[k] = {R.at(k) * data * X[k].re, R.imag_at(k) * data * X[k].im};
+  }
+
+  // |F^-1 (R + i w) X|^2, or with R^2 where `squared`: the thread's part of it.
+  TDAS_OPS_DEVICE float square(bool squared, bool has_skew, const Complex<float> (&X)[32]) const {
+    const MaskColumn R(*this, work.masks.freq), w(*this, has_skew ? work.masks.skew : work.masks.freq);
+    float sum = 0.0f, pair = 0.0f;
+    TDAS_OPS_UNROLL
+    for (int k = 0; k < 32; ++k) {
+      const float R_re = R.at(k), R_im = R.imag_at(k);
+      Complex<float> y = {(squared ? R_re * R_re : R_re) * X[k].re, (squared ? R_im * R_im : R_im) * X[k].im};
+      if (has_skew) y = with_skew(y, X[k], kw == 0 && k >= 16 ? -w.at(k) : w.at(k));
+      float& part = k % 16 == 0 ? pair : sum;
+      part = __fmaf_rn(y.re, y.re, __fmaf_rn(y.im, y.im, part));
+    }
+    // Every frequency stands for two, but for the pairs of real numbers; `separate` leaves twice the values.
+    return ((R.real_pair ? 0.5f : 1.0f) * pair + sum) * (kw == 0 ? 0.5f : 2.0f) * Shape::per_pixel;
+  }
+
+  // |F^-1 R Z|^2, the thread's part of it.
+  TDAS_OPS_DEVICE float noise_square() const {
+    const MaskColumn R(*this, work.masks.freq);
+    const uint32_t first_quad = (at.channel * (H / 2) + first_frequency()) * columns + kw;
+    DrawnNoise noise(work.samples, at.sample);
+    float sum = 0.0f;
+    TDAS_OPS_UNROLL
+    for (int k = 0; k < 16; ++k) {
+      if (k % 8 == 0) noise.forget_round_keys();
+      const PhiloxWords words = noise.words(first_quad + k * step * columns);
+      TDAS_OPS_UNROLL
+      for (int upper = 0; upper < 2; ++upper) {
+        const PolarNormal g = upper ? polar_normal(words.w2, words.w3) : polar_normal(words.w0, words.w1);
+        const float re = R.at(k + 16 * upper) * g.rho * g.cos, im = R.imag_at(k + 16 * upper) * g.rho * g.sin;
+        sum = __fmaf_rn(re, re, __fmaf_rn(im, im, sum));
+      }
+    }
+    return sum;
   }
 
  private:

@@ -58,8 +58,8 @@ struct PlanePixels {
   }
 
   // A (d A u + n z), in place.
-  TDAS_OPS_DEVICE void between() const {
-    const bool has_z = work.z.data != nullptr, noisy = has_z || work.samples.seeds != nullptr;
+  TDAS_OPS_DEVICE void between(bool noisy) const {
+    const bool has_z = noisy && work.z.data != nullptr;
     const float d = drift_scale(work.samples, at.sample), n = noisy ? noise_scale(work.samples, at.sample) : 0.0f;
     TDAS_OPS_UNROLL
     for (int item = 0; item < 4; ++item) {
@@ -81,6 +81,17 @@ struct PlanePixels {
       butterflies(u);
       write(item, u);
     }
+  }
+
+  // |v|^2 of the thread's pixels.
+  TDAS_OPS_DEVICE float square() const {
+    float sum = 0.0f;
+    each_place([&](int item, int lower, int right) {
+      const Run run = access.load_strided(work.v, at.plane(work.v), item, lower, right);
+      TDAS_OPS_UNROLL
+      for (int i = 0; i < 4; ++i) sum = __fmaf_rn(run.at[i], run.at[i], sum);
+    });
+    return sum;
   }
 
   // (base + d v) + the result, in this order whatever the storage. A pixel of the base may lie where that of the output

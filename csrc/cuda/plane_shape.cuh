@@ -12,7 +12,8 @@ enum class Kind {
   drift,         // out = base + F^-1 (d R^2 F v + n R Z)
   skewed_drift,  // out = base + F^-1 (d (R^2 + i w) F v + n R Z)
   noise,         // out = base + d v + F^-1 n R Z
-  pixels,  // out = base + d v + [A] F^-1 R F u, u being v, z or drawn pixels, [A]; or u is A (d A F^-1 R F v + n z)
+  pixels,   // out = base + d v + [A] F^-1 R F u, u being v, z or drawn pixels, [A]; or u is A (d A F^-1 R F v + n z)
+  measure,  // squares = |D v|^2 and |M z|^2
 };
 
 // Arguments of the kernels.
@@ -24,12 +25,14 @@ struct PlaneWork {
   uint32_t planes;
   uint32_t channels;
   Divider by_channels;
-  bool square;       // kind skewed_drift: whether there is R^2
-  bool add_v;        // kinds noise and pixels: whether there is d v
-  bool noise_first;  // kind pixels: u is n z or drawn
-  bool space_first;  // kind pixels: u is multiplied by A
-  bool twice;        // kind pixels: u is A (d A F^-1 R F v + n z)
-  bool space_last;   // kind pixels: the result is multiplied by A
+  bool square;        // kind skewed_drift: whether there is R^2
+  bool add_v;         // kinds noise and pixels: whether there is d v
+  bool noise_first;   // kind pixels: u is n z or drawn
+  bool space_first;   // kind pixels: u is multiplied by A
+  bool twice;         // kind pixels: u is A (d A F^-1 R F v + n z)
+  bool space_last;    // kind pixels: the result is multiplied by A
+  bool filter_drift;  // kind measure: D is M M^T + S, not 1
+  float2* squares;    // kind measure: of every plane
 };
 
 // The smallest number from n on that is `residue` modulo 32.
@@ -61,7 +64,8 @@ struct PlaneShape {
   static constexpr int class_pitch = padded(columns * column_pitch, 4 * together);
   static constexpr int staging = H * row_pitch, spectrum = classes * class_pitch;
   static constexpr int plane_pitch = padded(staging > spectrum ? staging : spectrum, 4 * together * classes);
-  static constexpr int shared_bytes = planes * plane_pitch * 4;
+  static constexpr int sums = planes * plane_pitch;  // behind the planes: two numbers a thread
+  static constexpr int shared_bytes = (sums + 2 * block) * 4;
 
   static constexpr float per_pixel = 1.0f / (H * W);
   static constexpr float white = inverse_root(2 * H * W);  // of F^-1 g, sqrt(HW / 2) / HW

@@ -7,6 +7,7 @@
 #include "arguments.cpp"
 #include "cuda/noise.cu"
 #include "cuda/pixelwise.cu"
+#include "cuda/snr.cu"
 #include "cuda_ops.cpp"
 
 TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
@@ -14,4 +15,5 @@ TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
   library.impl("noise.cuda", &tdas_ops::noise_cuda);
   library.impl("precondition.cuda", &tdas_ops::precondition_cuda);
   library.impl("step.cuda", &tdas_ops::step_cuda);
+  library.impl("langevin_step.cuda", &tdas_ops::langevin_step_cuda);
 }

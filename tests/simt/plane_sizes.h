@@ -27,6 +27,7 @@ constexpr PlaneKernels compiled_kernels() {
     add.template operator()<Kind::skewed_drift>();
     add.template operator()<Kind::noise>();
     add.template operator()<Kind::pixels>();
+    add.template operator()<Kind::measure>();
     return size;
 #else
     return plane_kernels<H, W>();

@@ -1,0 +1,76 @@
+#include "snr.h"
+
+#include <cmath>
+
+#include "sample.cuh"
+
+namespace tdas_ops::cuda {
+namespace {
+
+constexpr int threads = 256;
+
+struct Norms {
+  double drift, noise;
+};
+
+TDAS_OPS_DEVICE Norms norms_of(const SnrArgs& args, int64_t sample) {
+  Norms sum = {};
+  for (int64_t c = 0; c < args.channels; ++c) {
+    const float* squares = args.squares + 2 * (sample * args.channels + c);
+    sum = {sum.drift + squares[0], sum.noise + squares[1]};
+  }
+  return {sqrt(sum.drift), sqrt(sum.noise)};
+}
+
+TDAS_OPS_DEVICE bool is_finite(double x) { return x - x == 0.0; }
+
+// The average over the batch of what is finite, from the sums and counts of all threads, by a tree of fixed order.
+TDAS_OPS_DEVICE double average(double sum, double count, double* shared) {
+  double *sums = shared, *counts = shared + threads;
+  const int t = threadIdx.x;
+  __syncthreads();
+  sums[t] = sum;
+  counts[t] = count;
+  for (int half = threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (t < half) {
+      sums[t] += sums[t + half];
+      counts[t] += counts[t + half];
+    }
+  }
+  __syncthreads();
+  return sums[0] / counts[0];  // 0 / 0 is NaN
+}
+
+// One block.
+__global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
+  TDAS_OPS_SHARED(double, shared);
+  Norms mean = {};
+  if (!args.per_sample) {
+    Norms sum = {}, count = {};
+    for (int64_t b = threadIdx.x; b < args.batch; b += threads) {
+      const Norms norms = norms_of(args, b);
+      if (is_finite(norms.drift)) sum.drift += norms.drift, count.drift += 1.0;
+      if (is_finite(norms.noise)) sum.noise += norms.noise, count.noise += 1.0;
+    }
+    mean = {average(sum.drift, count.drift, shared), average(sum.noise, count.noise, shared)};
+  }
+  for (int64_t b = threadIdx.x; b < args.batch; b += threads) {
+    const Norms norms = args.per_sample ? norms_of(args, b) : mean;
+    const double ratio = args.snr * norms.noise / norms.drift;
+    args.eta[b] = static_cast<float>(2.0 * scale_of(args.alpha, static_cast<uint32_t>(b)) * ratio * ratio);
+  }
+}
+
+}  // namespace
+
+cudaError_t snr_rule(const SnrArgs& args, cudaStream_t stream) {
+  if (args.batch == 0) return cudaSuccess;
+  cudaLaunchConfig_t launch{};
+  launch.blockDim = dim3(threads);
+  launch.dynamicSmemBytes = 2 * threads * sizeof(double);
+  launch.stream = stream;
+  return cudaLaunchKernelEx(&launch, snr_kernel, args);
+}
+
+}  // namespace tdas_ops::cuda
