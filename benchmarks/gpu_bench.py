@@ -296,13 +296,19 @@ def small_part() -> list[Row]:
 
 
 def noise_part() -> list[Row]:
-    """Coloured noise, the filter alone, and white noise."""
+    """Coloured noise, the filter alone, the snr rule, and white noise."""
     copy = copying()
     rows = []
     stream = tdas_ops.NoiseStream(7, device="cuda")
     for shape in LARGE:
         buffers = Buffers(shape, cold=True)
-        for op, words, space in (("noise", 1, False), ("noise", 1, True), ("precondition", 2, False)):
+        for op, words, space in (
+            ("noise", 1, False),
+            ("noise", 1, True),
+            ("precondition", 2, False),
+            ("langevin_step", 3, False),
+            ("langevin_step", 3, True),
+        ):
             check(shape, op, "pds", space)
             m = contenders.masks(shape, "pds", space, "cuda")
             calls = {
@@ -310,10 +316,13 @@ def noise_part() -> list[Row]:
                 "precondition": lambda i, m=m, b=buffers: tdas_ops.precondition(
                     b.vs[i % b.count], m.M, "MMt", out=b.outs[i % b.count]
                 ),
+                "langevin_step": lambda i, m=m, b=buffers: tdas_ops.langevin_step(
+                    b.xs[i % b.count], b.vs[i % b.count], m.M, contenders.SNR, noise=stream, out=b.outs[i % b.count]
+                ),
             }
             runs: dict[str, Run] = {PACKAGE: calls[op]}
             runs |= {name: buffers.of(update) for name, update in contenders.baselines(op, m).items()}
-            what = "noise" if op == "noise" else "M M^T"
+            what = "M M^T" if op == "precondition" else op
             labels = labelled(OPS, f"{what}, {'both masks' if space else 'frequency mask'}", shape)
             seconds = in_turns({**runs, FFT: buffers.filter_alone, COPY: copy})
             rows += rows_of(labels, seconds, {}, 4 * words * math.prod(shape))

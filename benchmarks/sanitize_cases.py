@@ -37,7 +37,7 @@ def finite(*results: Tensor) -> None:
 
 
 def updates(height: int, width: int, masks: str, method: str) -> None:
-    """Every kind of launch that a step, coloured noise and a filter come down to."""
+    """Every kind of launch that steps, coloured noise and a filter come down to."""
     M = preconditioner(height, width, masks, method)
     x, v, z = (torch.randn(BATCH, CHANNELS, height, width) for _ in range(3))
     last = x.contiguous(memory_format=torch.channels_last).cuda()
@@ -51,6 +51,11 @@ def updates(height: int, width: int, masks: str, method: str) -> None:
         *tdas_ops.step(last, narrow, M, each, noise=seeds, noise_scale=each, return_mean=True),
     )
     finite(tdas_ops.step(x, v.half(), M, 0.1, noise=NoiseStream(7), out=x))
+    if "R" in masks and masks != "RAw":
+        finite(
+            tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7)),
+            *tdas_ops.langevin_step(last, narrow, M, 0.16, noise=z, alpha=each, norm="sample", return_mean=True),
+        )
     if "w" not in masks:
         finite(
             tdas_ops.noise(M, x.shape, NoiseStream(7), each),
