@@ -17,11 +17,13 @@ from conftest import relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, _backends, _extension
-from tests.simt_library import COMPILER, CSRC, SIMT, needs_compiler
+from tests.simt_library import COMPILER, CSRC, ORDERS, SIMT, needs_compiler
 
 pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reason=str(_extension.reason()))]
 
-PLANE = (2, 64, 32)
+# Every way to split a plane: rows in one class or two, columns in one part or two, rows of a thread 2, 1 or 1/2.
+PLANES = [(2, 64, 32), (1, 128, 128), (3, 32, 128)]
+PLANE = PLANES[0]
 SIZES = [(2, 6, 8), (1, 9, 10), (2, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 3)]
 OPS = ("normals", "noise", "precondition", "step", "langevin_step")
 
@@ -32,7 +34,8 @@ def build(folder: Path) -> Path:
     shutil.copy(SIMT / "cuda_stream.h", csrc / "cuda_stream.h")
     include = [SIMT, csrc, torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
     command = [COMPILER, "-std=c++20", "-O1", "-fPIC", "-shared", *(f"-I{path}" for path in include)]
-    command += [f"-DSIMT_HEIGHT={PLANE[1]}", f"-DSIMT_WIDTH={PLANE[2]}", SIMT / "ops_library.cpp"]
+    sizes = " || ".join(f"(height == {height} && width == {width})" for _, height, width in PLANES)
+    command += [f"-DSIMT_SIZE(height, width)=({sizes})", SIMT / "ops_library.cpp"]
     command += ["-o", folder / "ops.so", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -54,11 +57,12 @@ def chosen(ops, monkeypatch):
 
 @pytest.mark.parametrize("mask", [m for m in test_cpu.MASKS if m[0]], ids=test_cpu.name)
 @pytest.mark.parametrize("method", ["pds", "tdas"])
-def test_updates_of_planes_agree_with_float64(chosen, method, mask, poisoned):
+@pytest.mark.parametrize("shape", PLANES, ids=str)
+def test_updates_of_planes_agree_with_float64(chosen, shape, method, mask, poisoned):
     if mask[2] and method == "tdas":
         pytest.skip("no such skew part")
     ops = ("step",) if method == "pds" and mask == (True, True, True) else ("step", "langevin_step")
-    test_cpu.check_updates(test_cpu.problem(PLANE, method, mask), PLANE, f"{method} {mask}", ops)
+    test_cpu.check_updates(test_cpu.problem(shape, method, mask), shape, f"{shape} {method} {mask}", ops)
 
 
 @pytest.mark.parametrize("mask", [(False, True, False), (False, False, False)], ids=test_cpu.name)
@@ -93,6 +97,38 @@ def test_noise_is_that_of_the_cpu(ops, mask, poisoned, monkeypatch):
             got = tdas_ops.noise(M, (3, *shape), of_cuda, 2.0)
         assert (got - expected).abs().max() < 1e-5 * 2.0 * expected.abs().max()
         assert of_cuda.state_dict() == of_cpu.state_dict()
+
+
+@pytest.mark.parametrize("norm", ["batch", "sample"])
+@pytest.mark.parametrize("masks", [(True, False), (True, True)])
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+def test_a_broken_sample_leaves_the_norms_of_the_others(chosen, method, masks, norm):
+    p = test_cpu.problem(PLANE, method, (*masks, False), batch=5)
+    x, v = p.x.float(), p.v.float()
+    whole = [0, 1, 3, 4]
+    v[2, 0, 5, 7] = torch.inf
+    got = tdas_ops.langevin_step(x, v, p.M, 0.16, noise=NoiseStream(seeds=[1, 2, 3, 4, 5]), norm=norm)
+    v[2] = p.v.float()[2] if norm == "sample" else torch.nan
+    again = tdas_ops.langevin_step(x, v, p.M, 0.16, noise=NoiseStream(seeds=[1, 2, 3, 4, 5]), norm=norm)
+    assert got[whole].isfinite().all() and not got[2].isfinite().all()
+    if norm == "sample":
+        assert torch.equal(got[whole], again[whole])
+    else:
+        few = tdas_ops.langevin_step(x.double(), v.double(), p.M, 0.16, noise=NoiseStream(seeds=[1, 2, 3, 4, 5]))
+        assert relative_rms(got[whole], few[whole]) < 2e-6
+
+
+@pytest.mark.parametrize("masks", [(True, False), (True, True)])
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("shape", PLANES, ids=str)
+def test_no_order_of_threads_changes_a_bit(chosen, shape, method, masks, monkeypatch):
+    p = test_cpu.problem(shape, method, (*masks, False))
+    run = lambda: tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, noise=test_cpu.stream())
+    results = []
+    for order in ORDERS:
+        monkeypatch.setenv("SIMT_ORDER", order)
+        results.append(run())
+    assert all(torch.equal(results[0], result) for result in results[1:])
 
 
 def arguments(**changed):

@@ -1,4 +1,5 @@
-// The CUDA ops of the extension on CPU tensors: csrc/cuda_ops.cpp and every kernel it launches, of one plane size.
+// The CUDA ops of the extension on CPU tensors: csrc/cuda_ops.cpp and every kernel it launches, of the plane
+// sizes of SIMT_SIZE.
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 

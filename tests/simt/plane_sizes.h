@@ -1,6 +1,10 @@
-// The plane kernels of csrc/cuda, of one size, SIMT_HEIGHT x SIMT_WIDTH: of every kind, or of SIMT_KINDS, bits
-// 1 << Kind.
+// The plane kernels of csrc/cuda, of the sizes for which SIMT_SIZE(height, width) holds, or of one, SIMT_HEIGHT x
+// SIMT_WIDTH: of every kind, or of SIMT_KINDS, bits 1 << Kind.
 #pragma once
+
+#ifndef SIMT_SIZE
+#define SIMT_SIZE(height, width) (height == SIMT_HEIGHT && width == SIMT_WIDTH)
+#endif
 
 #include "simt.h"
 // After the harness, which gives the CUDA keywords a meaning.
@@ -12,7 +16,7 @@ inline void missing_kernel(PlaneWork) { throw std::runtime_error("a kernel that 
 
 template <int H, int W>
 constexpr PlaneKernels compiled_kernels() {
-  if constexpr (H != SIMT_HEIGHT || W != SIMT_WIDTH) {
+  if constexpr (!SIMT_SIZE(H, W)) {
     return {};
   } else {
 #ifdef SIMT_KINDS
