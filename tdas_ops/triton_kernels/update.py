@@ -23,7 +23,7 @@ def _real_transforms(t: Tensor) -> bool:
 
 def _spectra(t: Tensor) -> Tensor:
     """F t, `[B, C, H, W // 2 + 1]`, contiguous, of t in any real dtype and any strides; t is left as it is."""
-    t = t.to(torch.float32, memory_format=torch.contiguous_format)
+    t = t.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
     if _real_transforms(t):
         return torch.fft.rfft2(t).contiguous()
     return torch.fft.fft2(t.to(torch.complex64))[..., : t.shape[-1] // 2 + 1].contiguous()
