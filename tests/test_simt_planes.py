@@ -370,7 +370,12 @@ MISTAKES = {
         (64, 64),
         "drift",
     ),
-    "columns read before rows are done": ("rows().forward(); __syncthreads();", "rows().forward();", (32, 32), "drift"),
+    "columns read before rows are done": (
+        "rows().forward(); __syncthreads(); }",
+        "rows().forward(); }",
+        (32, 32),
+        "drift",
+    ),
     "partners over columns that are still read": (
         "__syncthreads(); } transform<32, false>(in, X);",
         "} transform<32, false>(in, X);",
@@ -409,8 +414,8 @@ MISTAKES = {
         "A",
     ),
     "rows read before pixels are staged again": (
-        "pixels().between(); Shape::plane_barrier();",
-        "pixels().between();",
+        "work.samples.seeds != nullptr); Shape::plane_barrier();",
+        "work.samples.seeds != nullptr);",
         (32, 32),
         "A",
     ),
@@ -436,8 +441,13 @@ MISTAKES = {
     "R twice in what has both masks": ("turned.square = false", "turned.square = true", (32, 32), "A, skew"),
     "M for its transpose": ("work.space_last = space", "work.space_first = space", (32, 32), "A, Mt"),
     # Noise
-    "quads too close": ("k * step * columns", "k * columns", (64, 32), "noise"),
-    "quads of another channel": ("(at.channel * (H / 2) +", "(at.channel * H +", (32, 32), "noise"),
+    "quads too close": ("k * step * columns); const float", "k * columns); const float", (64, 32), "noise"),
+    "quads of another channel": (
+        "(at.channel * (H / 2) + first_frequency()) * columns + kw; constexpr",
+        "(at.channel * H + first_frequency()) * columns + kw; constexpr",
+        (32, 32),
+        "noise",
+    ),
     "quads of pixels too far": ("* (W / 4) + i)", "* (W / 2) + i)", (32, 32), "A"),
     "real frequencies like complex ones": ("1.41421356f * n : n", "n : n", (32, 32), "noise"),
     "the first sample ignored": ("work.first_sample + b)", "b)", (32, 32), "noise"),
@@ -505,7 +515,7 @@ def test_under_the_address_sanitizer(sanitizer, builds, build):
 OUTSIDE = {
     "a plane too many is read": ("there ? plane : work.planes - 1", "plane"),
     "a plane too many is written": ("there(plane < work.planes)", "there(plane <= work.planes)"),
-    "too little shared memory": ("= planes * plane_pitch * 4", "= planes * plane_pitch * 4 - 256"),
+    "too little shared memory": ("= (sums + 2 * block) * 4", "= (sums - 64) * 4"),
 }
 
 
