@@ -48,6 +48,20 @@ void check_float32(const char* name, const at::Tensor& tensor) {
                    "; expected float32.");
 }
 
+// An update of the state x along v, all but its noise and scales.
+cuda::UpdateArgs state_update(const Arguments& arguments, const at::Tensor& out, const OptionalTensor& mean,
+                              const at::Tensor& x, const char* v_name, const at::Tensor& v, const OptionalTensor& freq,
+                              const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift) {
+  cuda::UpdateArgs args =
+      arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
+  args.base = arguments.input("x", x);
+  args.v = arguments.input(v_name, v);
+  check_float32("out", out);
+  check_float32("x", x);
+  if (mean) check_float32("mean", *mean);
+  return args;
+}
+
 // Planes, and the elements of a sample, are counted in 32 bits.
 void check_count(const cuda::UpdateArgs& args) {
   const int64_t planes = args.batch * args.channels, elements = args.channels * args.height * args.width;
@@ -102,13 +116,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
                double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
                const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample) {
   const Arguments arguments("cuda", out);
-  cuda::UpdateArgs args =
-      arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
-  args.base = arguments.input("x", x);
-  args.v = arguments.input("v", v);
-  check_float32("out", out);
-  check_float32("x", x);
-  if (mean) check_float32("mean", *mean);
+  cuda::UpdateArgs args = state_update(arguments, out, mean, x, "v", v, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
   at::Tensor kept_d, kept_n;
@@ -128,13 +136,7 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
                         bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
                         const OptionalTensor& draw, int64_t first_sample) {
   const Arguments arguments("cuda", out);
-  cuda::UpdateArgs args =
-      arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
-  args.base = arguments.input("x", x);
-  args.v = arguments.input("score", score);
-  check_float32("out", out);
-  check_float32("x", x);
-  if (mean) check_float32("mean", *mean);
+  cuda::UpdateArgs args = state_update(arguments, out, mean, x, "score", score, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
   TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
