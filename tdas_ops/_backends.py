@@ -37,11 +37,16 @@ def _triton_normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int,
     noise.normals(out, seeds, draw, first_sample, spectral)
 
 
+def _composition(op: str, normals: Any) -> Any:
+    """The reference's torch.fft composition of an op around the noise of a kernel of ours."""
+    kernel = getattr(reference, op)
+    return kernel if op == "precondition" else partial(kernel, normal=normals)
+
+
 def _triton_update(op: str, *args: Any) -> None:
     """`noise`, `precondition` or `step`; what is in float64 is the reference's work, with Triton's noise."""
     if args[0].dtype is torch.float64:
-        drawn = {} if op == "precondition" else {"normal": torch.ops.tdas_ops.normals.triton}
-        getattr(reference, op)(*args, **drawn)
+        _composition(op, torch.ops.tdas_ops.normals.triton)(*args)
         return
     from tdas_ops.triton_kernels import update
 
@@ -50,27 +55,17 @@ def _triton_update(op: str, *args: Any) -> None:
 
 
 def _register() -> None:
-    """Registers the Python kernels; those of the extension register themselves when it is loaded.
-
-    CUDA where it has no fused kernel, and Triton where it has none, draw their noise with a kernel of their own inside
-    the reference's torch.fft composition.
-    """
+    """Registers the Python kernels; those of the extension register themselves when it is loaded."""
+    normals = torch.ops.tdas_ops.normals
     for op in _OPS:
         _schema.LIBRARY.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
+    for op in _COMPOSED:
+        _schema.LIBRARY.impl(f"{op}.{_schema.CUDA_FFT}", _composition(op, normals.cuda), "CUDA")
     for key in ("CUDA", "CPU"):
         _schema.LIBRARY.impl("normals.triton", _triton_normals, key)
-    normals = torch.ops.tdas_ops.normals
-    for overload, key, normal in (
-        ("triton", "CPU", normals.triton),
-        ("triton", "CUDA", normals.triton),
-        (_schema.CUDA_FFT, "CUDA", normals.cuda),
-    ):
         for op in _COMPOSED:
-            kernel = getattr(reference, op)
-            drawn = kernel if op == "precondition" else partial(kernel, normal=normal)
-            if overload == "triton" and op != "langevin_step":
-                drawn = partial(_triton_update, op)
-            _schema.LIBRARY.impl(f"{op}.{overload}", drawn, key)
+            kernel = _composition(op, normals.triton) if op == "langevin_step" else partial(_triton_update, op)
+            _schema.LIBRARY.impl(f"{op}.triton", kernel, key)
 
 
 def _missing(backend: str) -> str | None:
