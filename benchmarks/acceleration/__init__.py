@@ -1,0 +1,1 @@
+"""Quality against iterations on trained networks; README.md has the commands."""

@@ -1,0 +1,136 @@
+"""Measures points of the curves: `python -m benchmarks.acceleration.evaluate --data PACKAGE --family ncsnpp`.
+
+A queue that can be stopped at any time: what a result file holds already, for the same weights, is not measured again.
+Every row keeps the moments of its features, so that the report can pool seeds into one distance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.acceleration import points
+from benchmarks.acceleration.data import DATASETS, Dataset
+from benchmarks.acceleration.families import FAMILIES, Family, load_network
+from benchmarks.acceleration.filters import Filters
+from benchmarks.acceleration.measures import precision_recall, radial_power
+from benchmarks.acceleration.points import COUNTS, MASKS, METHODS, Point, Row
+from benchmarks.acceleration.train import WEIGHTS
+from tdas_ops import NoiseStream
+from tdas_ops._pictures import picture
+from tdas_ops.models.frechet import frechet_distance, moments
+from tdas_ops.samplers import ScoreFn
+
+SHOWN = 16
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network with all that is needed to measure it."""
+
+    data: Dataset
+    family: Family
+    score: ScoreFn
+    filters: Filters
+    weights: str
+    device: torch.device
+    batch: int
+
+    @torch.inference_mode()
+    def sample(self, point: Point) -> Tensor:
+        """Samples `[N, C, H, W]` as images, not clamped, on the CPU."""
+        M = self.filters(point.method, point.alpha, point.masks, point.iterations)
+        parts = []
+        for first in range(0, point.samples, self.batch):
+            shape = (min(self.batch, point.samples - first), *self.data.shape)
+            noise = NoiseStream(point.seed, first_sample=first, device=self.device)
+            parts.append(self.family.sample(self.score, shape, M, point.iterations, noise).cpu())
+        return self.family.decode(torch.cat(parts))
+
+    def measure(self, samples: Tensor) -> Row:
+        """The figures of samples; a run with non-finite ones has none but their share."""
+        finite = samples.isfinite().flatten(1).all(dim=1)
+        row: Row = {"weights": self.weights, "finite": float(finite.double().mean())}
+        if not bool(finite.all()):
+            return row
+        features, real = self.data.evaluator.features(samples), self.data.evaluator.half_b
+        mean, cov = moments(features)
+        precision, recall = precision_recall(features, real)
+        lower = torch.tril_indices(*cov.shape)
+        return row | {
+            "distance": frechet_distance(mean, cov, *moments(real)),
+            "precision": precision,
+            "recall": recall,
+            "spectrum": radial_power(samples).tolist(),
+            "mean": mean.tolist(),
+            "covariance": cov[lower[0], lower[1]].tolist(),
+        }
+
+
+def load(data: Dataset, family: Family, device: str, batch: int, weights: Path = WEIGHTS) -> Bench:
+    """A bench for the trained network of a family on a data set; bfloat16 on a GPU."""
+    file = weights / f"{data.name}-{family.name}.safetensors"
+    if not file.is_file():
+        raise SystemExit(f"evaluate: {file} is missing; benchmarks.acceleration.train makes it")
+    network, _ = load_network(file, device)
+    score = family.score(network, torch.bfloat16 if device != "cpu" else None)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return Bench(data, family, score, Filters(data, family, device), digest, torch.device(device), batch)
+
+
+def save_strip(samples: Tensor, path: Path) -> None:
+    """The first samples side by side as a PNG file."""
+    levels = (samples[:SHOWN].nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(torch.cat(list(F.pad(levels, (0, 2)).unbind()), dim=-1)).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", required=True, choices=list(FAMILIES))
+    parser.add_argument("--dataset", default="digits", choices=list(DATASETS))
+    parser.add_argument("--data", type=Path, required=True, help="where the data set lies; see README.md")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--iterations", nargs="+", type=int, default=list(COUNTS))
+    parser.add_argument("--alphas", nargs="+", type=float, default=[5.0])
+    parser.add_argument("--masks", nargs="+", default=["both"], choices=list(MASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--samples", type=int, default=704, help="of a seed")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--results", type=Path, default=points.RESULTS)
+    parser.add_argument("--pictures", type=Path, default=Path("build/acceleration/pictures"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    bench = load(DATASETS[args.dataset](args.data), FAMILIES[args.family], args.device, args.batch, args.weights)
+    file = args.results / f"{bench.data.name}-{bench.family.name}.jsonl"
+    for seed in args.seeds:
+        for iterations in args.iterations:
+            for method, alpha, masks in points.variants(args.methods, args.alphas, args.masks):
+                point = Point(args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
+                have = {points.point_of(row) for row in points.read(file) if row["weights"] == bench.weights}
+                if point in have:
+                    continue
+                started = time.perf_counter()
+                samples = bench.sample(point)
+                seconds = time.perf_counter() - started
+                row = bench.measure(samples) | {"seconds": seconds, "device": args.device}
+                points.append(file, point, row)
+                if seed == args.seeds[0]:
+                    save_strip(samples, args.pictures / f"{point.name}.png")
+                print(f"{point.name}: {row.get('distance', math.nan):.4f}, {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

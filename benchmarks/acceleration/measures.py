@@ -1,0 +1,54 @@
+"""What samples are judged by, besides the Frechet distance of `tdas_ops.models.frechet`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NEIGHBOUR = 3
+
+
+def radial_power(images: Tensor) -> Tensor:
+    """Power spectrum averaged over images, channels and rings of `|k|` rounded to whole cycles an image.
+
+    Args:
+        images: `[N, C, H, W]`.
+
+    Returns: `[K]` float64, `mean |F x|^2 / (H W)` on the ring k = 0, 1, ..., the corner of the spectrum last.
+    """
+    height, width = images.shape[-2:]
+    power = torch.fft.fft2(images.double(), norm="ortho").abs().square().mean(dim=(0, 1))
+    ky, kx = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) for n in (height, width))
+    ring = torch.hypot(ky[:, None], kx[None, :]).round().long().flatten()
+    total = torch.zeros(int(ring.max()) + 1, dtype=torch.float64).index_add_(0, ring, power.flatten())
+    return total / torch.bincount(ring)
+
+
+def coverage(of: Tensor, by: Tensor) -> float:
+    """The share of points `of` `[N, K]` that lie in a ball around a point of `by` `[M, K]`, each ball reaching to the
+    third-nearest neighbour within `by`."""
+    radius = torch.cdist(by, by).kthvalue(NEIGHBOUR + 1, dim=1).values  # the first is the point itself
+    return float((torch.cdist(of, by) <= radius).any(dim=1).double().mean())
+
+
+def precision_recall(samples: Tensor, real: Tensor) -> tuple[float, float]:
+    """Precision: the share of samples that look real; recall: the share of real images that the samples cover.
+
+    Args:
+        samples, real: features `[N, K]` and `[M, K]`.
+
+    Source: Kynkaanniemi et al., arXiv 1904.06991, equations 1 and 2, with k = 3.
+    """
+    return coverage(samples, real), coverage(real, samples)
+
+
+def pooled_moments(parts: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased covariance of the union of disjoint sets, given as (count, mean, unbiased covariance)."""
+    total = sum(count for count, _, _ in parts)
+    mean = sum((count * m for count, m, _ in parts), torch.zeros(())) / total
+    scatter = sum(
+        ((count - 1) * cov + count * torch.outer(m - mean, m - mean) for count, m, cov in parts), torch.zeros(())
+    )
+    return mean, scatter / (total - 1)

@@ -1,0 +1,83 @@
+"""A point is one measurement to make; a row is what was measured there. Rows lie in one file a network, one a line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "acceleration"
+COUNTS = (1000, 500, 330, 200, 142, 125, 111, 100, 66, 50, 33, 20, 10)
+METHODS = ("plain", "tdas", "pds", "calibrated", "schedule")
+MASKS = {"freq": (True, False), "space": (False, True), "both": (True, True)}
+FIXED = ("tdas", "pds")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sampler.
+
+    Attributes:
+        data, family: which network.
+        method: of METHODS.
+        alpha: strength of the filters "tdas" and "pds", 0 where there is none to choose.
+        masks: of MASKS, "-" where there is none to choose.
+        iterations: of the run.
+        seed: of its noise.
+        samples: their number.
+    """
+
+    data: str
+    family: str
+    method: str
+    alpha: float
+    masks: str
+    iterations: int
+    seed: int
+    samples: int
+
+    @property
+    def name(self) -> str:
+        chosen = f"-{self.alpha:g}-{self.masks}" if self.method in FIXED else ""
+        return f"{self.data}-{self.family}-{self.method}{chosen}-{self.iterations}-{self.seed}"
+
+
+def point_of(row: Row) -> Point:
+    return Point(**{field.name: row[field.name] for field in fields(Point)})
+
+
+def read(file: Path) -> list[Row]:
+    """The rows of a file, none where it does not exist."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def append(file: Path, point: Point, measured: Row) -> None:
+    """Adds a row; one write, so that several processes may add to one file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as out:
+        out.write(json.dumps({**asdict(point), **_rounded(measured)}) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits of every number; null where it is not finite."""
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def variants(methods: Iterable[str], alphas: Iterable[float], masks: Iterable[str]) -> Iterator[tuple[str, float, str]]:
+    """Method, alpha and masks; the last two only where the method has them to choose."""
+    alphas, masks = list(alphas), list(masks)
+    for method in methods:
+        if method in FIXED:
+            yield from ((method, alpha, mask) for mask in masks for alpha in alphas)
+        else:
+            yield method, 0.0, "-"

@@ -1,0 +1,190 @@
+"""Quality against iterations: training that resumes, a queue that resumes, and measures that see what they should."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.acceleration import data, evaluate, families, measures, points, train
+from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
+
+SHAPE = (1, 16, 16)
+TINY = {"widths": (4, 4), "embedding": 8}
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def blobs() -> data.Dataset:
+    """Bright squares at random places, in the role of a data set."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.zeros(96, *SHAPE)
+    for image, (row, column) in zip(images, torch.randint(2, 9, (96, 2), generator=generator).tolist(), strict=True):
+        image[0, row : row + 5, column : column + 5] = 1.0
+    torch.manual_seed(0)
+    network = FeatureNetwork(size=16, width=4, classes=2)
+    halves = [network.features(part).detach() for part in (images[64:80], images[80:])]
+    evaluator = Evaluator(network, torch.zeros(4), torch.eye(4), *halves)
+    return data.Dataset("blobs", images[:64], images[64:80], images[80:], evaluator)
+
+
+def trained(family: families.Family, blobs: data.Dataset, steps: int, run: train.Run | None = None) -> train.Run:
+    if run is None:
+        torch.manual_seed(0)
+        run = train.Run(families.Network(**TINY), steps=40, batch=8, rate=1e-2, seed=0)
+    for _ in range(steps):
+        run.advance(family, family.score(run.network), blobs.train)
+    return run
+
+
+# Families
+
+
+@pytest.mark.parametrize("family", families.FAMILIES.values(), ids=lambda family: family.name)
+def test_levels_are_those_that_sampling_visits(family):
+    told, mean_scale, std = family.levels(torch.rand(2_000, generator=torch.Generator().manual_seed(0)))
+    seen: list[float] = []
+
+    def score(x: Tensor, level: Tensor) -> Tensor:
+        seen.append(float(level[0]))
+        return -x
+
+    from tdas_ops import NoiseStream, Preconditioner
+
+    family.sample(score, (1, *SHAPE), Preconditioner.identity(SHAPE), 100, NoiseStream(0))
+    assert len(seen) == (101 if family.name == "ncsnv2" else 200)
+    assert float(told.max()) <= max(seen) * (1 + 1e-6) and float(told.min()) < 3 * min(seen)
+    assert bool((mean_scale <= 1).all()) and bool((std > 0).all())
+    if family.name == "ddpmpp":
+        torch.testing.assert_close(mean_scale**2 + std**2, torch.ones_like(std))
+
+
+@pytest.mark.parametrize("family", families.FAMILIES.values(), ids=lambda family: family.name)
+def test_the_exact_score_of_pure_noise_has_the_least_loss(family):
+    zeros, generator = torch.zeros(512, *SHAPE), torch.Generator().manual_seed(0)
+
+    def exact(x: Tensor, told: Tensor) -> Tensor:
+        scale = told if family.name != "ddpmpp" else family.levels((told - 1e-5) / (1 - 1e-5))[2]
+        return -x / scale.reshape(-1, 1, 1, 1) ** 2
+
+    assert float(train.loss_fn(family, exact, zeros, generator)) < 1e-6
+    assert float(train.loss_fn(family, lambda x, told: 0.5 * exact(x, told), zeros, generator)) > 0.2
+
+
+def test_images_survive_their_encoding():
+    images = torch.rand(2, *SHAPE)
+    for family in families.FAMILIES.values():
+        torch.testing.assert_close(family.decode(family.encode(images)), images)
+
+
+# Training
+
+
+def test_a_resumed_run_ends_at_the_same_bits(blobs, tmp_path):
+    family = families.FAMILIES["ncsnpp"]
+    whole = trained(family, blobs, 6)
+    trained(family, blobs, 3).save(tmp_path / "state.pt")
+    rest = train.Run(families.Network(**TINY), steps=40, batch=8, rate=1e-2, seed=1)
+    rest.load(tmp_path / "state.pt")
+    trained(family, blobs, 3, rest)
+    assert rest.step == whole.step == 6
+    for a, b in zip(whole.average.parameters(), rest.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES.values(), ids=lambda family: family.name)
+def test_training_lowers_the_loss(blobs, family):
+    run = trained(family, blobs, 0)
+    images = family.encode(blobs.train)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(train.loss_fn(family, family.score(run.network), images, torch.Generator().manual_seed(1)))
+
+    before = loss()
+    trained(family, blobs, 40, run)
+    assert loss() < 0.8 * before
+
+
+# Measures
+
+
+def test_ring_power_of_white_noise_is_flat_and_of_a_wave_is_one_ring():
+    flat = measures.radial_power(normal(200, 1, 32, 32))
+    assert len(flat) == 24 and float((flat - 1).abs().max()) < 0.15
+    wave = torch.cos(2 * math.pi * 5 * torch.arange(32) / 32).expand(1, 1, 32, 32)
+    power = measures.radial_power(wave)
+    assert int(power.argmax()) == 5 and float(power[5]) > 0.999 * float(power.sum())
+
+
+def test_precision_sees_noise_and_recall_sees_collapse():
+    real, again = normal(300, 4), normal(300, 4, seed=1)
+    precision, recall = measures.precision_recall(again, real)
+    assert precision > 0.8 and recall > 0.8
+    far_precision, far_recall = measures.precision_recall(real[:100] * 0.01 + 10, real)
+    assert far_precision == far_recall == 0.0
+    collapsed_precision, collapsed_recall = measures.precision_recall(0.05 * again, real)
+    assert collapsed_precision > 0.8 and collapsed_recall < 0.2
+
+
+def test_moments_of_parts_are_those_of_the_whole():
+    whole = normal(90, 3)
+    parts = [whole[:20], whole[20:50], whole[50:]]
+    mean, cov = measures.pooled_moments([(len(part), *moments(part)) for part in parts])
+    torch.testing.assert_close(mean, moments(whole)[0])
+    torch.testing.assert_close(cov, moments(whole)[1])
+
+
+# The queue
+
+
+def evaluated(monkeypatch, tmp_path: Path, *flags: str) -> list[points.Row]:
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--family", "ncsnpp", "--data", "-", "--samples", "6", *flags])
+    folders = {"--weights": tmp_path, "--results": tmp_path / "results", "--pictures": tmp_path / "pictures"}
+    sys.argv += [str(word) for pair in folders.items() for word in pair] + ["--batch", "4", "--dataset", "blobs"]
+    evaluate.main()
+    return points.read(tmp_path / "results" / "blobs-ncsnpp.jsonl")
+
+
+def test_the_queue_measures_what_is_missing(blobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(data.DATASETS, "blobs", lambda folder: blobs)
+    run = trained(families.FAMILIES["ncsnpp"], blobs, 1)
+    train.save_weights(run, tmp_path / "blobs-ncsnpp.safetensors", {"data": "blobs"})
+    flags = ["--methods", "plain", "tdas", "--masks", "freq", "both", "--iterations", "4"]
+    first = evaluated(monkeypatch, tmp_path, *flags, "--seeds", "1")
+    assert [(row["method"], row["masks"]) for row in first] == [("plain", "-"), ("tdas", "freq"), ("tdas", "both")]
+    again = evaluated(monkeypatch, tmp_path, *flags, "--seeds", "1", "2")
+    assert again[:3] == first and len(again) == 6
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+    assert {len(row["mean"]) for row in again if row["finite"] == 1} <= {4}
+
+
+def test_a_run_that_diverged_has_no_distance(blobs, tmp_path):
+    bench = evaluate.Bench(blobs, families.FAMILIES["ncsnpp"], None, None, "w", torch.device("cpu"), 4)
+    samples = blobs.half_a.clone()
+    fine = bench.measure(samples)
+    assert fine["finite"] == 1 and fine["distance"] >= 0 and fine["precision"] > 0.5
+    samples[3, 0, 0, 0] = math.nan
+    broken = bench.measure(samples)
+    assert broken == {"weights": "w", "finite": 15 / 16}
+    point = points.Point("blobs", "ncsnpp", "plain", 0.0, "-", 4, 1, 16)
+    points.append(tmp_path / "rows.jsonl", point, {**broken, "distance": math.inf})
+    (row,) = points.read(tmp_path / "rows.jsonl")
+    assert row["distance"] is None and points.point_of(row) == point
+
+
+def test_weights_carry_what_made_them(blobs, tmp_path):
+    run = trained(families.FAMILIES["ncsnv2"], blobs, 2)
+    train.save_weights(run, tmp_path / "w.safetensors", {"family": "ncsnv2"})
+    network, about = families.load_network(tmp_path / "w.safetensors")
+    assert about["steps"] == "2" and about["family"] == "ncsnv2" and json.loads(about["config"])["widths"] == [4, 4]
+    x = torch.rand(2, *SHAPE)
+    torch.testing.assert_close(network(x), run.average(x), atol=2e-3, rtol=2e-2)
