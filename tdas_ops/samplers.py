@@ -26,6 +26,7 @@ from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.sde import SDE, Level
 
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
+Filters = Preconditioner | Sequence[Preconditioner]
 Hook = Callable[[Tensor, Tensor, Level, NoiseStream], tuple[Tensor, Tensor]]
 
 
@@ -64,7 +65,7 @@ def pc(
     score_fn: ScoreFn,
     shape: Sequence[int],
     sde: SDE,
-    M: Preconditioner,
+    M: Filters,
     *,
     noise: NoiseStream,
     iterations: int | None = None,
@@ -87,7 +88,8 @@ def pc(
         score_fn: `(x, sigma or t) -> score`.
         shape: (B, C, H, W).
         sde: `VE`, `VP` or `SubVP`.
-        M: the preconditioner, on the device to sample on.
+        M: the preconditioner, on the device to sample on; or one for each iteration, of one shape, device and method:
+            `M[i]` serves iteration i, and `M[0]` the start as well.
         noise: the stream of all noise of the run, start point included.
         iterations: number of iterations, by default the native count of the SDE; the end time follows (speed-up rule).
         snr: signal-to-noise ratio of the corrector.
@@ -121,21 +123,24 @@ def pc(
         raise ValueError(
             f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step"
         )
-    run = _begin(shape, M, noise, sde.start_scale, start, iterations, resume)
-    conditions = torch.tensor([level.condition for level in levels], dtype=run.x.dtype).to(M.device)
+    filters = _filters(M, iterations)
+    run = _begin(shape, filters[0], noise, sde.start_scale, start, iterations, resume)
+    conditions = torch.tensor([level.condition for level in levels], dtype=run.x.dtype).to(run.x.device)
     x, x_mean = run.x, run.x_mean
     for i in tqdm(range(run.iteration, iterations), initial=run.iteration, total=iterations, disable=not progress):
-        level, condition = levels[i], conditions[i].expand(shape[0])
+        each, level, condition = filters[i], levels[i], conditions[i].expand(shape[0])
         for _ in range(corrector_steps):
             score = score_fn(x, condition)
-            x, x_mean = ops.langevin_step(x, score, M, snr, noise=noise, alpha=level.alpha, norm=norm, return_mean=True)
+            x, x_mean = ops.langevin_step(
+                x, score, each, snr, noise=noise, alpha=level.alpha, norm=norm, return_mean=True
+            )
             if hook is not None:
                 x, x_mean = hook(x, x_mean, level, noise)
         if predictor is not None:
             a, b, n = level.reverse if predictor == "reverse_diffusion" else level.euler
             score = score_fn(x, condition)
             drift, d = (score, b) if a == 0.0 else (torch.add(a * x, score, alpha=b), 1.0)
-            x, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=noise, return_mean=True)
+            x, x_mean = ops.step(x, drift, each, d, noise_scale=n, noise=noise, return_mean=True)
             if hook is not None:
                 x, x_mean = hook(x, x_mean, level, noise)
         _end_of_iteration(i, iterations, x, x_mean, noise, callback, check_finite)
@@ -147,7 +152,7 @@ def annealed_langevin(
     score_fn: ScoreFn,
     shape: Sequence[int],
     sigmas: Sequence[float],
-    M: Preconditioner,
+    M: Filters,
     *,
     noise: NoiseStream,
     step_size: float | None = None,
@@ -167,7 +172,7 @@ def annealed_langevin(
         score_fn: `(x, sigma) -> score`.
         shape: (B, C, H, W).
         sigmas: the noise levels, from large to small; each one is an iteration of the run.
-        M: the preconditioner, on the device to sample on.
+        M: the preconditioner, on the device to sample on; or one for each noise level, as in `pc`.
         noise: the stream of all noise of the run, start point included.
         step_size: epsilon, in units of sigma^2; by default that of `ncsnv2_step_size` (rule "ncsnv2" only; NCSN
             published 2e-5 for sigma from 1 to 0.01).
@@ -195,15 +200,16 @@ def annealed_langevin(
             raise ValueError("step_size: got None with rule 'ncsn', expected a number (NCSN published 2e-5)")
         step_size = ncsnv2_step_size(sigmas, steps)
     last = sigmas[-1]
-    run = _begin(shape, M, noise, sigmas[0], start, len(sigmas), resume)
-    conditions = torch.tensor(sigmas, dtype=run.x.dtype).to(M.device)
+    filters = _filters(M, len(sigmas))
+    run = _begin(shape, filters[0], noise, sigmas[0], start, len(sigmas), resume)
+    conditions = torch.tensor(sigmas, dtype=run.x.dtype).to(run.x.device)
     x = run.x
     for i in tqdm(range(run.iteration, len(sigmas)), initial=run.iteration, total=len(sigmas), disable=not progress):
         sigma, condition = sigmas[i], conditions[i].expand(shape[0])
         level = _langevin_level(sigma, sigmas[0])
         eta = step_size * (sigma / last) ** 2 * (0.5 if rule == "ncsn" else 1.0)
         for _ in range(steps):
-            x = ops.step(x, score_fn(x, condition), M, eta, noise=noise)
+            x = ops.step(x, score_fn(x, condition), filters[i], eta, noise=noise)
             if hook is not None:
                 x, _ = hook(x, x, level, noise)
         _end_of_iteration(i, len(sigmas), x, x, noise, callback, check_finite)
@@ -254,6 +260,23 @@ def inpaint(known: Tensor, mask: Tensor) -> Hook:
 
     held = mask.bool()
     return hook
+
+
+def _filters(M: Filters, iterations: int) -> list[Preconditioner]:
+    """The preconditioner of every iteration."""
+    if isinstance(M, Preconditioner):
+        return [M] * iterations
+    strange = [M] if not isinstance(M, Sequence) else [each for each in M if not isinstance(each, Preconditioner)]
+    if strange:
+        raise TypeError(f"M: got {type(strange[0]).__name__}, expected a Preconditioner or a sequence of them")
+    if len(M) != iterations:
+        got = f"{len(M)} preconditioners"
+        raise ValueError(f"M: got {got}, expected one, or one for each of {iterations} iterations")
+    kinds = {f"{each.shape} of method {each.method!r} on {each.device}" for each in M}
+    if len(kinds) > 1:
+        got = " beside ".join(sorted(kinds))
+        raise ValueError(f"M: got preconditioners {got}, expected one shape, method and device")
+    return list(M)
 
 
 def _begin(

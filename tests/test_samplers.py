@@ -208,6 +208,45 @@ def run(**options):
     return samplers.pc(score, SHAPE, VE(0.01, 8.0), M, **(defaults | options))
 
 
+def schedule(length, **options):
+    """So many different preconditioners of the small problems."""
+    return [make_problem(1, SHAPE[1:], seed=i, **options).M for i in range(length)]
+
+
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+def test_a_filter_for_each_iteration(method):
+    """`M[i]` serves iteration i, and `M[0]` the start: the same as one run after the other, each with its own."""
+    filters, sde, options = schedule(4, method=method), VE(0.01, 8.0), {"noise": NoiseStream(5), "progress": False}
+    whole = samplers.pc(score, SHAPE, sde, filters, iterations=4, **options)
+    state: list[dict] = []
+    for i, M in enumerate(filters):
+        kept = state[-1] if state else None
+        stream, made = NoiseStream(5), []
+        options = {"noise": stream, "progress": False, "resume": kept}
+        x = samplers.pc(
+            score, SHAPE, sde, M, iterations=4, callback=lambda s, made=made: made.append(s.state_dict()), **options
+        )
+        assert made[0]["iteration"] == i + 1
+        state.append(made[0])
+    assert torch.equal(x, whole)
+    same = samplers.pc(score, SHAPE, sde, [filters[0]] * 4, iterations=4, noise=NoiseStream(5), progress=False)
+    assert torch.equal(
+        same, samplers.pc(score, SHAPE, sde, filters[0], iterations=4, noise=NoiseStream(5), progress=False)
+    )
+    assert not torch.equal(same, whole)
+
+
+def test_a_filter_for_each_noise_level():
+    filters, sigmas = schedule(3), [4.0, 2.0, 1.0]
+    run_with = lambda M, **o: samplers.annealed_langevin(
+        score, SHAPE, sigmas, M, noise=NoiseStream(5), step_size=1e-3, steps=2, progress=False, **o
+    )
+    states: list[dict] = []
+    whole = run_with(filters, callback=lambda s: states.append(s.state_dict()))
+    assert torch.equal(run_with(filters[2], resume=states[1]), whole)
+    assert not torch.equal(run_with(filters[1], resume=states[1]), whole)
+
+
 @pytest.mark.parametrize("stop", [1, 7, 12])
 def test_resume_is_bit_identical(stop, tmp_path):
     states = []
@@ -333,6 +372,25 @@ def test_bad_arguments(case):
     with pytest.raises(ValueError, match=message) as caught:
         run(**options)
     assert "expected" in str(caught.value)
+
+
+def test_bad_schedules_of_filters():
+    filters = schedule(4)
+    mixed = {
+        "expected one shape, method and device": [
+            [*filters[:3], Preconditioner.identity((2, 4, 4))],
+            [*filters[:3], *schedule(1, method="tdas")],
+            [*filters[:3], filters[3].to("meta")],
+        ],
+        r"[05] preconditioners, expected one, or one for each of 4 iterations": [[], (*filters, filters[0])],
+    }
+    for message, cases in mixed.items():
+        for M in cases:
+            with pytest.raises(ValueError, match=f"^M: got.*{message}"):
+                samplers.pc(score, SHAPE, VE(), M, noise=NoiseStream(1), iterations=4, progress=False)
+    for M in ([*filters[:3], 1], None):
+        with pytest.raises(TypeError, match=r"^M: got (int|NoneType), expected a Preconditioner or a sequence of them"):
+            samplers.pc(score, SHAPE, VE(), M, noise=NoiseStream(1), iterations=4, progress=False)
 
 
 def test_more_bad_arguments():
