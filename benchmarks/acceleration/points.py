@@ -55,6 +55,12 @@ def read(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def write(file: Path, row: Row) -> None:
+    """A file of one row."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(_rounded(row)) + "\n")
+
+
 def append(file: Path, point: Point, measured: Row) -> None:
     """Adds a row; one write, so that several processes may add to one file."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network: faster after a minute")
     parser.add_argument("--save-every", type=int, default=500)
     args = parser.parse_args()
 
@@ -116,7 +117,8 @@ def main() -> None:
     family, data = FAMILIES[args.family], DATASETS[args.dataset](args.data)
     network = Network(channels=data.shape[0], widths=tuple(args.widths))
     network = network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    score_fn = family.score(network, torch.bfloat16 if args.device != "cpu" else None)
+    called = torch.compile(network) if args.compile else network
+    score_fn = family.score(called, torch.bfloat16 if args.device != "cpu" else None)
     run = Run(network, args.steps, args.batch, args.rate, args.seed)
     name = f"{data.name}-{family.name}"
     checkpoint = args.runs / f"{name}.pt"
