@@ -6,9 +6,10 @@ The whole public surface:
     z = tdas_ops.NoiseStream(seed=0)                    reproducible noise
     tdas_ops.noise, step, langevin_step, precondition   the ops
     tdas_ops.samplers, tdas_ops.sde                     samplers made of them
+    tdas_ops.calibrate                                  filters made for an iteration count, and what to expect of them
 """
 
-from tdas_ops import samplers, sde
+from tdas_ops import calibrate, samplers, sde
 from tdas_ops._backends import backend_info, use_backend
 from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
@@ -20,6 +21,7 @@ __all__ = [
     "Preconditioner",
     "__version__",
     "backend_info",
+    "calibrate",
     "langevin_step",
     "noise",
     "precondition",

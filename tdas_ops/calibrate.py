@@ -1,0 +1,140 @@
+"""Calibrated filters: what a filter will do at an iteration count, and filters made for one.
+
+    target = calibrate.Target.from_images(images)                the data as a Gaussian field, images in the units of x
+    run = calibrate.PC(sde, iterations=66, snr=0.16)             or AnnealedLangevin(...): what will be run
+    calibrate.predict(M, target, run).distance                   of any filter, in milliseconds
+    alpha = calibrate.choose_alpha(target, run, "tdas")          the best strength of the papers' masks
+    M = Preconditioner.calibrated(target, run)                   the mask that ends at the target's variance
+    filters = calibrate.schedule(target, run)                    one filter an iteration, for `samplers`' M
+
+All of it holds in a Gaussian model of the data with its exact score: `docs/calibration.md` has the derivation, and
+what a trained network does differently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tdas_ops import _gaussian
+from tdas_ops._gaussian import PC, AnnealedLangevin, Run, Target
+from tdas_ops.preconditioner import Preconditioner
+
+_WEAK, _STRONG, _ALPHAS = 1e3, 0.05, 33
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run is expected to end at; half spectra `[C, H, W // 2 + 1]` in float64.
+
+    Attributes:
+        target: the law it should end at.
+        variance: of every frequency of the samples.
+        mean_error: |F (mean of the samples - mean of the target)|^2 of every frequency.
+        distance: Frechet distance to the target, over the target's total variance: 0 is perfect, 1 what the mean image
+            alone has; inf where the run diverges.
+        off_ladder: `[iterations]`, RMS over frequencies of log(variance / variance of the noised target) of what the
+            network is fed at the begin of every iteration. A trained network has seen nothing but 0.
+    """
+
+    target: Target
+    variance: Tensor
+    mean_error: Tensor
+    distance: float
+    off_ladder: Tensor
+
+    @property
+    def variance_error(self) -> Tensor:
+        """variance / target - 1."""
+        return self.variance / self.target.variance - 1
+
+
+def predict(M: Preconditioner | Sequence[Preconditioner], target: Target, run: Run) -> Prediction:
+    """The law of the samples of a run in the Gaussian model, with the exact score.
+
+    Args:
+        M: the filter, or one an iteration.
+        target: the data.
+        run: `PC(...)` or `AnnealedLangevin(...)`.
+
+    Raises:
+        ValueError: another shape than the target's, a filter without a method, a space mask that is not constant, or a
+            number of filters that is not that of the iterations.
+    """
+    filters = [M] if isinstance(M, Preconditioner) else list(M)
+    if not isinstance(M, Preconditioner) and len(filters) != run.count:
+        raise ValueError(f"M: got {len(filters)} filters, expected one for each of {run.count} iterations")
+    field = target.field
+    traced = _gaussian.trace(field, [_gaussian.Gains.of_filter(each, target) for each in filters], run)
+    relative = torch.from_numpy(traced.law.mean - 1).reshape(target.mean_power.shape)
+    return Prediction(
+        target,
+        torch.from_numpy(traced.law.variance).reshape(target.variance.shape),
+        relative.abs().square() * target.mean_power,
+        _gaussian.distance(field, traced.law),
+        torch.tensor(traced.off_ladder, dtype=torch.float64),
+    )
+
+
+def choose_alpha(
+    target: Target, run: Run, method: Literal["pds", "tdas"] = "pds", statistic: Tensor | None = None
+) -> float:
+    """The strength alpha of the papers' frequency mask with the least predicted distance.
+
+    Args:
+        target: the data.
+        run: `PC(...)` or `AnnealedLangevin(...)`.
+        method: "pds" or "tdas".
+        statistic: raw f(k), full spectrum `[C, H, W]`, that the mask is made from; by default that of the target,
+            which is right where x is the image in [0, 1].
+
+    Returns: alpha from 1.05 to 1,001, to about 1 % of alpha - 1; 1,001 says that no filter is best.
+    """
+    statistic = target.statistic if statistic is None else statistic
+
+    def cost(log_strength: float) -> float:
+        alpha = 1 + math.exp(log_strength)
+        return predict(Preconditioner.from_statistics(statistic, None, alpha, method), target, run).distance
+
+    low, high, width = math.log(_STRONG), math.log(_WEAK), math.log(_WEAK / _STRONG) / (_ALPHAS - 1)
+    best = min((low + i * width for i in range(_ALPHAS)), key=cost)
+    while width > 0.01:
+        width /= 2
+        best = min((min(max(best + step, low), high) for step in (0.0, -width, width)), key=cost)
+    return 1 + math.exp(best)
+
+
+def schedule(
+    target: Target,
+    run: Run,
+    method: Literal["pds", "tdas"] = "tdas",
+    bounds: tuple[float, float] | None = None,
+) -> list[Preconditioner]:
+    """One filter an iteration that keep the variance on the ladder: at every noise level that of the noised target.
+
+    "tdas" can do so at any iteration count; its masks are then the variance of the posterior of the next level. "pds"
+    ties drift to noise and cannot where a predictor takes off more than a quarter of the variance.
+
+    Args:
+        target: the data.
+        run: `PC(...)` or `AnnealedLangevin(...)`.
+        method: "tdas" or "pds".
+        bounds: of R, by default (0.05, 1.6) for "tdas", (0.8, 1.6) for "pds"; "pds" has a further one, as
+            `Preconditioner.calibrated`.
+
+    Returns: filters for the argument M of a sampler. `provenance["off_ladder"]` of each is the RMS over frequencies of
+        log(variance / wanted variance) after its iteration: 0 where the bounds let it reach what is wanted.
+    """
+    masks, about = _gaussian.scheduled_masks(target, run, method, bounds)
+    made = zip(masks, about, strict=True)
+    return [
+        Preconditioner(target.shape, R, method=method, provenance={"source": "schedule", **facts}) for R, facts in made
+    ]
+
+
+__all__ = ["PC", "AnnealedLangevin", "Prediction", "Run", "Target", "choose_alpha", "predict", "schedule"]
