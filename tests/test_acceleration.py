@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration import data, evaluate, families, measures, points, train
+from benchmarks import report as page
+from benchmarks.acceleration import data, evaluate, families, filters, measures, points, report, train
+from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
 
 SHAPE = (1, 16, 16)
@@ -57,8 +59,6 @@ def test_levels_are_those_that_sampling_visits(family):
         seen.append(float(level[0]))
         return -x
 
-    from tdas_ops import NoiseStream, Preconditioner
-
     family.sample(score, (1, *SHAPE), Preconditioner.identity(SHAPE), 100, NoiseStream(0))
     assert len(seen) == (101 if family.name == "ncsnv2" else 200)
     assert float(told.max()) <= max(seen) * (1 + 1e-6) and float(told.min()) < 3 * min(seen)
@@ -83,6 +83,17 @@ def test_images_survive_their_encoding():
     images = torch.rand(2, *SHAPE)
     for family in families.FAMILIES.values():
         torch.testing.assert_close(family.decode(family.encode(images)), images)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES.values(), ids=lambda family: family.name)
+@pytest.mark.parametrize("method", points.METHODS)
+def test_every_method_has_a_filter_for_every_family(blobs, family, method):
+    M = filters.Filters(blobs, family)(method, 5.0, "both", 30)
+    score = lambda x, level: -x / (1 + level.reshape(-1, 1, 1, 1) ** 2)
+    samples = family.sample(score, (1, *SHAPE), M, 30, NoiseStream(0))
+    plain = family.sample(score, (1, *SHAPE), Preconditioner.identity(SHAPE), 30, NoiseStream(0))
+    assert samples.shape == (1, *SHAPE) and bool(plain.isfinite().all())
+    assert torch.equal(samples, plain) == (method == "plain")
 
 
 # Training
@@ -187,3 +198,48 @@ def test_weights_carry_what_made_them(blobs, tmp_path):
     assert about["steps"] == "2" and about["family"] == "ncsnv2" and json.loads(about["config"])["widths"] == [4, 4]
     x = torch.rand(2, *SHAPE)
     torch.testing.assert_close(network(x), run.average(x), atol=2e-3, rtol=2e-2)
+
+
+# The report
+
+
+def row(distance: float, iterations: int, method: str = "plain", seed: int = 1, **more: object) -> points.Row:
+    chosen = {"alpha": 5.0, "masks": "both"} if method in points.FIXED else {"alpha": 0.0, "masks": "-"}
+    run = {"data": "blobs", "family": "ncsnpp", "method": method, **chosen, "iterations": iterations, "seed": seed}
+    figures = {"finite": 1.0, "distance": distance, "precision": 0.5, "recall": 0.25, "spectrum": [4.0, 2.0, 1.0, 1.0]}
+    # One feature of variance 1 against a target of mean 0 and variance 1: the distance is the mean squared.
+    return {**run, "samples": 100, "weights": "w", **figures, "mean": [distance**0.5], "covariance": [1.0], **more}
+
+
+def test_report_pools_seeds_and_finds_the_speed_up(blobs, monkeypatch):
+    monkeypatch.setitem(report.EVALUATORS, "blobs", lambda: blobs.evaluator)
+    monkeypatch.setattr(report, "moments", lambda features: (torch.zeros(1).double(), torch.eye(1).double()))
+    rows = [row(1.0, 1000, seed=1), row(1.21, 1000, seed=2), row(2.0, 100), row(3.0, 50)]
+    rows += [row(1.0, 200, "tdas"), row(1.05, 100, "tdas"), row(4.0, 66, "tdas"), row(1.0, 50, "tdas")]
+    rows += [row(0.0, 100, "pds", finite=0.5)]
+    text, found = report.render("blobs", {"ncsnpp": rows}, {**row(0.0, 0), "spectrum": [4.0, 2.0, 0.5, 0.5]})
+    native = found["ncsnpp"][0].distances[1000]
+    assert native[0] == pytest.approx(1.1, abs=0.02) and native[1] == pytest.approx(0.105) and native[2] == 200
+    listed = "\n".join(text)
+    assert "| ncsnpp | tdas | 1.10 ± 0.10 | 10x (100) | 1.00 | 1.05 | 1.00 |" in listed, "66 iterations end the stay"
+    assert "| ncsnpp | plain | 1.10 ± 0.10 | 1x (1000) | - | 2.00 | 3.00 |" in listed
+    assert "| ncsnpp | pds | 1.10 ± 0.10 | none | - | diverged | - |" in listed
+    assert "| 100 | tdas | 0.50 | 0.25 | 2.00 |" in listed
+
+
+def test_parts_of_the_page_leave_each_other_alone(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    page.write_part("acceleration", "curves", path)
+    page.write_part("kernels", "times", path)
+    page.write_part("acceleration", "new curves", path)
+    text = path.read_text()
+    assert text.index("times") < text.index("new curves") and "\ncurves" not in text
+    assert text.count("<!-- part: ") == 2
+
+
+def test_strips_come_apart_again(tmp_path):
+    samples = torch.rand(5, *SHAPE)
+    evaluate.save_strip(samples, tmp_path / "strip.png")
+    pictures = report._cut(tmp_path / "strip.png")
+    assert len(pictures) == 5
+    torch.testing.assert_close(pictures[3] / 255, samples[3], atol=0.002, rtol=0)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tdas_ops import samplers
+from tdas_ops.calibrate import PC, AnnealedLangevin, Run
 from tdas_ops.integrations import networks
 from tdas_ops.models.unet import ScoreUNet
 from tdas_ops.noise import NoiseStream
@@ -86,6 +87,10 @@ class Family:
         """The score function of a network."""
         raise NotImplementedError
 
+    def run(self, iterations: int) -> Run:
+        """The sampler as filters are calibrated for it."""
+        raise NotImplementedError
+
     def sample(
         self, score: ScoreFn, shape: Sequence[int], M: Any, iterations: int, noise: NoiseStream, progress: bool = False
     ) -> Tensor:
@@ -98,6 +103,9 @@ class _Predicted(Family):
 
     sde: VE | VP
     snr = 0.16
+
+    def run(self, iterations: int) -> Run:
+        return PC(self.sde, iterations, snr=self.snr)
 
     def sample(
         self, score: ScoreFn, shape: Sequence[int], M: Any, iterations: int, noise: NoiseStream, progress: bool = False
@@ -134,6 +142,10 @@ class NCSNv2(Family):
 
     def score(self, network: nn.Module, autocast: torch.dtype | None = None) -> ScoreFn:
         return networks.ncsnv2(network, autocast=autocast)
+
+    def run(self, iterations: int) -> Run:
+        sigmas = self.ladder(iterations)
+        return AnnealedLangevin(sigmas, samplers.ncsnv2_step_size(sigmas, LANGEVIN_STEPS), LANGEVIN_STEPS)
 
     def sample(
         self, score: ScoreFn, shape: Sequence[int], M: Any, iterations: int, noise: NoiseStream, progress: bool = False

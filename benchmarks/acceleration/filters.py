@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from benchmarks.acceleration.data import Dataset
 from benchmarks.acceleration.families import Family
 from benchmarks.acceleration.points import MASKS
-from tdas_ops import Preconditioner
+from tdas_ops import Preconditioner, calibrate
 from tdas_ops.preconditioner import ImageStatistics
 
 
@@ -18,17 +16,24 @@ class Filters:
 
     def __init__(self, data: Dataset, family: Family, device: torch.device | str = "cpu") -> None:
         self.shape, self.family, self.device = data.shape, family, device
+        self.target = calibrate.Target.from_images(family.encode(data.train))
         statistics = ImageStatistics()
         statistics.add(data.train)
         self.statistics = statistics.result()
 
-    def __call__(self, method: str, alpha: float, masks: str, iterations: int) -> Preconditioner:
-        makers: dict[str, Callable[[], Preconditioner]] = {
-            "plain": lambda: Preconditioner.identity(self.shape),
-            "tdas": lambda: self._fixed("tdas", alpha, masks),
-            "pds": lambda: self._fixed("pds", alpha, masks),
-        }
-        return makers[method]().to(self.device)
+    def __call__(self, method: str, alpha: float, masks: str, iterations: int) -> Preconditioner | list[Preconditioner]:
+        """One filter, or one an iteration."""
+        if method == "schedule":
+            made = calibrate.schedule(self.target, self.family.run(iterations))
+            return [M.to(self.device) for M in made]
+        return self._one(method, alpha, masks, iterations).to(self.device)
+
+    def _one(self, method: str, alpha: float, masks: str, iterations: int) -> Preconditioner:
+        if method == "plain":
+            return Preconditioner.identity(self.shape)
+        if method == "calibrated":
+            return Preconditioner.calibrated(self.target, self.family.run(iterations))
+        return self._fixed(method, alpha, masks)
 
     def _fixed(self, method: str, alpha: float, masks: str) -> Preconditioner:
         freq, space = MASKS[masks]

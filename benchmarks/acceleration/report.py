@@ -22,7 +22,7 @@ from benchmarks.acceleration.data import EVALUATORS
 from benchmarks.acceleration.families import FAMILIES
 from benchmarks.acceleration.measures import pooled_moments
 from benchmarks.acceleration.points import METHODS, Row
-from tdas_ops._pictures import grid
+from tdas_ops._pictures import grid, read_picture
 from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
 
 WITHIN = 1.1
@@ -145,18 +145,17 @@ def curve_table(family: str, shown: Sequence[Curve]) -> list[str]:
 def ablation(family: str, all_curves: Sequence[Curve]) -> list[str]:
     """Strength and masks of the two published filters, where more than the usual one was measured."""
     filters = [curve for curve in all_curves if curve.alpha]
-    counts = [n for n in sorted({n for c in filters for n in c.distances}, reverse=True)]
+    strengths = sorted({curve.alpha for curve in filters})
     lines = []
-    for count in counts:
-        alphas = sorted({c.alpha for c in filters if count in c.distances})
-        if len(alphas) < 2:
+    for count in sorted({n for c in filters for n in c.distances}, reverse=True):
+        if len({c.label for c in filters if count in c.distances}) <= len(points.FIXED):
             continue
         for method in points.FIXED:
             for masks in points.MASKS:
                 own = {c.alpha: c for c in filters if (c.method, c.masks) == (method, masks)}
-                entries = [cell(own[a].distances.get(count)) if a in own else "-" for a in alphas]
+                entries = [cell(own[a].distances.get(count)) if a in own else "-" for a in strengths]
                 lines.append([str(count), method, masks, *entries])
-    header = ["iterations", "method", "masks", *(f"alpha {a:g}" for a in sorted({c.alpha for c in filters}))]
+    header = ["iterations", "method", "masks", *(f"alpha {a:g}" for a in strengths)]
     return page.section(f"{family}: strength and masks", header, lines, 3)
 
 
@@ -186,9 +185,7 @@ def floors(evaluator: Evaluator, counts: Iterable[int]) -> str:
     parts = []
     for count in sorted({min(count, len(evaluator.half_a)) for count in counts}):
         mean, scatter, used = evaluator.floor(count)
-        parts.append(
-            f"{mean:.3f} ± {scatter:.3f}" * (scatter > 1e-9) + f"{mean:.3f}" * (scatter <= 1e-9) + f" ({used})"
-        )
+        parts.append(f"{mean:.3f}{f' ± {scatter:.3f}' if scatter > 1e-6 else ''} ({used})")
     return f"Floor, the distance of real held-out images (their number): {', '.join(parts)}.\n"
 
 
@@ -266,8 +263,6 @@ def strips(data: str, family: str, folder: Path, counts: Sequence[int]) -> Image
 
 def _cut(file: Path) -> list[Tensor]:
     """The pictures of a strip that `evaluate` saved: squares, two columns apart."""
-    from tdas_ops._pictures import read_picture
-
     strip = read_picture(file)
     side = strip.shape[1]
     return list(strip.unfold(2, side, side + 2).permute(2, 0, 1, 3))
