@@ -44,7 +44,7 @@ def _composition(op: str, normals: Any) -> Any:
 
 
 def _triton_update(op: str, *args: Any) -> None:
-    """`noise`, `precondition` or `step`; what is in float64 is the reference's work, with Triton's noise."""
+    """An op that is not `normals`; what is in float64 is the reference's work, with Triton's noise."""
     if args[0].dtype is torch.float64:
         _composition(op, torch.ops.tdas_ops.normals.triton)(*args)
         return
@@ -64,8 +64,7 @@ def _register() -> None:
     for key in ("CUDA", "CPU"):
         _schema.LIBRARY.impl("normals.triton", _triton_normals, key)
         for op in _COMPOSED:
-            kernel = _composition(op, normals.triton) if op == "langevin_step" else partial(_triton_update, op)
-            _schema.LIBRARY.impl(f"{op}.triton", kernel, key)
+            _schema.LIBRARY.impl(f"{op}.triton", partial(_triton_update, op), key)
 
 
 def _missing(backend: str) -> str | None:
@@ -215,7 +214,7 @@ def _path(op: str, device: str) -> str:
     fused = device == "cuda" and _table[op]["cuda fused"].name().endswith(".cuda")
     noise = "cuda" if backend == _schema.CUDA_FFT else backend
     composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
-    if backend == "triton" and op != "langevin_step":
+    if backend == "triton":
         composed = "torch.fft, triton kernels; pixels alone without a frequency mask"
     return f"{_fused_sizes(op)}; {composed} otherwise" if fused else composed
 

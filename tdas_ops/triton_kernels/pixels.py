@@ -5,12 +5,13 @@ A lane takes the four pixels whose noise one Philox call draws, as two pairs tha
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from tdas_ops.triton_kernels.noise import normal_pair
-from tdas_ops.triton_kernels.scales import ONE, Drawn, Scale, of_sample
+from tdas_ops.triton_kernels.scales import ONE, Drawn, Scale, check_size, of_sample
 
 BLOCK = 256
 
@@ -25,6 +26,8 @@ def _offset(sample, channel, h, w, s0, s1, s2, s3):
 def pixel_kernel(
     out,
     mean,
+    drift_squares,
+    noise_squares,
     x,
     v,
     z,
@@ -70,7 +73,10 @@ def pixel_kernel(
     ROOT_OF_TWO_D: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Tensors `[samples, C, H, W]` of the strides given; y, more and space are contiguous; absent ones are None."""
+    """Tensors `[samples, C, H, W]` of the strides given; y, more and space are contiguous; absent ones are None.
+
+    The sums of squares of `d D v` and `n A z`: `[samples, blocks]`, one a program.
+    """
     sample = tl.program_id(0) // blocks
     quad = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     d, n = of_sample(d, d_each, d_stride, n, n_each, n_stride, sample, ROOT_OF_TWO_D)
@@ -83,6 +89,7 @@ def pixel_kernel(
     row = row[:, None]
     channel = row // height
     h = row - channel * height
+    drift_sum, noise_sum = tl.zeros([BLOCK, 2], tl.float32), tl.zeros([BLOCK, 2], tl.float32)
     for second in tl.static_range(2):
         left = column
         if second:
@@ -102,26 +109,43 @@ def pixel_kernel(
             drift = tl.load(v + _offset(sample, channel, h, w, v0, v1, v2, v3), mask=inside, other=0.0).to(tl.float32)
             if FILTER_DRIFT:
                 drift = mask * (mask * drift)
-            clean += d * drift
+            drift = d * drift
+            drift_sum += drift * drift
+            clean += drift
         if y is not None:
             clean += tl.load(y + plain, mask=inside, other=0.0)
         if mean is not None:
             tl.store(mean + _offset(sample, channel, h, w, mean0, mean1, mean2, mean3), clean, mask=inside)
         if z is not None:
             noise = tl.load(z + _offset(sample, channel, h, w, z0, z1, z2, z3), mask=inside, other=0.0).to(tl.float32)
-            clean += n * (mask * noise)
+            noise = n * (mask * noise)
+            noise_sum += noise * noise
+            clean += noise
         if DRAWN:
             noise = tl.join(real0, imaginary0)
             if second:
                 noise = tl.join(real1, imaginary1)
-            clean += n * (mask * noise)
+            noise = n * (mask * noise)
+            noise_sum += tl.where(inside, noise * noise, 0.0)
+            clean += noise
         if more is not None:
             clean += tl.load(more + plain, mask=inside, other=0.0)
-        tl.store(out + _offset(sample, channel, h, w, out0, out1, out2, out3), clean, mask=inside)
+        if out is not None:
+            tl.store(out + _offset(sample, channel, h, w, out0, out1, out2, out3), clean, mask=inside)
+    if drift_squares is not None:
+        tl.store(drift_squares + tl.program_id(0), tl.sum(drift_sum))
+    if noise_squares is not None:
+        tl.store(noise_squares + tl.program_id(0), tl.sum(noise_sum))
+
+
+def _blocks(shape: tuple[int, ...]) -> int:
+    """Programs of a sample."""
+    _, channels, height, width = shape
+    return triton.cdiv(channels * height * (((width + 1) // 2 + 1) // 2), BLOCK)
 
 
 def pixels(
-    out: Tensor,
+    out: Tensor | None,
     mean: Tensor | None = None,
     x: Tensor | None = None,
     v: Tensor | None = None,
@@ -133,26 +157,33 @@ def pixels(
     d: Scale = ONE,
     n: Scale = ONE,
     drawn: Drawn | None = None,
-) -> Tensor:
+    drift_squares: Tensor | None = None,
+    noise_squares: Tensor | None = None,
+) -> None:
     """`mean = x + d D v + y`, `out = mean + n A z + more`, with D = A^2 or, without `filter_drift`, D = 1.
 
     Args:
-        out, mean, x, v, z: `[B, C, H, W]` of any strides, each but out may be absent; v, z and out may be in bfloat16
-            or float16. out may be x, v or z itself.
-        y, more: float32 `[B, C, H, W]`, contiguous, or None.
+        out, mean, x, v, z: `[B, C, H, W]` of any strides, each may be absent, not both out and v; v, z and out may be
+            in bfloat16 or float16. out may be x, v or z itself.
+        y, more: float32 `[B, C, H, W]`, contiguous, or None; out may be one of them.
         space: A, float32 `[C, H, W]`, or None for 1.
         d, n: scales.
         drawn: the noise stream that z is drawn from by the noise contract (docs/design.md), which is not advanced.
+        drift_squares, noise_squares: float32 `[B, _blocks(shape)]`, written: sums of squares of `d D v` and `n A z`.
 
     Source: TDAS, arXiv 2206.04029; PDS, arXiv 2207.02196; identity 1 of docs/design.md for `d A u + n z`.
     """
-    samples, channels, height, width = out.shape
-    quads = channels * height * (((width + 1) // 2 + 1) // 2)
-    blocks = triton.cdiv(quads, BLOCK)
+    like = v if out is None else out
+    assert like is not None
+    samples, channels, height, width = shape = tuple(like.shape)
+    check_size(shape)
+    blocks = _blocks(shape)
     strides = [stride for t in (out, mean, x, v, z) for stride in ((0, 0, 0, 0) if t is None else t.stride())]
     pixel_kernel[(samples * blocks,)](
         out,
         mean,
+        drift_squares,
+        noise_squares,
         x,
         v,
         z,
@@ -175,4 +206,17 @@ def pixels(
         ROOT_OF_TWO_D=n.root_of_two_d,
         BLOCK=BLOCK,
     )
-    return out
+
+
+def pixel_squares(
+    v: Tensor,
+    space: Tensor | None = None,
+    filter_drift: bool = False,
+    z: Tensor | None = None,
+    drawn: Drawn | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sums of squares of D v and of A z, float32 `[B, blocks]`, to be summed over the blocks; 0 without noise."""
+    drift, noise = torch.empty((2, v.shape[0], _blocks(tuple(v.shape))), device=v.device)
+    squares = {"drift_squares": drift, "noise_squares": noise}
+    pixels(None, v=v, z=z, space=space, filter_drift=filter_drift, drawn=drawn, **squares)
+    return drift, noise

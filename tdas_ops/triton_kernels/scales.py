@@ -1,12 +1,15 @@
-"""The arguments that the kernels of an update share: scales d and n of each sample, and a draw of a noise stream."""
+"""What the kernels of an update share: scales d and n of each sample, a draw of a noise stream, the size they allow."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from tdas_ops.triton_kernels import LIMIT
 
 
 @triton.jit
@@ -19,6 +22,12 @@ def of_sample(d, d_each, d_stride, n, n_each, n_stride, sample, ROOT_OF_TWO_D: t
     elif n_each is not None:
         n = tl.load(n_each + sample * n_stride).to(tl.float32)
     return d, n
+
+
+def check_size(shape: tuple[int, ...]) -> None:
+    """Raises ValueError for samples of `(B, C, H, W)` within which a kernel cannot count in 32 bits."""
+    if math.prod(shape[1:]) >= LIMIT:
+        raise ValueError(f"x: got shape {shape}, expected fewer than 2^31 elements a sample for the Triton kernels")
 
 
 class Scale(NamedTuple):

@@ -1,4 +1,4 @@
-"""The ops `noise`, `precondition` and `step` in float32: torch.fft, and Triton for all that lies around it.
+"""The ops of an update in float32: torch.fft, and Triton for all that lies around it.
 
 The functions take the arguments of their schema (`_schema.py`) and never wait for the device. The draw counter is read
 by the kernels and advanced on the device.
@@ -11,9 +11,10 @@ import math
 import torch
 from torch import Tensor
 
-from tdas_ops.triton_kernels.pixels import pixels
+from tdas_ops.triton_kernels.pixels import pixel_squares, pixels
 from tdas_ops.triton_kernels.scales import ONE, Drawn, Scale
-from tdas_ops.triton_kernels.spectral import filtered
+from tdas_ops.triton_kernels.snr import step_size
+from tdas_ops.triton_kernels.spectral import Spectrum, filtered, spectral_squares
 
 
 def _real_transforms(t: Tensor) -> bool:
@@ -29,46 +30,68 @@ def _spectra(t: Tensor) -> Tensor:
     return torch.fft.fft2(t.to(torch.complex64))[..., : t.shape[-1] // 2 + 1].contiguous()
 
 
-def _planes(spectra: Tensor, width: int) -> Tensor:
-    """F^-1 of half spectra: float32 `[B, C, H, width]`, contiguous."""
-    if _real_transforms(spectra):
-        return torch.fft.irfft2(spectra, s=(spectra.shape[-2], width)).contiguous()
-    mirrored = spectra[..., 1 : (width + 1) // 2].flip(-2, -1).roll(1, -2).conj()
-    return torch.fft.ifft2(torch.cat([spectra, mirrored], dim=-1)).real.contiguous()
+def _planes(spectrum: Spectrum, d: Scale = ONE, n: Scale = ONE, keep: bool = False) -> Tensor:
+    """F^-1 of `d (R^power + i w) V + n R Z`, float32 `[B, C, H, W]`, contiguous; overwrites V or Z unless `keep`."""
+    height, width = spectrum.shape[-2:]
+    y = spectrum.t if spectrum.v is None else spectrum.v
+    if y is None:
+        assert spectrum.drawn is not None
+        half = (*spectrum.shape[:-1], width // 2 + 1)
+        y = torch.empty(half, dtype=torch.complex64, device=spectrum.drawn.draw.device)
+    elif keep:
+        y = torch.empty_like(y)
+    # The gain is the normalisation of F^-1, for which torch would pass over the planes once more.
+    filtered(spectrum, y, d, n, gain=1 / spectrum.size)
+    if _real_transforms(y):
+        return torch.fft.irfft2(y, s=(height, width), norm="forward").contiguous()
+    mirrored = y[..., 1 : (width + 1) // 2].flip(-2, -1).roll(1, -2).conj()
+    return torch.fft.ifft2(torch.cat([y, mirrored], dim=-1), norm="forward").real.contiguous()
 
 
-def _filter(
-    shape: tuple[int, ...],
-    v: Tensor | None = None,
-    t: Tensor | None = None,
-    freq: Tensor | None = None,
-    skew: Tensor | None = None,
-    power: int = 0,
-    d: Scale = ONE,
-    n: Scale = ONE,
-    drawn: Drawn | None = None,
-    in_place: bool = True,
-) -> Tensor:
-    """F^-1 of `d (R^power + i w) V + n R Z` as `filtered` has it, `[B, C, H, W]`; overwrites Z or V if `in_place`."""
-    given = t if v is None else v
-    if given is not None:
-        out = given if in_place else torch.empty_like(given)
-    else:
-        assert drawn is not None
-        half = (*shape[:-1], shape[-1] // 2 + 1)
-        out = torch.empty(half, dtype=torch.complex64, device=drawn.draw.device)
-    return _planes(filtered(shape, v, t, freq, skew, power, d, n, drawn, out), shape[-1])
+def _half_way(v: Tensor, freq: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """F v, overwritten unless `keep`, and F^-1 R F v."""
+    spectra = _spectra(v)
+    return spectra, _planes(Spectrum(tuple(v.shape), freq, t=spectra), keep=keep)
 
 
-def _coloured(
-    like: Tensor, freq: Tensor, space: Tensor | None, z: Tensor | None, drawn: Drawn | None, d: Scale, n: Scale
-) -> Tensor:
-    """n M z, `[B, C, H, W]`; d counts where n is `sqrt(2 d)`."""
-    shape = tuple(like.shape)
+def _drift(v: Tensor, freq: Tensor, space: Tensor | None, skew: Tensor | None) -> Spectrum:
+    """F D v of method "pds"."""
+    shape = tuple(v.shape)
     if space is None:
-        return _filter(shape, t=None if z is None else _spectra(z), freq=freq, d=d, n=n, drawn=drawn)
-    masked = torch.empty(shape, device=like.device)
-    return _filter(shape, t=_spectra(pixels(masked, z=z, space=space, d=d, n=n, drawn=drawn)), freq=freq)
+        return Spectrum(shape, freq, skew, _spectra(v), power=2)
+    spectra, u = _half_way(v, freq, keep=skew is not None)
+    pixels(u, v=u, space=space)
+    if skew is None:
+        return Spectrum(shape, freq, v=_spectra(u), power=1)
+    filtered(Spectrum(shape, freq, skew, spectra, t=_spectra(u)), spectra)
+    return Spectrum(shape, freq, v=spectra, power=0)
+
+
+def _with_noise(drift: Spectrum, like: Tensor, space: Tensor | None, z: Tensor | None, drawn: Drawn | None) -> Spectrum:
+    """The spectrum with F A z in it, to be drawn later where it can be; `like`: `[B, C, H, W]`."""
+    if space is not None and (z is not None or drawn is not None):
+        masked = torch.empty(like.shape, device=like.device)
+        pixels(masked, z=z, space=space, drawn=drawn)
+        z, drawn = masked, None
+    return drift._replace(t=None if z is None else _spectra(z), drawn=drawn)
+
+
+def _finish(
+    out: Tensor, mean: Tensor | None, x: Tensor, v: Tensor | None, spectrum: Spectrum, d: Scale, n: Scale
+) -> None:
+    """`mean = x + d v` and F^-1 of the drift, `out = mean` and F^-1 of the noise; overwrites the spectrum."""
+    y = more = None
+    if mean is not None and spectrum.noisy:
+        more = _planes(Spectrum(spectrum.shape, spectrum.freq, t=spectrum.t, drawn=spectrum.drawn), d, n)
+        spectrum = spectrum._replace(t=None, drawn=None)
+    if spectrum.v is not None or spectrum.noisy:
+        y = _planes(spectrum, d, n)
+    pixels(out, mean, x, v, y=y, more=more, d=d)
+
+
+def _stream(z: Tensor | None, seeds: Tensor | None, draw: Tensor | None, first_sample: int) -> Drawn | None:
+    """The draw that an op takes: none where its caller gives z or wants no noise."""
+    return Drawn(seeds, draw, first_sample) if z is None and seeds is not None and draw is not None else None
 
 
 def noise(
@@ -86,12 +109,11 @@ def noise(
 
     Source: TDAS, arXiv 2206.04029 (filtered noise); the noise contract of docs/design.md for the draws.
     """
-    scale = Scale(n, n_tensor)
-    drawn = Drawn(seeds, draw, first_sample) if z is None and seeds is not None and draw is not None else None
+    scale, drawn = Scale(n, n_tensor), _stream(z, seeds, draw, first_sample)
     if freq is None:
         pixels(out, z=z, space=space, n=scale, drawn=drawn)
     else:
-        out.copy_(_coloured(out, freq, space, z, drawn, ONE, scale))
+        out.copy_(_planes(_with_noise(Spectrum(tuple(out.shape), freq), out, space, z, drawn), n=scale))
     if drawn is not None:
         drawn.draw.add_(1)
 
@@ -101,20 +123,15 @@ def precondition(out: Tensor, v: Tensor, freq: Tensor | None, space: Tensor | No
 
     Source: PDS, arXiv 2207.02196, equation of the preconditioner M.
     """
-    shape = tuple(v.shape)
     if freq is None:
         squared = which == "MMt"
         pixels(out, v=v if squared else None, z=None if squared else v, space=space)
-    elif space is None:
-        out.copy_(_filter(shape, v=_spectra(v), freq=freq, power=2 if which == "MMt" else 1))
-    elif which == "M":
-        out.copy_(_coloured(v, freq, space, v, None, ONE, ONE))
+    elif which == "MMt":
+        out.copy_(_planes(_drift(v, freq, space, None)))
+    elif which == "M" or space is None:
+        out.copy_(_planes(_with_noise(Spectrum(tuple(v.shape), freq), v, space, v, None)))
     else:
-        half_way = _filter(shape, t=_spectra(v), freq=freq)
-        if which == "Mt":
-            pixels(out, z=half_way, space=space)
-        else:
-            out.copy_(_filter(shape, t=_spectra(pixels(half_way, v=half_way, space=space)), freq=freq))
+        pixels(out, z=_half_way(v, freq, keep=False)[1], space=space)
 
 
 def step(
@@ -139,31 +156,71 @@ def step(
 
     Source: TDAS, arXiv 2206.04029; PDS, arXiv 2207.02196 and 2302.06504; identities 1 and 2 of docs/design.md.
     """
-    shape = tuple(x.shape)
-    drift = Scale(d, d_tensor)
+    shape, size = tuple(x.shape), Scale(d, d_tensor)
     langevin = n is None and n_tensor is None
     root = math.sqrt(2 * d) if langevin and d_tensor is None else n or 0.0
     scale = Scale(root, n_tensor, root_of_two_d=langevin and d_tensor is not None)
-    drawn = Drawn(seeds, draw, first_sample) if z is None and seeds is not None and draw is not None else None
-    noisy = z is not None or drawn is not None
+    drawn = _stream(z, seeds, draw, first_sample)
     skew = skew if filter_drift else None
-    spectra = _spectra(v) if filter_drift and (freq is not None or skew is not None) else None
-    y = more = None  # what reaches mean and out through transforms, and what reaches out alone
+    if freq is None:
+        y = None if skew is None else _planes(Spectrum(shape, None, skew, _spectra(v)), size)
+        pixels(out, mean, x, v, z, y, None, space, filter_drift, size, scale, drawn)
+    elif filter_drift and space is not None and mean is None:
+        spectra, u = _half_way(v, freq, keep=skew is not None)
+        pixels(u, v=u, z=z, space=space, d=size, n=scale, drawn=drawn)  # d M^T v + n z = d A u + n z
+        whole = Spectrum(shape, freq, skew, None if skew is None else spectra, t=_spectra(u))
+        pixels(out, x=x, y=_planes(whole, size))
+    else:
+        drift = _drift(v, freq, space, skew) if filter_drift else Spectrum(shape, freq)
+        spectrum = _with_noise(drift, x, space, z, drawn)
+        _finish(out, mean, x, None if filter_drift else v, spectrum, size, scale)
+    if drawn is not None:
+        drawn.draw.add_(1)
+
+
+def langevin_step(
+    out: Tensor,
+    mean: Tensor | None,
+    x: Tensor,
+    score: Tensor,
+    freq: Tensor | None,
+    space: Tensor | None,
+    skew: Tensor | None,
+    filter_drift: bool,
+    snr: float,
+    alpha: float,
+    alpha_tensor: Tensor | None,
+    per_sample: bool,
+    z: Tensor | None,
+    seeds: Tensor | None,
+    draw: Tensor | None,
+    first_sample: int,
+) -> None:
+    """The step with `eta = 2 alpha (snr |M z| / |D score|)^2`, norms of a sample or averaged over the batch.
+
+    Norms come from the spectra, by Parseval, or from pixels where nothing is transformed; both wait there for the step
+    size, so that no transform is made twice.
+
+    Source: Song et al., arXiv 2011.13456, algorithms 4 and 5; PDS, arXiv 2207.02196, for the preconditioned norms.
+    """
+    shape, drawn, rule = tuple(x.shape), _stream(z, seeds, draw, first_sample), Scale(alpha, alpha_tensor)
+    skew = skew if filter_drift else None
+    scale = Scale(0.0, root_of_two_d=True)
     if freq is None:
         if skew is not None:
-            y = _filter(shape, v=spectra, skew=skew, d=drift)
-        pixels(out, mean, x, v, z, y, None, space, filter_drift, drift, scale, drawn)
+            y = _planes(Spectrum(shape, None, skew, _spectra(score)))
+            pixels(y, v=score, y=y, space=space)
+            score, filter_drift = y, False  # D score
+        squares = pixel_squares(score, space, filter_drift, z, drawn)
+        d = Scale(0.0, step_size(*squares, snr, rule, per_sample))
+        pixels(out, mean, x, score, z, space=space, filter_drift=filter_drift, d=d, n=scale, drawn=drawn)
     else:
-        joined = filter_drift and mean is None and noisy
-        if filter_drift and space is None:
-            t = _spectra(z) if joined and z is not None else None
-            y = _filter(shape, spectra, t, freq, skew, 2, drift, scale, drawn if joined else None)
-        elif filter_drift:
-            u = _filter(shape, t=spectra, freq=freq, in_place=skew is None)  # d M^T v + n z = d A u + n z
-            u = pixels(u, v=u, z=z if joined else None, space=space, d=drift, n=scale, drawn=drawn if joined else None)
-            y = _filter(shape, spectra if skew is not None else None, _spectra(u), freq, skew, d=drift)
-        if noisy and not joined:
-            more = _coloured(x, freq, space, z, drawn, drift, scale)
-        pixels(out, mean, x, None if filter_drift else v, y=y, more=more, d=drift)
+        drift = _drift(score, freq, space, skew) if filter_drift else Spectrum(shape, freq)
+        spectrum = _with_noise(drift, x, space, z, drawn)
+        of_drift, of_noise = spectral_squares(spectrum, x.device)
+        if not filter_drift:
+            of_drift, _ = pixel_squares(score)
+        d = Scale(0.0, step_size(of_drift, of_noise, snr, rule, per_sample))
+        _finish(out, mean, x, None if filter_drift else score, spectrum, d, scale)
     if drawn is not None:
         drawn.draw.add_(1)
