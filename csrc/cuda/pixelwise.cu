@@ -16,7 +16,7 @@ struct PixelWork {
   const float* space;
   int power;
   SampleWork samples;
-  uint32_t batch, height, width;
+  uint32_t batch, channels, height, width;
   uint32_t quads, half;  // of a sample, of a row
   Divider by_half, by_height;
 };
@@ -43,53 +43,95 @@ TDAS_OPS_DEVICE void store_pair(const PixelsOf<void>& field, int64_t at, bool ha
   if (has_second) set_pixel(field, at + field.strides[3], pair.y);
 }
 
-TDAS_OPS_DEVICE void update_pair(const PixelWork& work, uint32_t sample, uint32_t channel, uint32_t row,
-                                 uint32_t column, float d, float n, Pair noise) {
-  const auto place = [&](const auto& field) {
-    return sample * field.strides[0] + channel * field.strides[1] + row * field.strides[2] + column * field.strides[3];
-  };
-  const bool has_second = column + 1 < work.width;
-  Pair A = {1.0f, 1.0f}, sum = {0.0f, 0.0f};
+// A pair of pixels of a plane: d A^power v and n A z.
+struct PairOfTerms {
+  Pair drift, noise;
+};
+
+// Where a thread's two pairs are: the quad'th pair of the left half of a plane's rows and the one half a row further.
+struct Quad {
+  uint32_t sample, channel, row, left, right;
+
+  template <class T>
+  TDAS_OPS_DEVICE int64_t place(const PixelsOf<T>& field, uint32_t pair) const {
+    return sample * field.strides[0] + channel * field.strides[1] + row * field.strides[2] +
+           2 * pair * field.strides[3];
+  }
+};
+
+TDAS_OPS_DEVICE PairOfTerms terms_of(const PixelWork& work, const Quad& at, uint32_t pair, float d, float n,
+                                     Pair noise) {
+  const bool has_second = 2 * pair + 1 < work.width;
+  Pair A = {1.0f, 1.0f}, drift = {0.0f, 0.0f};
   if (work.space != nullptr) {
-    const float* mask = work.space + ((channel * work.height + row) * work.width + column);
+    const float* mask = work.space + ((at.channel * work.height + at.row) * work.width + 2 * pair);
     A = {mask[0], has_second ? mask[1] : 0.0f};
   }
-  if (work.base.data != nullptr) sum = load_pair(work.base, place(work.base), has_second);
   if (work.v.data != nullptr) {
-    const Pair v = load_pair(work.v, place(work.v), has_second);
-    const Pair factor = {work.power == 0   ? 1.0f
-                         : work.power == 1 ? A.x
-                                           : A.x * A.x,
-                         work.power == 0   ? 1.0f
-                         : work.power == 1 ? A.y
-                                           : A.y * A.y};
-    sum = {sum.x + d * factor.x * v.x, sum.y + d * factor.y * v.y};
+    const Pair v = load_pair(work.v, at.place(work.v, pair), has_second);
+    const auto power = [&](float a) { return work.power == 0 ? 1.0f : work.power == 1 ? a : a * a; };
+    drift = {d * power(A.x) * v.x, d * power(A.y) * v.y};
   }
-  if (work.z.data != nullptr) noise = load_pair(work.z, place(work.z), has_second);
-  sum = {sum.x + n * A.x * noise.x, sum.y + n * A.y * noise.y};
-  store_pair(work.out, place(work.out), has_second, sum);
+  if (work.z.data != nullptr) noise = load_pair(work.z, at.place(work.z, pair), has_second);
+  return {drift, {n * A.x * noise.x, has_second ? n * A.y * noise.y : 0.0f}};
+}
+
+// use(pair, terms) for both pairs of a quad.
+template <class Use>
+TDAS_OPS_DEVICE void each_pair(const PixelWork& work, uint32_t sample, uint32_t quad, Use use) {
+  const uint32_t line = work.by_half.quotient(quad), left = quad - line * work.half;
+  const uint32_t channel = work.by_height.quotient(line), row = line - channel * work.height;
+  const Quad at = {sample, channel, row, left, left + work.half};
+  const bool drawn = work.samples.seeds != nullptr, noisy = drawn || work.z.data != nullptr;
+  const float d = work.v.data != nullptr ? drift_scale(work.samples, sample) : 0.0f;
+  const float n = noisy ? noise_scale(work.samples, sample) : 0.0f;
+  Pair first = {0.0f, 0.0f}, second = {0.0f, 0.0f};
+  if (drawn) {
+    const PhiloxWords words = DrawnNoise(work.samples, sample).words(quad);
+    const ComplexNormal g = complex_normal(words.w0, words.w1), h = complex_normal(words.w2, words.w3);
+    first = {g.real, g.imag};
+    second = {h.real, h.imag};
+  }
+  use(at, at.left, terms_of(work, at, at.left, d, n, first));
+  if (2 * at.right < work.width) use(at, at.right, terms_of(work, at, at.right, d, n, second));
 }
 
 __global__ void __launch_bounds__(threads_per_block) pixels_kernel(PixelWork work) {
   const uint32_t quad = blockIdx.x * threads_per_block + threadIdx.x;
   if (quad >= work.quads) return;
-  const uint32_t line = work.by_half.quotient(quad), left = quad - line * work.half;
-  const uint32_t channel = work.by_height.quotient(line), row = line - channel * work.height;
-  const uint32_t right = left + work.half;
-  const bool drawn = work.samples.seeds != nullptr, noisy = drawn || work.z.data != nullptr;
   for (uint32_t sample = blockIdx.y; sample < work.batch; sample += gridDim.y) {
-    const float d = work.v.data != nullptr ? drift_scale(work.samples, sample) : 0.0f;
-    const float n = noisy ? noise_scale(work.samples, sample) : 0.0f;
-    Pair first = {0.0f, 0.0f}, second = {0.0f, 0.0f};
-    if (drawn) {
-      const PhiloxWords words = DrawnNoise(work.samples, sample).words(quad);
-      const ComplexNormal g = complex_normal(words.w0, words.w1), h = complex_normal(words.w2, words.w3);
-      first = {g.real, g.imag};
-      second = {h.real, h.imag};
-    }
-    update_pair(work, sample, channel, row, 2 * left, d, n, first);
-    if (2 * right < work.width) update_pair(work, sample, channel, row, 2 * right, d, n, second);
+    each_pair(work, sample, quad, [&](const Quad& at, uint32_t pair, PairOfTerms terms) {
+      const bool has_second = 2 * pair + 1 < work.width;
+      Pair sum = {0.0f, 0.0f};
+      if (work.base.data != nullptr) sum = load_pair(work.base, at.place(work.base, pair), has_second);
+      sum = {sum.x + terms.drift.x + terms.noise.x, sum.y + terms.drift.y + terms.noise.y};
+      store_pair(work.out, at.place(work.out, pair), has_second, sum);
+    });
   }
+}
+
+// A block takes one of the parts of a plane; of a part, quads in turns.
+__global__ void __launch_bounds__(threads_per_block) measure_pixels_kernel(PixelWork work, float2* parts) {
+  TDAS_OPS_SHARED(float2, sums);
+  const int t = threadIdx.x;
+  const uint32_t of_plane = work.height * work.half;
+  const uint32_t plane = blockIdx.x / pixel_parts, part = blockIdx.x % pixel_parts;
+  const uint32_t sample = plane / work.channels, channel = plane % work.channels;
+  float2 own = make_float2(0.0f, 0.0f);
+  for (uint32_t quad = part * threads_per_block + t; quad < of_plane; quad += pixel_parts * threads_per_block) {
+    each_pair(work, sample, channel * of_plane + quad, [&](const Quad&, uint32_t, PairOfTerms terms) {
+      const auto plus_squares = [](float sum, Pair pair) {
+        return __fmaf_rn(pair.x, pair.x, __fmaf_rn(pair.y, pair.y, sum));
+      };
+      own = make_float2(plus_squares(own.x, terms.drift), plus_squares(own.y, terms.noise));
+    });
+  }
+  sums[t] = own;
+  for (int half = threads_per_block / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (t < half) sums[t] = make_float2(sums[t].x + sums[t + half].x, sums[t].y + sums[t + half].y);
+  }
+  if (t == 0) parts[blockIdx.x] = sums[0];
 }
 
 // Pairs can be read at once where they follow one another from an even address on.
@@ -101,12 +143,7 @@ PixelsOf<T> in_pairs(const FieldOf<T>& field, int64_t width) {
   return {field.data, field.element, dense, {s[0], s[1], s[2], s[3]}};
 }
 
-}  // namespace
-
-cudaError_t update_pixels(const UpdateArgs& args, cudaStream_t stream) {
-  const uint32_t half = static_cast<uint32_t>((args.width + 3) / 4);
-  const int64_t quads = args.channels * args.height * half;
-  if (quads == 0 || args.batch == 0) return cudaSuccess;
+PixelWork pixel_work(const UpdateArgs& args) {
   PixelWork work = {};
   work.base = in_pairs(args.base, args.width);
   work.v = in_pairs(args.v, args.width);
@@ -118,14 +155,38 @@ cudaError_t update_pixels(const UpdateArgs& args, cudaStream_t stream) {
                                                                             : 1;
   work.samples = sample_work(args);
   work.batch = static_cast<uint32_t>(args.batch);
+  work.channels = static_cast<uint32_t>(args.channels);
   work.height = static_cast<uint32_t>(args.height);
   work.width = static_cast<uint32_t>(args.width);
-  work.quads = static_cast<uint32_t>(quads);
-  work.half = half;
-  work.by_half = Divider(half);
+  work.half = static_cast<uint32_t>((args.width + 3) / 4);
+  work.quads = work.channels * work.height * work.half;
+  work.by_half = Divider(work.half);
   work.by_height = Divider(work.height);
-  const cudaLaunchConfig_t launch = over_quads(quads, args.batch, stream);
+  return work;
+}
+
+bool is_empty(const UpdateArgs& args) { return args.batch * args.channels * args.height * args.width == 0; }
+
+}  // namespace
+
+cudaError_t update_pixels(const UpdateArgs& args, cudaStream_t stream) {
+  if (is_empty(args)) return cudaSuccess;
+  const PixelWork work = pixel_work(args);
+  const cudaLaunchConfig_t launch = over_quads(work.quads, args.batch, stream);
   return cudaLaunchKernelEx(&launch, pixels_kernel, work);
+}
+
+cudaError_t measure_pixels(const UpdateArgs& args, float* parts, cudaStream_t stream) {
+  if (is_empty(args)) return cudaSuccess;
+  PixelWork work = pixel_work(args);
+  work.samples.d = work.samples.n = {nullptr, Number::float32, false, 1.0f};
+  work.samples.langevin_noise = false;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(static_cast<unsigned>(args.batch * args.channels * pixel_parts));
+  launch.blockDim = dim3(threads_per_block);
+  launch.dynamicSmemBytes = threads_per_block * sizeof(float2);
+  launch.stream = stream;
+  return cudaLaunchKernelEx(&launch, measure_pixels_kernel, work, reinterpret_cast<float2*>(parts));
 }
 
 }  // namespace tdas_ops::cuda

@@ -105,7 +105,7 @@ TDAS_OPS_DEVICE void measure_plane(const PlaneWork& work, float* shared, Thread 
       continue;
     }
     const bool squared = stage == drift;
-    const float square = columns().square(squared, squared && work.masks.skew != nullptr, X);
+    const float square = Shape::per_pixel * columns().square(squared, squared && work.masks.skew != nullptr, X);
     if (stage == noise) {
       own_sum()->y = square;
       break;

@@ -35,6 +35,39 @@ struct PlaneWork {
   float2* squares;    // kind measure: of every plane
 };
 
+// Runs of four can be read at once where the pixels of every plane follow one another from an aligned address on.
+template <class T>
+PixelsOf<T> in_runs(const FieldOf<T>& field, int64_t width) {
+  const int64_t (&s)[4] = field.strides;
+  const uintptr_t run_bytes = field.element == Element::float32 ? 16 : 8;
+  const bool dense = s[3] == 1 && s[2] == width && s[1] % 4 == 0 && s[0] % 4 == 0 &&
+                     reinterpret_cast<uintptr_t>(field.data) % run_bytes == 0;
+  return {field.data, field.element, dense, {s[0], s[1], s[2], s[3]}};
+}
+
+inline PlaneWork plane_work(const UpdateArgs& args) {
+  PlaneWork work = {};
+  work.base = in_runs(args.base, args.width);
+  work.v = in_runs(args.v, args.width);
+  work.z = in_runs(args.z, args.width);
+  work.out = in_runs(args.out, args.width);
+  work.masks = args.masks;
+  work.samples = sample_work(args);
+  work.planes = static_cast<uint32_t>(args.batch * args.channels);
+  work.channels = static_cast<uint32_t>(args.channels);
+  work.by_channels = Divider(work.channels);
+  work.square = true;
+  return work;
+}
+
+// Lets a kernel have that much shared memory.
+template <class Kernel>
+cudaError_t grant_shared(Kernel kernel, int bytes) {
+  constexpr int granted_to_all = 48 << 10;
+  return bytes <= granted_to_all ? cudaSuccess
+                                 : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
 // The smallest number from n on that is `residue` modulo 32.
 constexpr int padded(int n, int residue) { return n + ((residue - n) % 32 + 32) % 32; }
 

@@ -62,14 +62,49 @@ __global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
   }
 }
 
-}  // namespace
+// One block a plane.
+__global__ void __launch_bounds__(threads) sum_kernel(PartsOfPlanes args) {
+  TDAS_OPS_SHARED(double, shared);
+  double *drift = shared, *noise = shared + threads;
+  const int t = threadIdx.x;
+  drift[t] = noise[t] = 0.0;
+  for (int64_t i = t; i < args.count; i += threads) {
+    const float2 part = args.parts[blockIdx.x * args.count + i];
+    if (args.drift) drift[t] += part.x;
+    if (args.noise) noise[t] += part.y;
+  }
+  for (int half = threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (t < half) {
+      drift[t] += drift[t + half];
+      noise[t] += noise[t + half];
+    }
+  }
+  if (t > 0) return;
+  if (args.drift) args.squares[blockIdx.x].x = static_cast<float>(drift[0]);
+  if (args.noise) args.squares[blockIdx.x].y = static_cast<float>(noise[0]);
+}
 
-cudaError_t snr_rule(const SnrArgs& args, cudaStream_t stream) {
-  if (args.batch == 0) return cudaSuccess;
+cudaLaunchConfig_t in_blocks(int64_t blocks, cudaStream_t stream) {
   cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(static_cast<unsigned>(blocks));
   launch.blockDim = dim3(threads);
   launch.dynamicSmemBytes = 2 * threads * sizeof(double);
   launch.stream = stream;
+  return launch;
+}
+
+}  // namespace
+
+cudaError_t sum_squares(const PartsOfPlanes& args, cudaStream_t stream) {
+  if (args.planes == 0) return cudaSuccess;
+  const cudaLaunchConfig_t launch = in_blocks(args.planes, stream);
+  return cudaLaunchKernelEx(&launch, sum_kernel, args);
+}
+
+cudaError_t snr_rule(const SnrArgs& args, cudaStream_t stream) {
+  if (args.batch == 0) return cudaSuccess;
+  const cudaLaunchConfig_t launch = in_blocks(1, stream);
   return cudaLaunchKernelEx(&launch, snr_kernel, args);
 }
 

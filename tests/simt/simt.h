@@ -318,6 +318,18 @@ template <class T>
 T __ldg(const T* source) {
   return *source;
 }
+template <class T>
+T __ldcg(const T* source) {
+  return *source;
+}
+template <class T>
+T __ldcs(const T* source) {
+  return *source;
+}
+template <class T>
+void __stcs(T* target, T value) {
+  *target = value;
+}
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 
 // The part of the runtime that kernels are launched with.

@@ -1,0 +1,28 @@
+// Filtered updates of planes that pass through global memory between their transforms, no torch.
+#pragma once
+
+#include "update.h"
+
+namespace tdas_ops::cuda {
+
+// Memory for some planes of the batch at once.
+struct Scratch {
+  float* data;  // aligned to 16 bytes
+  int64_t planes;
+};
+
+// Whether there are kernels for planes of this size: H and W powers of two from 32 to 2048.
+bool has_large_kernel(int64_t height, int64_t width);
+
+// The numbers of a Scratch, for each of its planes.
+constexpr int64_t scratch_of_plane(int64_t height, int64_t width) { return (height + 1) * width; }
+
+// Enqueues the update on `stream`; nothing waits, nothing is allocated. There are such kernels, a frequency mask and,
+// for Filter::noise, noise. Returns the launch error.
+cudaError_t update_large(const UpdateArgs& args, const Scratch& scratch, cudaStream_t stream);
+
+// |D v|^2 and |M z|^2 of every plane, for Filter::drift, or |M z|^2 alone for Filter::noise: squares[batch, channels, 2].
+// There is a frequency mask, and noise, but no skew part beside a space mask.
+cudaError_t measure_large(const UpdateArgs& args, float* squares, const Scratch& scratch, cudaStream_t stream);
+
+}  // namespace tdas_ops::cuda
