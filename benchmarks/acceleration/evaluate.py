@@ -130,7 +130,7 @@ def main() -> None:
     measure_real(data, args.results / f"{data.name}-real.json")
     file = args.results / f"{data.name}-{family.name}.jsonl"
     for seed in args.seeds:
-        for iterations in args.iterations:
+        for iterations in (n for n in args.iterations if n >= family.fewest):
             for method, alpha, masks in points.variants(args.methods, args.alphas, args.masks):
                 point = Point(args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
                 have = {points.point_of(row) for row in points.read(file) if row["weights"] == bench.weights}

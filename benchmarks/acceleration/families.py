@@ -64,11 +64,13 @@ class Family:
         name: what the commands call it.
         native: iterations of plain sampling as published, what speed-ups refer to.
         centred: the network works on images in [-1, 1] rather than [0, 1].
+        fewest: iterations that the sampler can do with.
     """
 
     name: str
     native: int
     centred: bool
+    fewest: int = 2
 
     def encode(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the network's data."""
@@ -173,6 +175,6 @@ FAMILIES: dict[str, Family] = {
     for family in (
         NCSNpp("ncsnpp", native=1000, centred=False),
         NCSNv2("ncsnv2", native=1000, centred=False),
-        DDPMpp("ddpmpp", native=1000, centred=True),
+        DDPMpp("ddpmpp", native=1000, centred=True, fewest=21),
     )
 }
