@@ -35,7 +35,7 @@ _REFINEMENTS = 36
 _ROUNDS = 60
 _SLACK = 0.01
 _CONVERGED = 1e-7
-_BOUNDS: dict[str, tuple[float, float]] = {"pds": (0.8, 1.6), "tdas": (0.05, 1.6)}
+_BOUNDS: dict[str, tuple[float, float]] = {"pds": (0.8, 1.6), "tdas": (0.01, 1.6)}
 
 
 # The target
@@ -383,29 +383,31 @@ def marginal(field: Field, update: Update) -> Array:
     return update.mean_scale**2 * field.variance + update.std**2
 
 
-def mean_norm(field: Field, variance: Array, mean: Array | None = None) -> Array:
-    """E |y|, `[..., 1]`, of a Gaussian field with these variances and these multiples of the target's mean.
+def mean_norm(field: Field, variance: Array, mean: Array | None = None) -> float:
+    """E |y| of a Gaussian field with these variances and these multiples of the target's mean, `[K]`.
 
     |y|^2 is taken as a gamma variable of its own mean and variance (Welch, Satterthwaite): exact for white fields of
-    mean 0. The root of its mean is the limit of many frequencies, and the rest an expansion in 1 / frequencies.
+    mean 0, and for all in the limit of many frequencies, where it is the root of the mean of |y|^2.
     """
-    first, second = variance @ field.weight, variance**2 @ field.weight
+    first, second = float(variance @ field.weight), float(variance**2 @ field.weight)
     if mean is not None:
         power = np.abs(mean) ** 2 * field.mean_power
-        first, second = first + power.sum(-1), second + 2 * (variance * power).sum(-1)
-    few = second / first**2
-    return (np.sqrt(first) * (1 - few / 4 + few**2 / 32 + 5 * few**3 / 128))[..., None]
+        first, second = first + float(power.sum()), second + 2 * float(variance @ power)
+    if not math.isfinite(second) or second == 0:
+        return math.sqrt(first)
+    shape = first**2 / second / 2
+    return math.sqrt(first / shape) * math.exp(math.lgamma(shape + 0.5) - math.lgamma(shape))
 
 
-def snr_step(field: Field, law: Law, gains: Gains, update: Update) -> Array:
-    """eta of the snr rule, `[..., 1]`: `2 alpha (snr E|M z| / E|D score|)^2`."""
+def snr_step(field: Field, law: Law, gains: Gains, update: Update) -> float:
+    """eta of the snr rule: `2 alpha (snr E|M z| / E|D score|)^2`."""
     assert update.snr is not None
     gain = np.abs(gains.drift) / marginal(field, update)
     drift = mean_norm(field, gain**2 * law.variance, gain * (law.mean - update.mean_scale))
-    return np.asarray(2 * update.alpha * (update.snr * mean_norm(field, gains.noise) / drift) ** 2)
+    return 2 * update.alpha * (update.snr * mean_norm(field, gains.noise) / drift) ** 2
 
 
-def advance(field: Field, law: Law, gains: Gains, update: Update, eta: Array | None = None) -> tuple[Law, Law]:
+def advance(field: Field, law: Law, gains: Gains, update: Update, eta: float | None = None) -> tuple[Law, Law]:
     """The laws of x_mean and of x after an update; `eta` stands for b, and sqrt(2 eta) for n, where it is given."""
     b, n2 = (update.b, update.n**2) if eta is None else (eta, 2 * eta)
     drift = gains.drift if update.filtered else np.ones_like(gains.noise)
@@ -416,11 +418,11 @@ def advance(field: Field, law: Law, gains: Gains, update: Update, eta: Array | N
 
 
 def advance_all(
-    field: Field, law: Law, gains: Gains, updates: Sequence[Update], etas: Sequence[Array] | None = None
-) -> tuple[Law, Law, list[Array]]:
+    field: Field, law: Law, gains: Gains, updates: Sequence[Update], etas: Sequence[float] | None = None
+) -> tuple[Law, Law, list[float]]:
     """The laws of x_mean and of x after some updates, and eta of each with the snr rule; `etas` imposes them."""
     clean = law
-    used: list[Array] = []
+    used: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):
         for update in updates:
             eta = None
@@ -439,7 +441,7 @@ class Trace:
     """
 
     law: Law
-    etas: list[Array]
+    etas: list[float]
     off_ladder: list[float]
 
 
@@ -457,7 +459,7 @@ def by_iteration(run: Run) -> list[list[Update]]:
 def trace(field: Field, gains: Sequence[Gains], run: Run) -> Trace:
     """Follows a run; `gains` has one element, or one an iteration."""
     law = clean = Law.start(gains[0], run.start_scale)
-    etas: list[Array] = []
+    etas: list[float] = []
     off: list[float] = []
     for i, updates in enumerate(by_iteration(run)):
         off.append(off_ladder(field, law, marginal(field, updates[0])))
@@ -466,15 +468,18 @@ def trace(field: Field, gains: Sequence[Gains], run: Run) -> Trace:
     return Trace(clean if run.denoise else law, etas, off)
 
 
-def distance(field: Field, law: Law) -> float:
-    """The Frechet distance of the law and the target over the target's total variance; inf where it diverged.
+def distance(field: Field, law: Law, variance: Array | None = None, mean: float | None = 1.0) -> float:
+    """The Frechet distance of a law and the target over the target's total variance; inf where it diverged.
 
-    Both are Gaussian and diagonal in frequency: `sum (sqrt v - sqrt lambda)^2 + |mean error|^2`.
+    Both are Gaussian and diagonal in frequency: `sum (sqrt v - sqrt lambda)^2 + |mean error|^2`. `variance` stands for
+    that of the target; without `mean`, that of the target in multiples of itself, variances alone are compared.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        spread = (np.sqrt(law.variance) - np.sqrt(field.variance)) ** 2 @ field.weight
-        bias = np.abs(law.mean - 1) ** 2 @ field.mean_power
-        result = float((spread + bias) / (field.variance @ field.weight))
+        wanted = field.variance if variance is None else variance
+        result = float((np.sqrt(law.variance) - np.sqrt(wanted)) ** 2 @ field.weight)
+        if mean is not None:
+            result += float(np.abs(law.mean - mean) ** 2 @ field.mean_power)
+    result /= float(wanted @ field.weight)
     return result if math.isfinite(result) else math.inf
 
 
@@ -490,7 +495,9 @@ def _solved(variance: Callable[[Array], Array], wanted: Array, method: Method, b
     low, high = bounds
     if method == "tdas":
         none, one = variance(np.zeros_like(wanted)), variance(np.ones_like(wanted))
-        return np.asarray(np.sqrt(((wanted - none) / (one - none)).clip(low**2, high**2)))
+        missing = wanted - none  # R is 1 where noise does not reach the result, as in a last step without a corrector
+        R2 = np.divide(missing, one - none, out=np.ones_like(wanted), where=one > none)
+        return np.asarray(np.sqrt(R2.clip(low**2, high**2)))
 
     def error(log_R: Array) -> Array:
         with np.errstate(invalid="ignore"):
@@ -525,14 +532,17 @@ def _golden_section(cost: Callable[[Array], Array], left: Array, right: Array) -
     return np.asarray(0.5 * (left + right))
 
 
+def furthest_drift(field: Field, updates: Sequence[Update]) -> Array:
+    """The largest D, `[K]`, with which no predictor goes beyond the denoised image: `D (b / variance - a) <= 1`."""
+    pulls = [u.b / marginal(field, u) - u.a for u in updates if u.snr is None and u.filtered]
+    return np.asarray(1 / np.max([np.full_like(field.variance, 1e-12), *pulls], axis=0))
+
+
 def _bounds(field: Field, updates: Sequence[Update], method: Method, bounds: tuple[float, float]) -> Bounds:
-    """Bounds of R at every frequency: for "pds" no predictor may go beyond the denoised image, `R^2 (b g - a) <= 1`."""
+    """Bounds of R at every frequency; for "pds" `furthest_drift` is another one."""
     low, high = (np.full_like(field.variance, bound) for bound in bounds)
     if method == "pds":
-        for update in updates:
-            if update.snr is None and update.filtered:
-                pull = update.b / marginal(field, update) - update.a
-                high = np.where(pull > 0, np.minimum(high, 1 / np.sqrt(pull.clip(1e-12))), high)
+        high = np.minimum(high, np.sqrt(furthest_drift(field, updates)))
     return low, np.maximum(low, high)
 
 
@@ -547,7 +557,7 @@ class _Part:
     begin: Law | None
     last: bool
 
-    def laws(self, R: Array, etas: Sequence[Array] | None = None) -> tuple[Law, Law, list[Array]]:
+    def laws(self, R: Array, etas: Sequence[float] | None = None) -> tuple[Law, Law, list[float]]:
         """The laws before and after, and the step sizes of the snr rule."""
         gains = Gains.of_mask(R, self.method)
         before = Law.start(gains, self.run.start_scale) if self.begin is None else self.begin
@@ -560,21 +570,23 @@ class _Part:
         """R for which the variance after is the wanted one, and whether step sizes and R came to agree.
 
         The step sizes of the snr rule depend on R at all frequencies: R for given step sizes and step sizes for given R
-        follow each other until nothing changes; the best R on the way is returned. With `start_wanted`, R makes the
-        geometric mean of the variances before and after that of the two wanted ones.
+        follow each other until nothing changes; of all on the way, R = 1 included, the R of the least Frechet distance
+        is returned. With `start_wanted`, R makes the geometric mean of the variances before and after that of the two
+        wanted ones.
         """
         limits = _bounds(self.field, self.updates, self.method, bounds)
         wanted = wanted if start_wanted is None else np.sqrt(start_wanted * wanted)
 
-        def variance(R: Array, etas: Sequence[Array] | None = None) -> tuple[Array, list[Array]]:
+        def law(R: Array, etas: Sequence[float] | None = None) -> tuple[Law, list[float]]:
             before, after, used = self.laws(R, etas)
-            return after.variance if start_wanted is None else np.sqrt(before.variance * after.variance), used
+            both = after.variance if start_wanted is None else np.sqrt(before.variance * after.variance)
+            return Law(both, after.mean), used
 
         R = best = np.ones_like(wanted).clip(*limits)
-        least, etas = math.inf, [np.zeros(1)]
+        least, etas = math.inf, [0.0]
         for _ in range(_ROUNDS):
-            reached, used = variance(R)
-            error = float((np.sqrt(reached) - np.sqrt(wanted)) ** 2 @ self.field.weight)
+            reached, used = law(R)
+            error = distance(self.field, reached, wanted, mean=1.0 if self.last else None)
             if error < least:
                 least, best = error, R
             if len(etas) == len(used) and all(
@@ -582,7 +594,7 @@ class _Part:
             ):
                 return best, True
             etas = used
-            R = _solved(lambda R, etas=etas: variance(R, etas)[0], wanted, self.method, limits)  # type: ignore[misc]
+            R = _solved(lambda R, etas=etas: law(R, etas)[0].variance, wanted, self.method, limits)  # type: ignore[misc]
         return best, False
 
 

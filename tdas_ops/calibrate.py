@@ -86,6 +86,9 @@ def choose_alpha(
 ) -> float:
     """The strength alpha of the papers' frequency mask with the least predicted distance.
 
+    For "pds" it is sought among the masks with which no predictor step goes beyond the denoised image, as in
+    `Preconditioner.calibrated`: stronger ones can look good in the Gaussian model and fail on a trained network.
+
     Args:
         target: the data.
         run: `PC(...)` or `AnnealedLangevin(...)`.
@@ -96,10 +99,13 @@ def choose_alpha(
     Returns: alpha from 1.05 to 1,001, to about 1 % of alpha - 1; 1,001 says that no filter is best.
     """
     statistic = target.statistic if statistic is None else statistic
+    furthest = _gaussian.furthest_drift(target.field, run.updates)
 
     def cost(log_strength: float) -> float:
-        alpha = 1 + math.exp(log_strength)
-        return predict(Preconditioner.from_statistics(statistic, None, alpha, method), target, run).distance
+        M = Preconditioner.from_statistics(statistic, None, 1 + math.exp(log_strength), method)
+        too_far = float((_gaussian.Gains.of_filter(M, target).drift / furthest).max())
+        # Beyond the bound by more than any distance, and falling towards it.
+        return predict(M, target, run).distance if too_far <= 1 else 1e30 * too_far
 
     low, high, width = math.log(_STRONG), math.log(_WEAK), math.log(_WEAK / _STRONG) / (_ALPHAS - 1)
     best = min((low + i * width for i in range(_ALPHAS)), key=cost)
@@ -124,7 +130,7 @@ def schedule(
         target: the data.
         run: `PC(...)` or `AnnealedLangevin(...)`.
         method: "tdas" or "pds".
-        bounds: of R, by default (0.05, 1.6) for "tdas", (0.8, 1.6) for "pds"; "pds" has a further one, as
+        bounds: of R, by default (0.01, 1.6) for "tdas", (0.8, 1.6) for "pds"; "pds" has a further one, as
             `Preconditioner.calibrated`.
 
     Returns: filters for the argument M of a sampler. `provenance["off_ladder"]` of each is the RMS over frequencies of
