@@ -3,9 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <string_view>
-#include <vector>
 
 #include "arguments.h"
 
@@ -24,15 +22,17 @@ void precondition_cuda(const at::Tensor& out, const at::Tensor& v, const Optiona
 void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
                const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
                double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
-               const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample);
+               const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
+               const OptionalTensor& cast);
 
 void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
                         const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
                         bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor,
                         bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
-                        const OptionalTensor& draw, int64_t first_sample);
+                        const OptionalTensor& draw, int64_t first_sample, const OptionalTensor& cast);
 
-// Heights and widths of the planes that are transformed on chip, with the shared memory in bytes that each one takes.
-std::vector<std::array<int64_t, 3>> plane_sizes();
+// Bytes of scratch that passes over large planes take at most, beyond what one plane needs; 0 is what keeps a device
+// busy.
+void limit_scratch(int64_t bytes);
 
 }  // namespace tdas_ops

@@ -18,6 +18,12 @@ class OnDevice {
 
   cudaStream_t stream() const { return stream_; }
 
+  int multiprocessors() const {
+    int count = 0;
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, guard_.current_device().index()));
+    return count;
+  }
+
   void check(cudaError_t error) const {
     if (error == cudaSuccess) [[likely]]
       return;

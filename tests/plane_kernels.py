@@ -122,7 +122,7 @@ class Update(NamedTuple):
 
 
 class PlaneKernels:
-    """update_planes of a compiled library."""
+    """The updates of a compiled library."""
 
     def __init__(self, path: Path):
         self.library = load(path)

@@ -7,7 +7,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,6 +19,8 @@ CSRC = ROOT / "csrc"
 SIMT = ROOT / "tests" / "simt"
 COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")
+
+Size = tuple[int, int]
 
 ORDERS = ("fwd", "rev", "1", "2")
 SHARED = ("-fPIC", "-shared")
@@ -59,3 +64,51 @@ def has_sanitizer(folder: Path) -> bool:
 def run_sanitized(*command: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+
+
+class Build(NamedTuple):
+    """Kernels of one size as a library or a sanitized program, maybe with a mistake."""
+
+    size: Size
+    kinds: int = 0  # bits of SIMT_KINDS; all
+    said: str = ""  # in one place of csrc/cuda
+    says: str = ""
+    sanitized: bool = False
+    source: str = "plane_library.cpp"
+
+    def run(self, folder: Path) -> Path:
+        folder.mkdir()
+        csrc = mutated_csrc(folder, "cuda/*", self.said, self.says) if self.said else CSRC
+        # The kernels are inlined all the same; the rest takes a third less time to compile without.
+        flags = ["-fno-inline", f"-DSIMT_HEIGHT={self.size[0]}", f"-DSIMT_WIDTH={self.size[1]}"]
+        flags += [f"-DSIMT_KINDS={self.kinds}"] if self.kinds else []
+        # Nor do the arrays of a thread need watching, whose indices the compiler knows: they are registers on a GPU.
+        flags += [*SANITIZE, "--param=asan-stack=0"] if self.sanitized else SHARED
+        return compile_simt(self.source, folder / "kernels", *flags, csrc=csrc)
+
+
+class Builds:
+    """What was built, side by side while tests run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.pool = ThreadPoolExecutor(os.cpu_count())
+        self.started: dict[Build, Future[Path]] = {}
+
+    def start(self, build: Build) -> Future[Path]:
+        if build not in self.started:
+            self.started[build] = self.pool.submit(build.run, self.folder / str(len(self.started)))
+        return self.started[build]
+
+    def path(self, build: Build) -> Path:
+        return self.start(build).result()
+
+
+def start_builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builds]:
+    """For a fixture of a module: starts all that its tests of this run need, in their order."""
+    builds = Builds(tmp_path_factory.mktemp("kernels"))
+    for item in request.session.items:
+        if item.path == request.path and hasattr(item, "callspec") and "build" in item.callspec.params:
+            builds.start(item.callspec.params["build"])
+    yield builds
+    builds.pool.shutdown(cancel_futures=True)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -22,73 +19,29 @@ import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner
 from tests.plane_kernels import ELEMENTS, NUMBERS, PlaneKernels, Update, kind_bits
 from tests.simt_library import (
-    CSRC,
     ORDERS,
-    SANITIZE,
-    SHARED,
-    compile_simt,
+    Build,
+    Builds,
+    Size,
     has_sanitizer,
-    mutated_csrc,
     needs_compiler,
     run_sanitized,
+    start_builds,
 )
 
 pytestmark = needs_compiler
 
-Size = tuple[int, int]
 BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}
 DRAW = (3 << 32) + 2
 
 
-class Build(NamedTuple):
-    """plane_library.cpp as a library or a sanitized program, maybe with a mistake."""
-
-    size: Size
-    kinds: tuple[str, ...] = ()  # of kernel; all
-    said: str = ""  # in one place of csrc/cuda
-    says: str = ""
-    sanitized: bool = False
-
-    def run(self, folder: Path) -> Path:
-        folder.mkdir()
-        csrc = mutated_csrc(folder, "cuda/*", self.said, self.says) if self.said else CSRC
-        # The kernels are inlined all the same; the rest takes a third less time to compile without.
-        flags = ["-fno-inline", f"-DSIMT_HEIGHT={self.size[0]}", f"-DSIMT_WIDTH={self.size[1]}"]
-        flags += [f"-DSIMT_KINDS={kind_bits(self.kinds)}"] if self.kinds else []
-        # Nor do the arrays of a thread need watching, whose indices the compiler knows: they are registers on a GPU.
-        flags += [*SANITIZE, "--param=asan-stack=0"] if self.sanitized else SHARED
-        return compile_simt("plane_library.cpp", folder / "planes", *flags, csrc=csrc)
-
-
-class Builds:
-    """What was built, side by side while tests run."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.pool = ThreadPoolExecutor(os.cpu_count())
-        self.started: dict[Build, Future[Path]] = {}
-
-    def start(self, build: Build) -> Future[Path]:
-        if build not in self.started:
-            self.started[build] = self.pool.submit(build.run, self.folder / str(len(self.started)))
-        return self.started[build]
-
-    def kernels(self, build: Build) -> PlaneKernels:
-        return PlaneKernels(self.start(build).result())
-
-    def program(self, build: Build) -> Path:
-        return self.start(build).result()
-
-
 @pytest.fixture(scope="module")
 def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """Starts all that the tests of this run need, in their order."""
-    builds = Builds(tmp_path_factory.mktemp("planes"))
-    for item in request.session.items:
-        if item.path == request.path and hasattr(item, "callspec") and "build" in item.callspec.params:
-            builds.start(item.callspec.params["build"])
-    yield builds
-    builds.pool.shutdown(cancel_futures=True)
+    yield from start_builds(request, tmp_path_factory)
+
+
+def kernels_of(builds: Builds, build: Build) -> PlaneKernels:
+    return PlaneKernels(builds.path(build))
 
 
 def sizes(*those: Size) -> pytest.MarkDecorator:
@@ -202,7 +155,7 @@ def some_scale(value: float, batch: int, rng: random.Random) -> float | Tensor:
 @all_sizes
 def test_updates_agree_with_float64(builds, build, masks, monkeypatch):
     """Every filter and every kind of noise; the other choices drawn at random."""
-    kernels = builds.kernels(build)
+    kernels = kernels_of(builds, build)
     rng = random.Random(f"{build.size} {masks}")
     cases = [("drift", noise) for noise in ("stream", "seeds", "z", None)]
     if "w" not in masks:
@@ -236,7 +189,7 @@ def test_updates_agree_with_float64(builds, build, masks, monkeypatch):
 @pytest.mark.parametrize("masks", ["R", "RA"])
 @all_sizes
 def test_filters_agree_with_float64(builds, build, masks, monkeypatch):
-    kernels = builds.kernels(build)
+    kernels = kernels_of(builds, build)
     rng = random.Random(f"{build.size} {masks}")
     for filter, dtype in itertools.product(("M", "Mt", "MMt"), ELEMENTS):
         update = make_update(build.size, filter, masks, None, *rng.choice([(1, 1), (3, 1), (1, 5), (3, 3)]))
@@ -256,14 +209,14 @@ def test_expanded_inputs(builds, build):
     shape = update.v.shape
     expanded = update._replace(v=update.v[:1].expand(shape), z=update.z[..., :1].expand(shape))
     copied = update._replace(v=expanded.v.clone(), z=expanded.z.clone())
-    kernels = builds.kernels(build)
+    kernels = kernels_of(builds, build)
     assert torch.equal(kernels(expanded, torch.empty(shape)), kernels(copied, torch.empty(shape)))
 
 
 @sizes((32, 32))
 def test_empty_batches_launch_nothing(builds, build):
     update = CASES["drift"].update(build.size).part(0, 0)
-    assert builds.kernels(build)(update, torch.empty(0, 3, *build.size)).numel() == 0
+    assert kernels_of(builds, build)(update, torch.empty(0, 3, *build.size)).numel() == 0
 
 
 # The noise
@@ -285,7 +238,7 @@ def noise_of_ones(masks: str, shape, seeds: list[int], draw: int, first_sample: 
 @all_sizes
 def test_the_noise_is_that_of_the_cpu(builds, build, masks):
     backend = "cpp" if "cpp" in tdas_ops.backend_info()["available"] else "reference"
-    kernels, shape, seen = builds.kernels(build), (3, 2, *build.size), []
+    kernels, shape, seen = kernels_of(builds, build), (3, 2, *build.size), []
     for seeds, draw, first in (
         ([7], 0, 0),
         ([7], 1, 2**32 - 3),
@@ -308,7 +261,7 @@ def test_the_noise_is_that_of_the_cpu(builds, build, masks):
 @all_sizes
 def test_orders_and_storage_change_no_bit(builds, build, case, monkeypatch):
     update = CASES[case].update(build.size)
-    outs = results(builds.kernels(build), update, update.v.shape, monkeypatch)
+    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
     assert relative_rms(outs[0], update.expected(update.v.shape)) < 1e-6
     for out in outs[1:]:
         assert torch.equal(out, outs[0])
@@ -317,7 +270,7 @@ def test_orders_and_storage_change_no_bit(builds, build, case, monkeypatch):
 @pytest.mark.parametrize("case", CASES)
 @sizes((32, 32), (64, 64), (128, 32), (32, 128))
 def test_a_sample_never_depends_on_its_batch(builds, build, case):
-    update, kernels = CASES[case].update(build.size, batch=5, channels=2), builds.kernels(build)
+    update, kernels = CASES[case].update(build.size, batch=5, channels=2), kernels_of(builds, build)
     shape = update.v.shape[1:]
     whole = kernels(update, torch.empty(5, *shape))
     parts = [kernels(update.part(a, b), torch.empty(b - a, *shape)) for a, b in ((0, 1), (1, 4), (4, 5))]
@@ -327,7 +280,7 @@ def test_a_sample_never_depends_on_its_batch(builds, build, case):
 @pytest.mark.parametrize("case", CASES)
 @sizes((32, 32), (64, 32), (128, 64))
 def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
-    update, kernels = CASES[case].update(build.size, batch=5, channels=1), builds.kernels(build)
+    update, kernels = CASES[case].update(build.size, batch=5, channels=1), kernels_of(builds, build)
     expected = kernels(update, torch.empty_like(update.v))
     update.v[1, 0, 3, 5] = math.nan
     update.v[3, 0, -1, -1] = math.inf
@@ -348,7 +301,7 @@ def test_elements_beyond_the_reach_of_32_bits(builds, build, far):
         pytest.skip("no address space for 8 GiB")
     place = lambda first: memory.as_strided(update.v.shape, strides, first)
     near = update._replace(v=update.v.bfloat16())
-    kernels = builds.kernels(build)
+    kernels = kernels_of(builds, build)
     got = kernels(update._replace(v=place(0).copy_(near.v)), place(2048))
     assert torch.equal(got, kernels(near, torch.empty_like(near.v)))
 
@@ -436,15 +389,20 @@ MISTAKES = {
     "a short series for the twiddles": ("i = 1; i < 16", "i = 1; i < 3", (32, 32), "MMt"),
     "the partner of another class": ("rows - row_class - half", "rows - half", (64, 32), "MMt"),
     "the partner of another half": ("rows - row_class - half", "rows - row_class", (128, 32), "MMt"),
-    "column W / 2 filtered by column 0": ("(column.kw == 0 ? columns : 0)", "0", (32, 32), "MMt"),
+    "column W / 2 filtered by column 0": ("(column.kw == 0 ? column.columns.count : 0)", "0", (32, 32), "MMt"),
     "the skew part of column W / 2 turned": ("kw == 0 ? -data : data", "data", (32, 32), "skew"),
     "R twice in what has both masks": ("turned.square = false", "turned.square = true", (32, 32), "A, skew"),
     "M for its transpose": ("work.space_last = space", "work.space_first = space", (32, 32), "A, Mt"),
     # Noise
-    "quads too close": ("k * step * columns); const float", "k * columns); const float", (64, 32), "noise"),
+    "quads too close": (
+        "Columns::offset(k) * columns.count); const float",
+        "k * columns.count); const float",
+        (64, 32),
+        "noise",
+    ),
     "quads of another channel": (
-        "(at.channel * (H / 2) + first_frequency()) * columns + kw; constexpr",
-        "(at.channel * H + first_frequency()) * columns + kw; constexpr",
+        "(at.channel * (H / 2) + first) * columns.count + kw",
+        "(at.channel * H + first) * columns.count + kw",
         (32, 32),
         "noise",
     ),
@@ -481,14 +439,14 @@ MISTAKES = {
 
 @pytest.mark.parametrize(
     ("build", "case"),
-    [(Build(size, CASES[case].kinds, said, says), case) for said, says, size, case in MISTAKES.values()],
+    [(Build(size, kind_bits(CASES[case].kinds), said, says), case) for said, says, size, case in MISTAKES.values()],
     ids=MISTAKES,
 )
 def test_planted_mistakes_are_caught(builds, build, case, monkeypatch):
     """What passes test_orders_and_storage_change_no_bit as it is, does not with the mistake."""
     update = CASES[case].update(build.size)
     expected = update.expected(update.v.shape)
-    outs = results(builds.kernels(build), update, update.v.shape, monkeypatch)
+    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
     assert not all(relative_rms(out, expected) < 1e-6 and torch.equal(out, outs[0]) for out in outs)
 
 
@@ -503,12 +461,12 @@ def sanitizer(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.mark.parametrize(
     "build",
-    [Build((32, 32), sanitized=True), Build((128, 128), ("drift", "pixels"), sanitized=True)],
+    [Build((32, 32), sanitized=True), Build((128, 128), kind_bits(("drift", "pixels")), sanitized=True)],
     ids=lambda build: str(build.size),
 )
 def test_under_the_address_sanitizer(sanitizer, builds, build):
     for batch, channels in ((1, 1), (3, 3)):
-        done = run_sanitized(builds.program(build), batch, channels)
+        done = run_sanitized(builds.path(build), batch, channels)
         assert done.returncode == 0, done.stderr
 
 
@@ -521,9 +479,9 @@ OUTSIDE = {
 
 @pytest.mark.parametrize(
     "build",
-    [Build((32, 32), ("noise",), *mistake, sanitized=True) for mistake in OUTSIDE.values()],
+    [Build((32, 32), kind_bits(("noise",)), *mistake, sanitized=True) for mistake in OUTSIDE.values()],
     ids=OUTSIDE,
 )
 def test_accesses_outside_are_reported(sanitizer, builds, build):
-    done = run_sanitized(builds.program(build), 3, 3)
+    done = run_sanitized(builds.path(build), 3, 3)
     assert "AddressSanitizer" in done.stderr

@@ -1,7 +1,5 @@
 #include "build.h"
 
-#include <cuda_runtime_api.h>
-
 namespace tdas_ops::cuda {
 
 std::string toolkit_version() {
@@ -14,12 +12,6 @@ std::vector<std::string> architectures() {
     names.push_back(std::to_string(arch / 100) + "." + std::to_string(arch / 10 % 10));
   }
   return names;
-}
-
-int shared_memory_per_block(int device) {
-  int bytes = 0;
-  const cudaError_t error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return error == cudaSuccess ? bytes : 0;
 }
 
 }  // namespace tdas_ops::cuda

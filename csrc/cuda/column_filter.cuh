@@ -24,7 +24,8 @@ struct ColumnFilter {
     const float square = kind == Kind::skewed_drift && !work.square ? 0.0f : data;
     const float skew[2] = {data, kw == 0 ? -data : data};  // w(H - h, W / 2) = -w(h, W / 2)
     const uint32_t first_quad = this->first_quad();
-    constexpr int group = kind == Kind::skewed_drift ? 4 : 8;  // calls of Philox that share their round keys
+    // Calls of Philox that share their round keys.
+    constexpr int group = kind == Kind::skewed_drift ? Columns::group / 2 : Columns::group;
     TDAS_OPS_UNROLL
     for (int begin = 0; begin < 16; begin += group) {
       float re[2][group], im[2][group];  // R of frequencies k and k + 16
@@ -98,8 +99,8 @@ struct ColumnFilter {
     return sum;
   }
 
-  // Column 0: twice its values apart, those of column W / 2 in the upper half and in the pairs. `with_partners(X, use)`:
-  // use(X(h), X(H - h), h < H / 2) for all frequencies of column 0 but 0 and H / 2.
+  // Column 0: twice its values apart, those of column W / 2 in the upper half and in the pairs. `with_partners(X,
+  // use)`: use(X(h), X(H - h), h < H / 2) for all frequencies of column 0 but 0 and H / 2.
   template <class WithPartners>
   TDAS_OPS_DEVICE void separate(Complex<float> (&X)[32], WithPartners with_partners) const {
     with_partners(X, [](Complex<float>& own, Complex<float> partner, bool lower) {

@@ -71,7 +71,8 @@ class Passes {
 
   void sum(const LargeWork& work, float* squares, bool drift, bool noise) {
     if (error_ != cudaSuccess) return;
-    error_ = sum_squares({work.squares, int64_t{1} << log_columns_, reinterpret_cast<float2*>(squares), work.planes, drift, noise}, stream_);
+    error_ = sum_squares(reinterpret_cast<const float*>(work.squares), int64_t{1} << log_columns_, squares, work.planes,
+                         drift, noise, stream_);
   }
 
  private:
@@ -103,6 +104,11 @@ cudaError_t for_chunks(int64_t planes, const Scratch& scratch, Use use) {
 }
 
 }  // namespace
+
+int64_t busy_scratch_bytes(int multiprocessors) {
+  constexpr int64_t blocks = 2 * large_blocks;  // one after the other on each place of a multiprocessor
+  return multiprocessors * blocks * large_block * 64 * static_cast<int64_t>(sizeof(float));
+}
 
 bool has_large_kernel(int64_t height, int64_t width) {
   return find_columns(height) != nullptr && find_rows(width) != nullptr;

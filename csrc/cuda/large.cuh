@@ -8,11 +8,11 @@
 // A thread holds 64 floats throughout, in blocks of 256 threads that exchange them through shared memory once in a
 // transform of a line. A row of W pixels: pixel i + 32 j, i < 32, is j-th of short line i, of W / 32 real numbers that
 // lie in one thread; its frequencies k = 1 .. W / 64 - 1, times exp(-2 pi i i k / W), are i-th of long line k, of 32
-// complex numbers, whose n-th frequency is k + W / 32 n of the row. What is left are two real lines of frequencies 0 and
-// W / 64: together a transform of 64 real numbers. (A row of 32 or 64 is one of these and nothing else, or half of one.)
-// A column of H complex numbers: number i H / 32 + j is i-th of long line j, of 32; its frequencies a, times exp(-2 pi i
-// a j / H), are j-th of short line a, of H / 32, whose n-th frequency is a + 32 n of the column. A short line of 64 is
-// split once more between two threads, like a column of 128 on chip (plane.cuh).
+// complex numbers, whose n-th frequency is k + W / 32 n of the row. What is left are two real lines of frequencies 0
+// and W / 64: together a transform of 64 real numbers. (A row of 32 or 64 is one of these and nothing else, or half of
+// one.) A column of H complex numbers: number i H / 32 + j is i-th of long line j, of 32; its frequencies a, times
+// exp(-2 pi i a j / H), are j-th of short line a, of H / 32, whose n-th frequency is a + 32 n of the column. A short
+// line of 64 is split once more between two threads, like a column of 128 on chip (plane.cuh).
 #pragma once
 
 #include "large_columns.cuh"
@@ -44,31 +44,28 @@ TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared) {
 template <int H, Kind kind>
 TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared) {
   const PlaneWork& plane = work.plane;
-  const LargeColumns<H, kind> columns(work, shared, thread_index());
+  const auto columns = [&] { return LargeColumns<H, kind>(work, shared, thread_index()); };
   Complex<float> X[32];
   if constexpr (kind == Kind::measure) {
-    if (work.transformed) columns.forward(X);
+    if (work.transformed) columns().forward(X);
     float2 own = make_float2(0.0f, 0.0f);
-    if (plane.filter_drift) own.x = work.per_pixel * columns.square(plane.square, plane.masks.skew != nullptr, X);
+    if (plane.filter_drift) own.x = work.per_pixel * columns().square(plane.square, plane.masks.skew != nullptr, X);
     if (work.noisy)
-      own.y = work.transformed && !plane.filter_drift ? work.per_pixel * columns.square(false, false, X)
-                                                       : columns.noise_square();
-    const float2 sum = columns.sum(own);
-    if (columns.part != 0 || !columns.at.there) return;
-    float2* const square = columns.squares(work);
-    if (plane.filter_drift) square->x = sum.x;
-    if (work.noisy) square->y = sum.y;
+      own.y = work.transformed && !plane.filter_drift ? work.per_pixel * columns().square(false, false, X)
+                                                      : columns().noise_square();
+    columns().sum(work, own);
   } else {
-    if constexpr (kind != Kind::noise) columns.forward(X);
+    if constexpr (kind != Kind::noise) columns().forward(X);
+    const uint32_t sample = columns().at.sample;
     if constexpr (kind == Kind::pixels) {
-      const float scale = plane.noise_first ? noise_scale(plane.samples, columns.at.sample) : 1.0f;
-      columns.linear(scale * work.per_pixel, X);
+      const float scale = plane.noise_first ? noise_scale(plane.samples, sample) : 1.0f;
+      columns().linear(scale * work.per_pixel, X);
     } else {
       const bool noisy = kind == Kind::noise || plane.samples.seeds != nullptr;
-      const float d = kind == Kind::noise ? 0.0f : drift_scale(plane.samples, columns.at.sample) * work.per_pixel;
-      columns.filter(d, noisy ? noise_scale(plane.samples, columns.at.sample) * work.white : 0.0f, noisy, X);
+      const float d = kind == Kind::noise ? 0.0f : drift_scale(plane.samples, sample) * work.per_pixel;
+      columns().filter(d, noisy ? noise_scale(plane.samples, sample) * work.white : 0.0f, noisy, X);
     }
-    columns.inverse(X);
+    columns().inverse(X);
   }
 }
 
@@ -86,7 +83,7 @@ __global__ void __launch_bounds__(large_block, large_blocks) columns_kernel(Larg
 
 // The kernels of one width or height.
 struct RowKernels {
-  int width, rows, shared_bytes;   // rows of a block
+  int width, rows, shared_bytes;  // rows of a block
   void (*kernels[3])(LargeWork);  // of a Pass
 };
 struct ColumnKernels {

@@ -17,12 +17,16 @@ bool has_large_kernel(int64_t height, int64_t width);
 // The numbers of a Scratch, for each of its planes.
 constexpr int64_t scratch_of_plane(int64_t height, int64_t width) { return (height + 1) * width; }
 
+// A scratch with which every pass has work for all of a device twice: what one pass writes, the next one then mostly
+// finds in the L2 cache.
+int64_t busy_scratch_bytes(int multiprocessors);
+
 // Enqueues the update on `stream`; nothing waits, nothing is allocated. There are such kernels, a frequency mask and,
 // for Filter::noise, noise. Returns the launch error.
 cudaError_t update_large(const UpdateArgs& args, const Scratch& scratch, cudaStream_t stream);
 
-// |D v|^2 and |M z|^2 of every plane, for Filter::drift, or |M z|^2 alone for Filter::noise: squares[batch, channels, 2].
-// There is a frequency mask, and noise, but no skew part beside a space mask.
+// |D v|^2 and |M z|^2 of every plane, for Filter::drift, or |M z|^2 alone for Filter::noise: squares[batch, channels,
+// 2]. There is a frequency mask, and noise, but no skew part beside a space mask.
 cudaError_t measure_large(const UpdateArgs& args, float* squares, const Scratch& scratch, cudaStream_t stream);
 
 }  // namespace tdas_ops::cuda

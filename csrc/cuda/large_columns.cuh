@@ -9,6 +9,7 @@ namespace tdas_ops::cuda {
 template <int H>
 struct ColumnsInMemory {
   static constexpr int parts = ColumnShape<H>::parts, half = parts / 2;
+  static constexpr int group = 8;
 
   int count;
 
@@ -26,7 +27,7 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
   static constexpr int parts = Shape::parts;
   static constexpr int points = parts < 32 ? parts : 32;  // of a short line, or of its half
 
-  uint32_t column_in_launch;
+  uint32_t column;        // of all planes of the launch
   float2* numbers_there;  // of the column and part, in global memory
   float* numbers;         // of the column, in shared memory
   int part;               // of the column's threads; also their first frequency
@@ -39,7 +40,7 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
   // X[k], k < 16, in the order of `offset`, X[k + 16] those H / 2 further.
   TDAS_OPS_DEVICE void forward(Complex<float> (&X)[32]) const {
     Complex<float> in[32];
-    const int stride = parts * opaque(this->columns.count);  // so that no address is kept until `inverse`
+    const int stride = parts * this->columns.count;
     TDAS_OPS_UNROLL
     for (int i = 0; i < 32; ++i) {
       const float2 number = __ldcg(numbers_there + i * stride);
@@ -71,33 +72,29 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
       short_inverse(X);
       __syncthreads();
       Complex<float> long_line[32];
-      const int again = opaque(part);  // so that no twiddle is kept since `forward`
       TDAS_OPS_UNROLL
-      for (int a = 0; a < 32; ++a) long_line[a] = turned<true>(read_long(a), line_twiddles<H>.at[a][again]);
+      for (int a = 0; a < 32; ++a) long_line[a] = turned<true>(read_long(a), line_twiddles<H>.at[a][part]);
       transform<32, true>(long_line, out);
     }
     if (!this->at.there) return;
-    const int stride = parts * opaque(this->columns.count);
+    const int stride = parts * this->columns.count;
     TDAS_OPS_UNROLL
     for (int i = 0; i < 32; ++i) numbers_there[i * stride] = make_float2(out[i].re, out[i].im);
   }
 
-  // The sums over the threads of a column, in a fixed order: for its first thread.
-  TDAS_OPS_DEVICE float2 sum(float2 own) const {
-    __syncthreads();
+  // The sums over the threads of a column, in a fixed order, to work.squares.
+  TDAS_OPS_DEVICE void sum(const LargeWork& work, float2 own) const {
     float2* const sums = reinterpret_cast<float2*>(numbers);
+    __syncthreads();
     sums[part] = own;
     TDAS_OPS_UNROLL
     for (int half = parts / 2; half > 0; half /= 2) {
       __syncthreads();
       if (part < half) sums[part] = make_float2(sums[part].x + sums[part + half].x, sums[part].y + sums[part + half].y);
     }
-    return sums[0];
-  }
-
-  TDAS_OPS_DEVICE float2* squares(const LargeWork& work) const {
-    const LargePosition place(work, column_in_launch >> work.log_columns);
-    return work.squares + (static_cast<int64_t>(place.in_launch) << work.log_columns) + kw;
+    if (part != 0 || !this->at.there) return;
+    if (work.plane.filter_drift) work.squares[column].x = sums[0].x;
+    if (work.noisy) work.squares[column].y = sums[0].y;
   }
 
  private:
@@ -111,9 +108,8 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
                {1 << work.log_columns},
                static_cast<int>(column & ((1u << work.log_columns) - 1)),
                part},
-        column_in_launch(column),
-        numbers_there(LargePosition(work, column >> work.log_columns).spectrum(work) +
-                      (part << work.log_columns) + kw),
+        column(column),
+        numbers_there(LargePosition(work, column >> work.log_columns).spectrum(work) + (part << work.log_columns) + kw),
         numbers(numbers),
         part(part),
         has_pair((first_column & ((1u << work.log_columns) - 1)) == 0) {}

@@ -35,17 +35,15 @@ struct LargePixels {
 
   // What is transformed first.
   TDAS_OPS_DEVICE void source(Numbers& numbers) const {
-    const bool is_noise = work.plane.noise_first, has_space = work.plane.space_first;
-    const auto put = [&](int m, int j, Run& pixels) {
-      if (has_space) multiply(m, j, pixels);
-      each([&](int e) { numbers[m][e][j] = pixels[e]; });
-    };
+    const bool is_noise = work.plane.noise_first;
+    const auto put = [&](int m, int j, const Run& pixels) { each([&](int e) { numbers[m][e][j] = pixels[e]; }); };
     const PixelsOf<const void>& field = is_noise ? work.plane.z : work.plane.v;
     if (is_noise && field.data == nullptr) {
       draw(put);
     } else {
       load(field, put);
     }
+    if (work.plane.space_first) multiply(numbers);
   }
 
   // A (d A u + n z), in place.
@@ -53,12 +51,10 @@ struct LargePixels {
     const PlaneWork& plane = work.plane;
     const bool noisy = plane.z.data != nullptr || plane.samples.seeds != nullptr;
     const float d = drift_scale(plane.samples, at.sample), n = noisy ? noise_scale(plane.samples, at.sample) : 0.0f;
-    const auto update = [&](int m, int j, Run& z) {
-      Run A;
-      each([&](int e) { A[e] = 1.0f; });
-      if (plane.masks.space != nullptr) multiply(m, j, A);
-      each([&](int e) { u[m][e][j] = filtered_pixel(u[m][e][j], z[e], A[e], d, n); });
+    const auto update = [&](int m, int j, const Run& z) {
+      each([&](int e) { u[m][e][j] = __fmaf_rn(n, z[e], d * u[m][e][j]); });
     };
+    if (plane.masks.space != nullptr) multiply(u);
     if (noisy && plane.z.data == nullptr) {
       draw(update);
     } else {
@@ -71,6 +67,7 @@ struct LargePixels {
         update(m, j, z);
       });
     }
+    if (plane.masks.space != nullptr) multiply(u);
   }
 
   // (base + d v) + the result, in this order whatever the storage. A pixel of the base may lie where that of the output
@@ -78,14 +75,7 @@ struct LargePixels {
   TDAS_OPS_DEVICE void finish(Numbers& y) const {
     const PlaneWork& plane = work.plane;
     const bool has_base = plane.base.data != nullptr, has_v = plane.add_v;
-    if (plane.space_last) {
-      each_run([&](int m, int j) {
-        Run pixels;
-        each([&](int e) { pixels[e] = y[m][e][j]; });
-        multiply(m, j, pixels);
-        each([&](int e) { y[m][e][j] = pixels[e]; });
-      });
-    }
+    if (plane.space_last) multiply(y);
     if (!at.there) return;
     const float d = has_v ? drift_scale(plane.samples, at.sample) : 0.0f;
     const bool dense = plane.out.dense && plane.out.element == Element::float32 && (!has_base || plane.base.dense) &&
@@ -142,8 +132,8 @@ struct LargePixels {
         } else {
           TDAS_OPS_UNROLL
           for (int e = 0; e < run; e += 2)
-            *reinterpret_cast<float4*>(staged(m, line, e)) = make_float4(lines[e][line].re, lines[e][line].im,
-                                                                         lines[e + 1][line].re, lines[e + 1][line].im);
+            *reinterpret_cast<float4*>(staged(m, line, e)) =
+                make_float4(lines[e][line].re, lines[e][line].im, lines[e + 1][line].re, lines[e + 1][line].im);
         }
       }
     }
@@ -328,18 +318,20 @@ struct LargePixels {
   }
 
   // Times A.
-  TDAS_OPS_DEVICE void multiply(int m, int j, Run& pixels) const {
-    const int64_t plane = static_cast<int64_t>(at.channel) * W << work.log_height;
-    const float* mask = work.plane.masks.space + (plane + (row + row_of(j)) * W + left + column_of(m, j));
-    if constexpr (run == 4) {
-      const float4 A = __ldg(reinterpret_cast<const float4*>(mask));
-      pixels[0] *= A.x, pixels[1] *= A.y, pixels[2] *= A.z, pixels[3] *= A.w;
-    } else if constexpr (run == 2) {
-      const float2 A = __ldg(reinterpret_cast<const float2*>(mask));
-      pixels[0] *= A.x, pixels[1] *= A.y;
-    } else {
-      pixels[0] *= __ldg(mask);
-    }
+  TDAS_OPS_DEVICE void multiply(Numbers& numbers) const {
+    const int64_t first = (static_cast<int64_t>(at.channel) * W << work.log_height) + row * W + left;
+    each_run([&](int m, int j) {
+      const float* mask = work.plane.masks.space + (first + row_of(j) * W + column_of(m, j));
+      if constexpr (run == 4) {
+        const float4 A = __ldg(reinterpret_cast<const float4*>(mask));
+        numbers[m][0][j] *= A.x, numbers[m][1][j] *= A.y, numbers[m][2][j] *= A.z, numbers[m][3][j] *= A.w;
+      } else if constexpr (run == 2) {
+        const float2 A = __ldg(reinterpret_cast<const float2*>(mask));
+        numbers[m][0][j] *= A.x, numbers[m][1][j] *= A.y;
+      } else {
+        numbers[m][0][j] *= __ldg(mask);
+      }
+    });
   }
 };
 
@@ -351,8 +343,8 @@ struct LargeLine {
   static constexpr int lines = Shape::lines, points = Shape::points;
 
   bool there;
-  int row, line;    // of the block, of the row
-  float4* numbers;  // shared memory of the line
+  int row, line;     // of the block, of the row
+  float4* numbers;   // shared memory of the line
   float2* spectrum;  // of the row
 
   TDAS_OPS_DEVICE LargeLine(const LargeWork& work, float* shared, int thread) {

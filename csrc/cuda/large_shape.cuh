@@ -11,7 +11,7 @@ struct LargeWork {
   float2* spectra;               // [planes][H][W / 2], of the planes from first_plane on
   uint32_t first_plane, planes;  // of a launch
   int log_height, log_columns;   // of H and of W / 2
-  float per_pixel, white;  // 1 / (H W), and of F^-1 g: 1 / sqrt(2 H W)
+  float per_pixel, white;        // 1 / (H W), and of F^-1 g: 1 / sqrt(2 H W)
   // Kind measure: |D v|^2 (of spectra, where plane.filter_drift) and |M z|^2 (where `noisy`, of spectra or drawn) of
   // every column, [planes][W / 2].
   float2* squares;
@@ -56,22 +56,22 @@ template <int W>
 struct RowShape {
   static constexpr int rows_of_line = W == 32 ? 2 : 1;  // two rows of 32 pixels are as one of 64
   static constexpr bool short_rows = W <= 64;
-  static constexpr int points = short_rows ? 2 : W / 32;          // of a short line
-  static constexpr int lines = points / 2;                        // long ones of a row; threads of a row
-  static constexpr int rows = large_block / lines;                // of a block
-  static constexpr int run = points <= 16 ? 4 : 64 / points;      // neighbouring pixels of a thread
-  static constexpr int runs = 64 / (points * run);                // of these in 32 pixels
-  static constexpr int line_pitch = 2 * (32 + 2);                 // floats
+  static constexpr int points = short_rows ? 2 : W / 32;      // of a short line
+  static constexpr int lines = points / 2;                    // long ones of a row; threads of a row
+  static constexpr int rows = large_block / lines;            // of a block
+  static constexpr int run = points <= 16 ? 4 : 64 / points;  // neighbouring pixels of a thread
+  static constexpr int runs = 64 / (points * run);            // of these in 32 pixels
+  static constexpr int line_pitch = 2 * (32 + 2);             // floats
   static constexpr int row_pitch = lines * line_pitch + 4;
   static constexpr int shared_bytes = rows * row_pitch * 4;
 };
 
 template <int H>
 struct ColumnShape {
-  static constexpr int parts = H / 32;            // threads of a column
+  static constexpr int parts = H / 32;                 // threads of a column
   static constexpr int columns = large_block / parts;  // of a block
   static constexpr int neighbours = columns < 8 ? columns : 8;
-  static constexpr int halves = parts == 64 ? 2 : 1;  // of a short line
+  static constexpr int halves = parts == 64 ? 2 : 1;                    // of a short line
   static constexpr int line_pitch = 2 * parts + (halves == 2 ? 4 : 0);  // floats
   static constexpr int column_pitch = 32 * line_pitch + 32 / neighbours;
   static constexpr int shared_bytes = columns * column_pitch * 4;

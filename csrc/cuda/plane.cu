@@ -29,8 +29,6 @@ cudaError_t launch(const PlaneKernels& size, Kind kind, const PlaneWork& work, c
 
 bool has_plane_kernel(int64_t height, int64_t width) { return find(height, width) != nullptr; }
 
-int64_t plane_shared_bytes(int64_t height, int64_t width) { return find(height, width)->shared_bytes; }
-
 cudaError_t update_planes(const UpdateArgs& args, cudaStream_t stream) {
   const PlaneKernels& size = *find(args.height, args.width);
   const PlaneWork work = plane_work(args);

@@ -8,6 +8,7 @@ namespace tdas_ops::cuda {
 template <int H, int W>
 struct ColumnsOnChip {
   static constexpr int count = W / 2;
+  static constexpr int group = 8;
   // From a thread's first frequency to its k-th.
   static TDAS_OPS_DEVICE constexpr int offset(int k) {
     return k * PlaneShape<H, W>::classes * PlaneShape<H, W>::halves;

@@ -63,15 +63,16 @@ __global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
 }
 
 // One block a plane.
-__global__ void __launch_bounds__(threads) sum_kernel(PartsOfPlanes args) {
+__global__ void __launch_bounds__(threads)
+    sum_kernel(const float2* parts, int64_t count, float2* squares, bool of_drift, bool of_noise) {
   TDAS_OPS_SHARED(double, shared);
   double *drift = shared, *noise = shared + threads;
   const int t = threadIdx.x;
   drift[t] = noise[t] = 0.0;
-  for (int64_t i = t; i < args.count; i += threads) {
-    const float2 part = args.parts[blockIdx.x * args.count + i];
-    if (args.drift) drift[t] += part.x;
-    if (args.noise) noise[t] += part.y;
+  for (int64_t i = t; i < count; i += threads) {
+    const float2 part = parts[blockIdx.x * count + i];
+    if (of_drift) drift[t] += part.x;
+    if (of_noise) noise[t] += part.y;
   }
   for (int half = threads / 2; half > 0; half /= 2) {
     __syncthreads();
@@ -81,8 +82,8 @@ __global__ void __launch_bounds__(threads) sum_kernel(PartsOfPlanes args) {
     }
   }
   if (t > 0) return;
-  if (args.drift) args.squares[blockIdx.x].x = static_cast<float>(drift[0]);
-  if (args.noise) args.squares[blockIdx.x].y = static_cast<float>(noise[0]);
+  if (of_drift) squares[blockIdx.x].x = static_cast<float>(drift[0]);
+  if (of_noise) squares[blockIdx.x].y = static_cast<float>(noise[0]);
 }
 
 cudaLaunchConfig_t in_blocks(int64_t blocks, cudaStream_t stream) {
@@ -96,10 +97,12 @@ cudaLaunchConfig_t in_blocks(int64_t blocks, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t sum_squares(const PartsOfPlanes& args, cudaStream_t stream) {
-  if (args.planes == 0) return cudaSuccess;
-  const cudaLaunchConfig_t launch = in_blocks(args.planes, stream);
-  return cudaLaunchKernelEx(&launch, sum_kernel, args);
+cudaError_t sum_squares(const float* parts, int64_t count, float* squares, int64_t planes, bool drift, bool noise,
+                        cudaStream_t stream) {
+  if (planes == 0) return cudaSuccess;
+  const cudaLaunchConfig_t launch = in_blocks(planes, stream);
+  return cudaLaunchKernelEx(&launch, sum_kernel, reinterpret_cast<const float2*>(parts), count,
+                            reinterpret_cast<float2*>(squares), drift, noise);
 }
 
 cudaError_t snr_rule(const SnrArgs& args, cudaStream_t stream) {

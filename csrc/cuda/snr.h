@@ -17,16 +17,9 @@ struct SnrArgs {
 // eta = 2 alpha (snr |M z| / |D v|)^2. An average is over the norms that are finite, or NaN. Returns the launch error.
 cudaError_t snr_rule(const SnrArgs& args, cudaStream_t stream);
 
-// Squares of parts of planes, |D v|^2 and |M z|^2.
-struct PartsOfPlanes {
-  const float2* parts;  // [planes, count]
-  int64_t count;
-  float2* squares;  // [planes]
-  int64_t planes;
-  bool drift, noise;  // which of the two is summed; the other one is left alone
-};
-
-// Sums them in a fixed order. Returns the launch error.
-cudaError_t sum_squares(const PartsOfPlanes& args, cudaStream_t stream);
+// Sums |D v|^2 (where `drift`) and |M z|^2 (where `noise`) of the parts of planes, parts[planes, count, 2], in a fixed
+// order: squares[planes, 2]. Returns the launch error.
+cudaError_t sum_squares(const float* parts, int64_t count, float* squares, int64_t planes, bool drift, bool noise,
+                        cudaStream_t stream);
 
 }  // namespace tdas_ops::cuda

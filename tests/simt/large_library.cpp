@@ -1,34 +1,10 @@
-// The kernels of large planes of csrc/cuda of one size, SIMT_HEIGHT x SIMT_WIDTH, as a C library for ctypes. The scratch
-// holds SIMT_PLANES planes, and ends with the last of them.
+// The kernels of large planes of csrc/cuda of one size, SIMT_HEIGHT x SIMT_WIDTH, as a C library for ctypes. The
+// scratch holds SIMT_PLANES planes, and ends with the last of them.
 #include <cstdlib>
 
-#include "simt.h"
-// After the harness, which gives the CUDA keywords a meaning.
-#include "cuda/large.cu"
+#include "large_sizes.h"
+// After the harness.
 #include "cuda/snr.cu"
-
-namespace tdas_ops::cuda {
-
-template <int W>
-constexpr RowKernels compiled_rows() {
-  if constexpr (W == SIMT_WIDTH) return row_kernels<W>();
-  return {};
-}
-
-template <int H>
-constexpr ColumnKernels compiled_columns() {
-  if constexpr (H == SIMT_HEIGHT) return column_kernels<H>();
-  return {};
-}
-
-}  // namespace tdas_ops::cuda
-
-#define row_kernels compiled_rows
-#define column_kernels compiled_columns
-#include "cuda/large_columns_from_512.cu"
-#include "cuda/large_columns_to_256.cu"
-#include "cuda/large_rows_from_512.cu"
-#include "cuda/large_rows_to_256.cu"
 
 namespace {
 

@@ -1,8 +1,9 @@
 // The CUDA ops of the extension on CPU tensors: csrc/cuda_ops.cpp and every kernel it launches, of the plane
-// sizes of SIMT_SIZE.
+// sizes of SIMT_SIZE, SIMT_HAS_HEIGHT and SIMT_HAS_WIDTH.
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
+#include "large_sizes.h"
 #include "plane_sizes.h"
 // After torch and the harness.
 #include "arguments.cpp"

@@ -1,0 +1,192 @@
+"""The CUDA kernels of large planes, compiled as C++ and run on the CPU thread by thread (tests/simt).
+
+Rows and columns have kernels of their own for each length: sizes here are thin, and have every width and height once.
+Against the reference in float64 and the noise of the C++ ops. What this cannot see: see test_simt.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+import torch
+from conftest import relative_rms
+from test_simt_planes import CASES, LAYOUTS, kernels_of, laid_out, noise_of_ones, results, writes_only_its_elements
+
+import tdas_ops
+from tests.plane_kernels import ELEMENTS, kind_bits
+from tests.simt_library import ORDERS, Build, Size, needs_compiler, start_builds
+
+pytestmark = needs_compiler
+
+SIZES = [(32, 2048), (64, 1024), (128, 512), (256, 256), (512, 128), (1024, 64), (2048, 32)]
+
+
+@pytest.fixture(scope="module")
+def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    yield from start_builds(request, tmp_path_factory)
+
+
+def large(size: Size, *options) -> Build:
+    return Build(size, *options, source="large_library.cpp")
+
+
+def sizes(*those: Size) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("build", [large(size) for size in those], ids=[str(size) for size in those])
+
+
+@pytest.mark.parametrize("case", CASES)
+@sizes(*SIZES)
+def test_updates_agree_with_float64(builds, build, case, monkeypatch):
+    """Storage, order of threads, and how many planes the scratch holds drawn at random."""
+    rng = random.Random(f"{build.size} {case}")
+    update = CASES[case].update(build.size, batch=rng.choice([1, 2, 3]), channels=rng.choice([1, 2]))
+    shape, layouts = update.v.shape, [rng.choice(LAYOUTS) for _ in range(4)]
+    whole, dtype = update.filter in ("M", "Mt", "MMt"), rng.choice(ELEMENTS)
+    update = update._replace(
+        base=None if update.base is None else laid_out(update.base, layouts[0]),
+        v=laid_out(update.v if whole else update.v.to(dtype), layouts[1]),
+        z=None if update.z is None else laid_out(update.z, layouts[2]),
+    )
+    order, planes = rng.choice(ORDERS), rng.choice([1, 2, shape[0] * shape[1]])
+    monkeypatch.setenv("SIMT_ORDER", order)
+    monkeypatch.setenv("SIMT_PLANES", str(planes))
+    expected = update.expected(shape)
+    in_place = update.base is not None and layouts[0] == layouts[3]
+    out = update.base if in_place else laid_out(torch.full(shape, math.nan), layouts[3])
+    kernels_of(builds, build)(update, out)
+    drawn = (tuple(shape), dtype, layouts, order, planes)
+    assert relative_rms(out, expected) < 1e-6, drawn
+    assert writes_only_its_elements(out), drawn
+
+
+@pytest.mark.parametrize("case", ["drift", "skew", "noise", "A", "A, noise"])
+@sizes((128, 512), (256, 256), (2048, 32))
+def test_orders_storage_and_scratch_change_no_bit(builds, build, case, monkeypatch):
+    update, kernels = CASES[case].update(build.size, channels=1), kernels_of(builds, build)
+    outs = results(kernels, update, update.v.shape, monkeypatch)
+    monkeypatch.setenv("SIMT_PLANES", "1")
+    outs.append(kernels(update, torch.full(update.v.shape, math.nan)))
+    for out in outs[1:]:
+        assert torch.equal(out, outs[0])
+
+
+@pytest.mark.parametrize("masks", ["R", "RA"])
+@sizes(*SIZES)
+def test_the_noise_is_that_of_the_cpu(builds, build, masks):
+    backend = "cpp" if "cpp" in tdas_ops.backend_info()["available"] else "reference"
+    kernels, shape, seen = kernels_of(builds, build), (2, 2, *build.size), []
+    for seeds, draw, first in (([7], 0, 0), ([7], 1, 2**32 - 2), ([4, 1 << 63], (3 << 32) + 2, 0)):
+        update, stream = noise_of_ones(masks, shape, seeds, draw, first)
+        with tdas_ops.use_backend(backend):
+            expected = tdas_ops.noise(update.M, shape, stream)
+        seen.append(kernels(update, torch.full(shape, math.nan)))
+        assert (seen[-1] - expected).abs().max() < 1e-5, (seeds, draw, first)
+    for a, b in itertools.combinations(torch.cat(seen).flatten(0, 1), 2):
+        assert (a - b).square().mean() > 1
+
+
+@pytest.mark.parametrize("case", ["drift", "skew", "A, noise", "A"])
+@sizes((256, 256), (32, 2048))
+def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
+    update, kernels = CASES[case].update(build.size, batch=3, channels=1), kernels_of(builds, build)
+    expected = kernels(update, torch.empty_like(update.v))
+    update.v[1, 0, 3, 5] = math.nan
+    got = kernels(update, torch.empty_like(update.v))
+    assert torch.equal(got[::2], expected[::2])
+    assert not got[1].isfinite().all()
+
+
+MISTAKES = {
+    # Barriers
+    "columns: short lines before long ones are done": (
+        "make_float2(number.re, number.im); } __syncthreads(); short_forward(X);",
+        "make_float2(number.re, number.im); } short_forward(X);",
+        (256, 32),
+        "MMt",
+    ),
+    "columns: long lines before short ones are done": (
+        "short_inverse(X); __syncthreads();",
+        "short_inverse(X);",
+        (256, 32),
+        "noise",
+    ),
+    "columns: short lines over partners that are still read": (
+        "if (has_pair || Shape::halves == 2) __syncthreads();",
+        "",
+        (256, 32),
+        "MMt",
+    ),
+    "columns: a half over the other that is still read": (
+        "has_pair || Shape::halves == 2",
+        "has_pair",
+        (2048, 32),
+        "MMt",
+    ),
+    "columns: partners over lines that are still read": (
+        "float2* const all = reinterpret_cast<float2*>(numbers); __syncthreads();",
+        "float2* const all = reinterpret_cast<float2*>(numbers);",
+        (256, 32),
+        "MMt",
+    ),
+    "columns: partners read before they are left": (
+        "make_float2(X[k].re, X[k].im); } __syncthreads(); if (kw == 0)",
+        "make_float2(X[k].re, X[k].im); } if (kw == 0)",
+        (256, 32),
+        "MMt",
+    ),
+    "rows: long lines before short ones are done": (
+        "to_lines(numbers); __syncthreads();",
+        "to_lines(numbers);",
+        (32, 256),
+        "MMt",
+    ),
+    "rows: pixels before long lines are done": (
+        "line().inverse(); __syncthreads();",
+        "line().inverse();",
+        (32, 256),
+        "noise",
+    ),
+    # Transforms
+    "a wrong twiddle": ("twiddle(a * b, N)", "twiddle(a * b + a / 31, N)", (256, 32), "MMt"),
+    "frequencies of the upper half of a short line in place of the lower": (
+        "(k < points / 2 ? 0 : 16)",
+        "(k < points / 2 ? 16 : 0)",
+        (256, 32),
+        "MMt",
+    ),
+    "the partner of another frequency": ("all[H - frequency(k)]", "all[H - 1 - frequency(k)]", (256, 32), "MMt"),
+    "half of the row of frequency 0 lost": ("0.5f * (c.re - c.im)", "0.5f * (c.re + c.im)", (32, 256), "MMt"),
+    "a conjugate for a frequency": ("k < 16 ? X[k].im : -X[k].im", "X[k].im", (32, 256), "MMt"),
+    # Places
+    "a chunk takes planes of the one before": ("work.first_plane + (plane", "(plane", (32, 256), "MMt"),
+    "pixels of the right half take the noise of the left": ("far[e] = h.real", "far[e] = g.real", (32, 256), "A"),
+    "the same noise in every row": ("+ row) * (W / 4) + left / 2", ") * (W / 4) + left / 2", (32, 256), "A"),
+    "neighbours with the same noise": ("near[0] = left % 2 == 0 ? g.real", "near[0] = true ? g.real", (32, 2048), "A"),
+    "quads of the columns too close": (
+        "k / half * parts + k % half * 32",
+        "k / half * parts + k % half",
+        (256, 32),
+        "noise",
+    ),
+    "a plane too many is written": ("there = plane < work.planes;", "there = true;", (32, 256), "drift"),
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "case"),
+    [(large(size, kind_bits(CASES[case].kinds), said, says), case) for said, says, size, case in MISTAKES.values()],
+    ids=MISTAKES,
+)
+def test_planted_mistakes_are_caught(builds, build, case, monkeypatch):
+    """What passes the tests above as it is, does not with the mistake."""
+    monkeypatch.setenv("SIMT_PLANES", "2")
+    update = CASES[case].update(build.size, channels=1)
+    expected = update.expected(update.v.shape)
+    try:
+        outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+    except RuntimeError:  # the harness noticed
+        return
+    assert not all(relative_rms(out, expected) < 1e-6 and torch.equal(out, outs[0]) for out in outs)
