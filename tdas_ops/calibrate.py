@@ -14,7 +14,8 @@ what a trained network does differently.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +53,65 @@ class Prediction:
     def variance_error(self) -> Tensor:
         """variance / target - 1."""
         return self.variance / self.target.variance - 1
+
+    def radial_error(self, bins: int = 64) -> tuple[Tensor, Tensor]:
+        """Radii `[bins]` in cycles per pixel, and variance over target there, summed over what lies in each bin."""
+        _, height, width = self.target.shape
+        ky, kx = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
+        radius = torch.hypot(ky[:, None], kx[None, :])
+        edge = float(radius.max()) * (1 + 1e-9) + 1e-9
+        index = (radius / edge * bins).long().expand(self.variance.shape).flatten()
+        weight = torch.from_numpy(self.target.field.weight.copy())
+        reached, wanted = (
+            torch.zeros(bins, dtype=torch.float64).index_add(0, index, weight * v.flatten())
+            for v in (self.variance, self.target.variance)
+        )
+        return (torch.arange(bins, dtype=torch.float64) + 0.5) * edge / bins, reached / wanted
+
+    def picture(self, path: str | os.PathLike[str]) -> None:
+        """Draws variance over target against |k|, between a quarter and four; the line in the middle is 1."""
+        draw({"predicted": self}, path)
+
+
+_WIDTH, _HEIGHT, _MARGIN, _OCTAVES = 560, 320, 48, 2.0
+_COLOURS = ("#1f5fa8", "#c23b22", "#2d8a4e", "#8a5aa8", "#b8860b", "#444444")
+
+
+def draw(predictions: Mapping[str, Prediction], path: str | os.PathLike[str]) -> None:
+    """One picture of several predictions: variance over target against |k|, with the distance of each beside its name.
+
+    Raises:
+        ValueError: no prediction.
+    """
+    if not predictions:
+        raise ValueError("predictions: got none, expected at least one")
+    from PIL import Image, ImageDraw, ImageFont
+
+    sheet = Image.new("RGB", (_WIDTH + 2 * _MARGIN, _HEIGHT + 2 * _MARGIN + 18 * len(predictions)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+
+    def height(ratio: float) -> float:
+        octaves = math.log2(min(max(ratio, 2**-_OCTAVES), 2**_OCTAVES))
+        return _MARGIN + _HEIGHT * (0.5 - octaves / (2 * _OCTAVES))
+
+    for ratio in (0.25, 0.5, 1.0, 2.0, 4.0):
+        pen.line((_MARGIN, height(ratio), _MARGIN + _WIDTH, height(ratio)), "black" if ratio == 1 else "lightgrey")
+        pen.text((8, height(ratio) - 8), f"{ratio:g}", fill="black", font=font)
+    last = max(float(p.radial_error()[0][-1]) for p in predictions.values())
+    pen.text((_MARGIN, 12), "variance over target", fill="black", font=font)
+    pen.text((_MARGIN, _MARGIN + _HEIGHT + 6), f"|k| from 0 to {last:.2f} cycles per pixel", fill="black", font=font)
+    for row, (name, prediction) in enumerate(predictions.items()):
+        colour = _COLOURS[row % len(_COLOURS)]
+        radii, ratios = (values.tolist() for values in prediction.radial_error())
+        points = [
+            (_MARGIN + _WIDTH * radius / last, height(ratio))
+            for radius, ratio in zip(radii, ratios, strict=True)
+            if math.isfinite(ratio)
+        ]
+        pen.line(points, colour, 2)
+        label = f"{name}: distance {prediction.distance:.3g}"
+        pen.text((_MARGIN, 1.6 * _MARGIN + _HEIGHT + 18 * row), label, fill=colour, font=font)
+    sheet.save(path)
 
 
 def predict(M: Preconditioner | Sequence[Preconditioner], target: Target, run: Run) -> Prediction:
@@ -143,4 +203,4 @@ def schedule(
     ]
 
 
-__all__ = ["PC", "AnnealedLangevin", "Prediction", "Run", "Target", "choose_alpha", "predict", "schedule"]
+__all__ = ["PC", "AnnealedLangevin", "Prediction", "Run", "Target", "choose_alpha", "draw", "predict", "schedule"]

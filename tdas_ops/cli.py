@@ -16,6 +16,7 @@ import typer
 
 from tdas_ops import _extension, _pictures, _runs, models
 from tdas_ops._backends import backend_info
+from tdas_ops.calibrate import PC, Target, predict
 from tdas_ops.preconditioner import Preconditioner
 
 app = typer.Typer(
@@ -56,8 +57,26 @@ def _iteration_counts(iterations: Sequence[int], speedups: Sequence[float], nati
     return [*iterations, *(max(1, round(native / speedup)) for speedup in speedups)] or [native]
 
 
+def _prediction(study: _runs.Study) -> str:
+    """What the Gaussian model expects of the runs that are still to be made; nothing where there are none."""
+    model, parts = study.model, []
+    target = Target.from_statistics(model.statistics[0])
+    for run in study.runs:
+        if study.finished(run) is None:
+            M = study.filters[run]
+            alone = Preconditioner(M.shape, M.freq, skew=M.skew, method=M.method)
+            expected = predict(alone, target, PC(model.sde, run[1], snr=study.snr)).distance
+            parts.append(f"{run[0]} {run[1]}: {expected:.3g}")
+    if not parts:
+        return ""
+    return f"expected error of the spectrum, frequency masks alone (docs/calibration.md): {', '.join(parts)}"
+
+
 def _execute(study: _runs.Study, progress: bool, title: str = "") -> None:
-    """Makes the runs of a study and reports them."""
+    """Says what is expected of the runs of a study, makes them and reports them."""
+    expected = _prediction(study)
+    if expected:
+        typer.echo(expected)
     try:
         records = study.execute(typer.echo, progress, title)
     except KeyboardInterrupt:

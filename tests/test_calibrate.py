@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import even, odd
+from PIL import Image
 from torch import Tensor
 
 from tdas_ops import NoiseStream, Preconditioner, _gaussian, calibrate, samplers
@@ -293,6 +295,27 @@ def test_condensing_changes_nothing_that_matters() -> None:
     assert condensed == pytest.approx(whole, rel=1e-3)
 
 
+def test_pictures_show_the_error(tmp_path: Path) -> None:
+    """Plain sampling at few iterations has too much variance: its line is above the middle."""
+    run = PC(VE(0.01, 50.0), 14)
+    plain = calibrate.predict(Preconditioner.identity(NATURAL.shape), NATURAL, run)
+    made = calibrate.predict(Preconditioner.calibrated(NATURAL, run, "tdas"), NATURAL, run)
+    plain.picture(tmp_path / "plain.png")
+    calibrate.draw({"plain": plain, "calibrated": made}, tmp_path / "both.png")
+    blue = (31, 95, 168)
+    with Image.open(tmp_path / "plain.png") as one, Image.open(tmp_path / "both.png") as two:
+        assert two.height == one.height + 18
+        rows = np.argwhere((np.asarray(one)[:368] == blue).all(-1))[:, 0]
+        assert len(rows) > 500 and rows.max() < 48 + 160  # pixels of the line, all above the middle
+    radii, ratios = made.radial_error()
+    inside = ratios.isfinite()
+    assert (ratios[inside] - 1).abs().max() < 1e-3 and 0 < radii[0] < radii[-1] < 0.71
+    weight = torch.from_numpy(NATURAL.field.weight)
+    assert (plain.radial_error(1)[1] * (weight @ NATURAL.variance.flatten())).item() == pytest.approx(
+        float(weight @ plain.variance.flatten())
+    )
+
+
 # Targets
 
 
@@ -345,6 +368,7 @@ BAD = {
     "M: got 3 filters, expected one for each of 25": lambda: calibrate.predict(
         [Preconditioner.identity(SHAPE)] * 3, TARGET, RUNS["VE"]
     ),
+    "predictions: got none": lambda: calibrate.draw({}, "nothing.png"),
     "method: got 'ddim', expected 'pds' or 'tdas'": lambda: Preconditioner.calibrated(TARGET, RUNS["VE"], "ddim"),
     "bounds: got (1.1, 1.2)": lambda: Preconditioner.calibrated(TARGET, RUNS["VE"], bounds=(1.1, 1.2)),
     "bounds: got (0.0, 2.0)": lambda: calibrate.schedule(TARGET, RUNS["VE"], bounds=(0.0, 2.0)),

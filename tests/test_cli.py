@@ -95,6 +95,22 @@ def test_batches_do_not_change_the_noise(tmp_path: Path) -> None:
     assert (whole - split).abs().max() <= 2
 
 
+def test_the_prediction_comes_before_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = models.load("digits")
+    target = tdas_ops.calibrate.Target.from_statistics(model.statistics[0])
+    run = tdas_ops.calibrate.PC(model.sde, 3, snr=0.3)
+    M = tdas_ops.Preconditioner.from_statistics(model.statistics[0], None, 2.0, "tdas")
+    command = ["sample", *SMALL, "--method", "tdas", "--alpha", 2, "--snr", 0.3, "--out", tmp_path / "out"]
+    assert tdas(*command) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("expected error of the spectrum")
+    assert float(first.split("tdas 3: ")[1]) == pytest.approx(
+        tdas_ops.calibrate.predict(M, target, run).distance, rel=5e-3
+    )
+    assert tdas(*command) == 0
+    assert "expected error" not in capsys.readouterr().out  # nothing is left to be made
+
+
 def test_every_setting_reaches_the_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[tuple, dict]] = []
     real = tdas_ops.samplers.pc
