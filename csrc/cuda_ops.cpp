@@ -56,8 +56,9 @@ void check_float32(const char* name, const at::Tensor& tensor) {
 
 // An update of the state x along v, all but its noise and scales.
 cuda::UpdateArgs state_update(const Arguments& arguments, const at::Tensor& out, const OptionalTensor& mean,
-                              const at::Tensor& x, const char* v_name, const at::Tensor& v, const OptionalTensor& freq,
-                              const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift) {
+                              const OptionalTensor& cast, const at::Tensor& x, const char* v_name, const at::Tensor& v,
+                              const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
+                              bool filter_drift) {
   cuda::UpdateArgs args =
       arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
@@ -65,6 +66,7 @@ cuda::UpdateArgs state_update(const Arguments& arguments, const at::Tensor& out,
   check_float32("out", out);
   check_float32("x", x);
   if (mean) check_float32("mean", *mean);
+  if (cast) args.cast = arguments.output("cast", *cast);
   return args;
 }
 
@@ -149,6 +151,16 @@ class Planes {
   cuda::Scratch scratch_ = {};
 };
 
+// The update of a state, with its mean and its copy in another format where they are asked for.
+void update_state(const Arguments& arguments, const cuda::UpdateArgs& args, const Planes& planes, const at::Tensor& out,
+                  const OptionalTensor& mean, const OptionalTensor& cast) {
+  update_with_mean(arguments, args, out, mean, [&](cuda::UpdateArgs part) {
+    if (part.out.data != args.out.data) part.cast = {};  // of the mean
+    planes.update(part);
+  });
+  if (cast && mean && !has_noise(args)) cast->copy_(out);  // which is the mean
+}
+
 }  // namespace
 
 void normals_cuda(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
@@ -192,8 +204,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
                const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
                const OptionalTensor& cast) {
   const Arguments arguments("cuda", out);
-  cuda::UpdateArgs args = state_update(arguments, out, mean, x, "v", v, freq, space, skew, filter_drift);
-  if (cast) arguments.output("cast", *cast);
+  cuda::UpdateArgs args = state_update(arguments, out, mean, cast, x, "v", v, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
   at::Tensor kept_d, kept_n;
@@ -203,8 +214,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
   check_count(args);
   const OnDevice device("step.cuda", out);
   const Planes planes(device, args, out);
-  update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { planes.update(part); });
-  if (cast) cast->copy_(out);
+  update_state(arguments, args, planes, out, mean, cast);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 
@@ -214,8 +224,7 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
                         bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
                         const OptionalTensor& draw, int64_t first_sample, const OptionalTensor& cast) {
   const Arguments arguments("cuda", out);
-  cuda::UpdateArgs args = state_update(arguments, out, mean, x, "score", score, freq, space, skew, filter_drift);
-  if (cast) arguments.output("cast", *cast);
+  cuda::UpdateArgs args = state_update(arguments, out, mean, cast, x, "score", score, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
   TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
@@ -234,8 +243,7 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
   device.check(cuda::snr_rule({squares, eta, args.batch, args.channels, snr, each_alpha, per_sample}, device.stream()));
   args.d = {eta, cuda::Number::float32, true, 0.0f};
   args.langevin_noise = true;
-  update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { planes.update(part); });
-  if (cast) cast->copy_(out);
+  update_state(arguments, args, planes, out, mean, cast);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 

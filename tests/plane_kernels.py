@@ -37,7 +37,7 @@ class UpdateArgs(Structure):
     _fields_ = (
         ("filter", c_int),
         *((name, c_int64) for name in ("batch", "channels", "height", "width")),
-        *((name, FieldArgs) for name in ("out", "base", "v", "z")),
+        *((name, FieldArgs) for name in ("out", "cast", "base", "v", "z")),
         ("masks", MaskArgs),
         ("d", ScaleArgs),
         ("n", ScaleArgs),
@@ -131,13 +131,13 @@ class PlaneKernels:
         self.library.simt_has_kernel.argtypes = [c_int64, c_int64]
         assert self.library.simt_args_bytes() == ctypes.sizeof(UpdateArgs)
 
-    def __call__(self, update: Update, out: Tensor) -> Tensor:
+    def __call__(self, update: Update, out: Tensor, cast: Tensor | None = None) -> Tensor:
         assert self.library.simt_has_kernel(*out.shape[2:])
         masks, draw = update.masks(torch.float32), torch.tensor([update.draw])
         args = UpdateArgs(
             FILTERS.index(update.filter),
             *out.shape,
-            *map(field, (out, update.base, update.v, update.z)),
+            *map(field, (out, cast, update.base, update.v, update.z)),
             MaskArgs(*map(pointer, masks)),
             scale(update.d),
             scale(update.n),

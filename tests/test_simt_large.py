@@ -13,7 +13,16 @@ import random
 import pytest
 import torch
 from conftest import relative_rms
-from test_simt_planes import CASES, LAYOUTS, kernels_of, laid_out, noise_of_ones, results, writes_only_its_elements
+from test_simt_planes import (
+    CASES,
+    LAYOUTS,
+    check_cast,
+    kernels_of,
+    laid_out,
+    noise_of_ones,
+    results,
+    writes_only_its_elements,
+)
 
 import tdas_ops
 from tests.plane_kernels import ELEMENTS, kind_bits
@@ -97,6 +106,12 @@ def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
     got = kernels(update, torch.empty_like(update.v))
     assert torch.equal(got[::2], expected[::2])
     assert not got[1].isfinite().all()
+
+
+@pytest.mark.parametrize("case", ["drift", "A"])
+@sizes((256, 256), (32, 2048))
+def test_the_second_output_is_the_first(builds, build, case):
+    check_cast(kernels_of(builds, build), case, build.size)
 
 
 MISTAKES = {

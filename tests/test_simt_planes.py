@@ -254,6 +254,26 @@ def test_the_noise_is_that_of_the_cpu(builds, build, masks):
         assert (a - b).square().mean() > 1
 
 
+# The second output
+
+
+def check_cast(kernels: PlaneKernels, case: str, size: Size) -> None:
+    """x' as it is in every format and storage, beside an output in another."""
+    update = CASES[case].update(size, channels=2)
+    expected = kernels(update, torch.empty_like(update.v))
+    for dtype, layout, of_out in itertools.product(ELEMENTS, ("plain", "last"), ("plain", "strided")):
+        cast = laid_out(torch.full(update.v.shape, math.nan, dtype=dtype), layout)
+        out = kernels(update, laid_out(torch.full(update.v.shape, math.nan), of_out), cast)
+        assert torch.equal(out, expected) and torch.equal(cast, expected.to(dtype)), (dtype, layout, of_out)
+        assert writes_only_its_elements(cast)
+
+
+@pytest.mark.parametrize("case", ["drift", "noise", "A", "A, skew"])
+@sizes((32, 32), (64, 64))
+def test_the_second_output_is_the_first(builds, build, case):
+    check_cast(kernels_of(builds, build), case, build.size)
+
+
 # Equal bits
 
 

@@ -86,6 +86,7 @@ struct LargePixels {
         float sum = has_base ? pixel(plane.base, place(plane.base, m, e, j)) : 0.0f;
         if (has_v) sum = __fmaf_rn(d, pixel(plane.v, place(plane.v, m, e, j)), sum);
         set_pixel(plane.out, place(plane.out, m, e, j), sum + *staged);
+        if (plane.cast.data != nullptr) set_pixel(plane.cast, place(plane.cast, m, e, j), sum + *staged);
       });
       return;
     }
@@ -107,9 +108,17 @@ struct LargePixels {
       if (has_base) of_group([&](int m, int j, Run& of_run) { load_run<float>(plane.base, m, j, of_run); });
       if (has_v) plane.v.element == Element::float32 ? add_v(float{}) : add_v(uint16_t{});
       of_group([&](int m, int j, Run& of_run) {
-        each([&](int e) { of_run[e] += y[m][e][j]; });
-        store_run(m, j, of_run);
+        each([&](int e) { of_run[e] = y[m][e][j] += of_run[e]; });
+        store_streaming(m, j, of_run);
       });
+    }
+    if (plane.cast.data == nullptr) return;
+    each_run([&](int m, int j) { each([&](int e) { *staged_pixel(m, e, j) = y[m][e][j]; }); });
+    TDAS_OPS_NO_UNROLL
+    for (int i = 0; i < runs * points; ++i) {
+      Run pixels;
+      each([&](int e) { pixels[e] = *staged_pixel(i / points, e, i % points); });
+      store_run(plane.cast, place(plane.cast, i / points, 0, i % points), pixels);
     }
   }
 
@@ -274,7 +283,7 @@ struct LargePixels {
     }
   }
 
-  TDAS_OPS_DEVICE void store_run(int m, int j, const Run& pixels) const {
+  TDAS_OPS_DEVICE void store_streaming(int m, int j, const Run& pixels) const {
     float* data = static_cast<float*>(work.plane.out.data) + place(work.plane.out, m, 0, j);
     if constexpr (run == 4) {
       __stcs(reinterpret_cast<float4*>(data), make_float4(pixels[0], pixels[1], pixels[2], pixels[3]));

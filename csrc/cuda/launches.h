@@ -18,6 +18,7 @@ cudaError_t update_with(const UpdateArgs& args, PlaneWork work, Launch launch) {
         PlaneWork turned = work;
         turned.samples.seeds = nullptr;
         turned.square = false;
+        turned.cast.data = nullptr;
         const cudaError_t error = launch(Kind::skewed_drift, turned);
         if (error != cudaSuccess) return error;
         work.base = {work.out.data, work.out.element, work.out.dense, {}};

@@ -88,9 +88,7 @@ struct PixelAccess {
 
   TDAS_OPS_DEVICE void store_strided(const PixelsOf<void>& field, int64_t plane, int item, int lower, int right,
                                      Run run) const {
-    const int64_t at = plane + place(field, item, lower, right);
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < 4; ++i) set_pixel(field, at + i * field.strides[3], run.at[i]);
+    store_run(field, plane + place(field, item, lower, right), run.at);
   }
 
  private:

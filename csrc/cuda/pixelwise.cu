@@ -12,7 +12,7 @@ namespace {
 // out = base + d A^power v + n A z
 struct PixelWork {
   PixelsOf<const void> base, v, z;  // dense: pairs can be read at once
-  PixelsOf<void> out;
+  PixelsOf<void> out, cast;
   const float* space;
   int power;
   SampleWork samples;
@@ -106,6 +106,7 @@ __global__ void __launch_bounds__(threads_per_block) pixels_kernel(PixelWork wor
       if (work.base.data != nullptr) sum = load_pair(work.base, at.place(work.base, pair), has_second);
       sum = {sum.x + terms.drift.x + terms.noise.x, sum.y + terms.drift.y + terms.noise.y};
       store_pair(work.out, at.place(work.out, pair), has_second, sum);
+      if (work.cast.data != nullptr) store_pair(work.cast, at.place(work.cast, pair), has_second, sum);
     });
   }
 }
@@ -149,6 +150,7 @@ PixelWork pixel_work(const UpdateArgs& args) {
   work.v = in_pairs(args.v, args.width);
   work.z = in_pairs(args.z, args.width);
   work.out = in_pairs(args.out, args.width);
+  work.cast = in_pairs(args.cast, args.width);
   work.space = args.masks.space;
   work.power = args.masks.space == nullptr || args.filter == Filter::noise  ? 0
                : args.filter == Filter::drift || args.filter == Filter::MMt ? 2

@@ -118,6 +118,7 @@ struct PlanePixels {
         if (has_v) add(sum, d, access.load_strided(work.v, at.plane(work.v), item, lower, right));
         add(sum, 1.0f, read(item, lower, right));
         access.store_strided(work.out, at.plane(work.out), item, lower, right, sum);
+        if (work.cast.data != nullptr) access.store_strided(work.cast, at.plane(work.cast), item, lower, right, sum);
       });
       return;
     }
@@ -145,6 +146,12 @@ struct PlanePixels {
     if (!at.there) return;
     TDAS_OPS_UNROLL
     for (int item = 0; item < 4; ++item) access.store_float32(work.out, at.plane(work.out), item, sum[item]);
+    if (work.cast.data == nullptr) return;
+    TDAS_OPS_UNROLL
+    for (int item = 0; item < 4; ++item) write(item, sum[item]);
+    each_place([&](int item, int lower, int right) {
+      access.store_strided(work.cast, at.plane(work.cast), item, lower, right, read(item, lower, right));
+    });
   }
 
  private:

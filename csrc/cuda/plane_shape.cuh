@@ -19,7 +19,7 @@ enum class Kind {
 // Arguments of the kernels.
 struct PlaneWork {
   PixelsOf<const void> base, v, z;
-  PixelsOf<void> out;
+  PixelsOf<void> out, cast;
   Masks masks;
   SampleWork samples;
   uint32_t planes;
@@ -51,6 +51,7 @@ inline PlaneWork plane_work(const UpdateArgs& args) {
   work.v = in_runs(args.v, args.width);
   work.z = in_runs(args.z, args.width);
   work.out = in_runs(args.out, args.width);
+  work.cast = in_runs(args.cast, args.width);
   work.masks = args.masks;
   work.samples = sample_work(args);
   work.planes = static_cast<uint32_t>(args.batch * args.channels);

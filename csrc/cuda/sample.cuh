@@ -50,6 +50,35 @@ TDAS_OPS_DEVICE void set_pixel(const PixelsOf<void>& field, int64_t at, float va
   }
 }
 
+// Four neighbours of a dense field of 16 bits.
+TDAS_OPS_DEVICE uint2 narrowed(const float (&pixels)[4], bool brain) {
+  const auto pair = [&](float low, float high) {
+    const uint32_t first = brain ? to_bfloat16(low) : to_float16(low);
+    return first | static_cast<uint32_t>(brain ? to_bfloat16(high) : to_float16(high)) << 16;
+  };
+  uint2 words;
+  words.x = pair(pixels[0], pixels[1]);
+  words.y = pair(pixels[2], pixels[3]);
+  return words;
+}
+
+// Stores a run of neighbours, in one piece where the field is dense.
+template <int run>
+TDAS_OPS_DEVICE void store_run(const PixelsOf<void>& field, int64_t at, const float (&pixels)[run]) {
+  if (run == 4 && field.dense) {
+    if (field.element == Element::float32) {
+      *reinterpret_cast<float4*>(static_cast<float*>(field.data) + at) =
+          make_float4(pixels[0], pixels[1 % run], pixels[2 % run], pixels[3 % run]);
+    } else if constexpr (run == 4) {
+      *reinterpret_cast<uint2*>(static_cast<uint16_t*>(field.data) + at) =
+          narrowed(pixels, field.element == Element::bfloat16);
+    }
+    return;
+  }
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < run; ++i) set_pixel(field, at + i * field.strides[3], pixels[i]);
+}
+
 TDAS_OPS_DEVICE float scale_of(const Scale& scale, uint32_t sample) {
   if (scale.values == nullptr) return scale.number;
   const uint32_t i = scale.per_sample ? sample : 0;

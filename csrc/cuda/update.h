@@ -17,12 +17,12 @@ struct Scale {
   float number;
 };
 
-// As tdas_ops::UpdateArgs, with scales and the draw on the device. `base` and `z` are float32, as is `out` where there
-// is a base.
+// As tdas_ops::UpdateArgs, with scales and the draw on the device, and a second output, or null. `base` and `z` are
+// float32, as is `out` where there is a base.
 struct UpdateArgs {
   Filter filter;
   int64_t batch, channels, height, width;
-  OutField out;
+  OutField out, cast;
   Field base, v, z;
   Masks masks;
   Scale d, n;
