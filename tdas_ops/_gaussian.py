@@ -154,6 +154,10 @@ class Field:
     weight: Array
     mean_power: Array
 
+    @cached_property
+    def has_mean(self) -> bool:
+        return bool(self.mean_power.any())
+
     def condensed(self) -> Nodes:
         """A few hundred variances in place of all frequencies: what becomes of one depends on its variance alone."""
         values = self.variance.clip(1e-14 * self.variance.max())
@@ -389,31 +393,33 @@ def mean_norm(field: Field, variance: Array, mean: Array | None = None) -> float
     |y|^2 is taken as a gamma variable of its own mean and variance (Welch, Satterthwaite): exact for white fields of
     mean 0, and for all in the limit of many frequencies, where it is the root of the mean of |y|^2.
     """
-    first, second = float(variance @ field.weight), float(variance**2 @ field.weight)
-    if mean is not None:
+    weighted = field.weight * variance
+    first, second = float(weighted.sum()), float(weighted @ variance)
+    if mean is not None and field.has_mean:
         power = np.abs(mean) ** 2 * field.mean_power
         first, second = first + float(power.sum()), second + 2 * float(variance @ power)
     if not math.isfinite(second) or second == 0:
         return math.sqrt(first)
-    shape = first**2 / second / 2
+    shape = first * (first / second) / 2
     return math.sqrt(first / shape) * math.exp(math.lgamma(shape + 0.5) - math.lgamma(shape))
 
 
-def snr_step(field: Field, law: Law, gains: Gains, update: Update) -> float:
+def snr_step(field: Field, law: Law, gains: Gains, update: Update, noise_norm: float) -> float:
     """eta of the snr rule: `2 alpha (snr E|M z| / E|D score|)^2`."""
     assert update.snr is not None
     gain = np.abs(gains.drift) / marginal(field, update)
-    drift = mean_norm(field, gain**2 * law.variance, gain * (law.mean - update.mean_scale))
-    return 2 * update.alpha * (update.snr * mean_norm(field, gains.noise) / drift) ** 2
+    drift_norm = mean_norm(field, gain * gain * law.variance, gain * (law.mean - update.mean_scale))
+    return 2 * update.alpha * (update.snr * noise_norm / drift_norm) ** 2
 
 
 def advance(field: Field, law: Law, gains: Gains, update: Update, eta: float | None = None) -> tuple[Law, Law]:
     """The laws of x_mean and of x after an update; `eta` stands for b, and sqrt(2 eta) for n, where it is given."""
     b, n2 = (update.b, update.n**2) if eta is None else (eta, 2 * eta)
-    drift = gains.drift if update.filtered else np.ones_like(gains.noise)
-    pull = b / marginal(field, update)
-    factor = 1 + drift * (update.a - pull)
-    clean = Law(np.abs(factor) ** 2 * law.variance, factor * law.mean + drift * pull * update.mean_scale)
+    drift = gains.drift if update.filtered else 1.0
+    pull = drift * (b / marginal(field, update))
+    factor = 1 + drift * update.a - pull
+    power = factor * factor if np.isrealobj(factor) else np.abs(factor) ** 2
+    clean = Law(power * law.variance, factor * law.mean + update.mean_scale * pull if field.has_mean else law.mean)
     return clean, Law(clean.variance + n2 * gains.noise, clean.mean)
 
 
@@ -424,10 +430,11 @@ def advance_all(
     clean = law
     used: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):
+        noise_norm = mean_norm(field, gains.noise) if etas is None else math.nan
         for update in updates:
             eta = None
             if update.snr is not None:
-                eta = snr_step(field, law, gains, update) if etas is None else etas[len(used)]
+                eta = snr_step(field, law, gains, update, noise_norm) if etas is None else etas[len(used)]
                 used.append(eta)
             clean, law = advance(field, law, gains, update, eta)
     return clean, law, used

@@ -262,6 +262,13 @@ def test_schedule_keeps_the_ladder(sde: VE | VP) -> None:
         assert M.provenance["off_ladder"] == pytest.approx(float(scheduled.off_ladder[i + 1]), rel=0.1, abs=1e-4)
 
 
+def test_a_run_that_diverges_is_infinitely_far() -> None:
+    run = PC(VE(0.01, 50.0), 60)
+    strong = Preconditioner.radial(lambda k: 300 + 0 * k, NATURAL.shape)
+    assert calibrate.predict(strong, NATURAL, run).distance == math.inf
+    assert calibrate.predict(Preconditioner.identity(NATURAL.shape), NATURAL, run).distance < 0.01
+
+
 def test_choose_alpha_finds_the_least_distance() -> None:
     run = PC(VE(0.01, 50.0), 30)
 
