@@ -14,7 +14,8 @@ enum class Pass {
   inverse,  // out = base + d v + the result
 };
 
-// Where a thread's pixels are: `runs` x `points` runs of neighbours, `stride` x 32 apart.
+// The thread's pixels: `runs` times `points` runs of `run` neighbours. Run (m, j) begins m `stride` + 32 j columns after
+// the first, where a row of 32 has m `stride` columns and j rows.
 template <int W>
 struct LargePixels {
   using Shape = RowShape<W>;
