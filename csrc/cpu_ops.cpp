@@ -120,11 +120,13 @@ void precondition_cpp(const at::Tensor& out, const at::Tensor& v, const Optional
 void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
               const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
               double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
-              const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample) {
+              const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
+              const OptionalTensor& cast) {
   const Arguments arguments("cpp", out);
   UpdateArgs args = arguments.update<UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
   args.v = arguments.input("v", v);
+  if (cast) arguments.output("cast", *cast);
   const Noise noise(arguments, args, z, seeds, draw, first_sample);
   const std::vector<float> drift_scale = scale_of(arguments, "d_tensor", d, d_tensor, args.batch);
   const std::vector<float> noise_scale = n || n_tensor
@@ -133,6 +135,7 @@ void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tenso
   args.d = drift_scale.data();
   args.n = noise_scale.data();
   update_with_mean(arguments, args, out, mean, [](const UpdateArgs& part) { update(part); });
+  if (cast) cast->copy_(out);
   noise.advance();
 }
 
@@ -140,11 +143,12 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
                        const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
                        bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor, bool per_sample,
                        const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw,
-                       int64_t first_sample) {
+                       int64_t first_sample, const OptionalTensor& cast) {
   const Arguments arguments("cpp", out);
   UpdateArgs args = arguments.update<UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
   args.v = arguments.input("score", score);
+  if (cast) arguments.output("cast", *cast);
   const Noise noise(arguments, args, z, seeds, draw, first_sample);
   TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cpp: there is no noise; expected `z`, or `seeds` and `draw`.");
   const std::vector<float> each_alpha = scale_of(arguments, "alpha_tensor", alpha, alpha_tensor, args.batch);
@@ -181,6 +185,7 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
   update_with_mean(arguments, args, out, mean, [&](const UpdateArgs& part) {
     update(part, std::exchange(keep, nullptr));  // the first of two
   });
+  if (cast) cast->copy_(out);
   noise.advance();
 }
 

@@ -22,12 +22,13 @@ void precondition_cpp(const at::Tensor& out, const at::Tensor& v, const Optional
 void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
               const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
               double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
-              const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample);
+              const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
+              const OptionalTensor& cast);
 
 void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
                        const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
                        bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor, bool per_sample,
                        const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw,
-                       int64_t first_sample);
+                       int64_t first_sample, const OptionalTensor& cast);
 
 }  // namespace tdas_ops

@@ -11,6 +11,7 @@ The arguments that several ops share:
 - `d`, `d_tensor`: the drift scale, a number or (if given) a tensor with 1 or B elements; `n`, `n_tensor`: the noise
   scale, `sqrt(2 d)` when both are absent.
 - `z`: the caller's own pixel noise; else `seeds`, `draw`, `first_sample` of a `NoiseStream`; the op adds 1 to `draw`.
+- `cast`: receives `out` as well, rounded to nearest to its own dtype, in its own memory format.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ CUDA_FFT = "cuda_fft"
 
 _MASKS = "Tensor? freq, Tensor? space, Tensor? skew"
 _NOISE = "Tensor? z, Tensor? seeds, Tensor({alias}!)? draw, int first_sample"
+_CAST = "Tensor(d!)? cast=None"
 
 SCHEMAS = {
     # g[B, C, H, ceil(W / 2)], complex64, of the noise contract (docs/design.md), as pixel noise or as spectral noise
@@ -37,10 +39,10 @@ SCHEMAS = {
     "precondition": "(Tensor(a!) out, Tensor v, Tensor? freq, Tensor? space, str which) -> ()",
     # mean = x + d D v;  out = mean + n M z
     "step": f"(Tensor(a!) out, Tensor(b!)? mean, Tensor x, Tensor v, {_MASKS}, bool filter_drift, "
-    "float d, Tensor? d_tensor, float? n, Tensor? n_tensor, " + _NOISE.format(alias="c") + ") -> ()",
+    f"float d, Tensor? d_tensor, float? n, Tensor? n_tensor, {_NOISE.format(alias='c')}, {_CAST}) -> ()",
     # the same with d = 2 alpha (snr |M z| / |D score|)^2 and n = sqrt(2 d)
     "langevin_step": f"(Tensor(a!) out, Tensor(b!)? mean, Tensor x, Tensor score, {_MASKS}, bool filter_drift, "
-    "float snr, float alpha, Tensor? alpha_tensor, bool per_sample, " + _NOISE.format(alias="c") + ") -> ()",
+    f"float snr, float alpha, Tensor? alpha_tensor, bool per_sample, {_NOISE.format(alias='c')}, {_CAST}) -> ()",
 }
 
 

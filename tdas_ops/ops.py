@@ -91,16 +91,33 @@ def _output(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: boo
         return torch.empty_like(x)
     _check_like("out", out, x, (x.dtype,))
     _dense("out", out)
-    if torch.compiler.is_compiling() or type(out) is not Tensor:  # what is traced has no addresses
+    if _traced(out):
         return out
-    if out.is_neg():
-        raise ValueError("out: got a negated view, expected a tensor of its own")
     if in_place and not (out is x or (out.data_ptr() == x.data_ptr() and out.stride() == x.stride())):
         inputs = {"x": x, **inputs}
-    for name, other in inputs.items():
-        if isinstance(other, Tensor) and _shares_memory(out, other):
-            raise ValueError(f"out: got memory of {name}, expected {'x itself or ' if in_place else ''}a tensor apart")
+    _check_apart("out", out, inputs, "x itself or a tensor apart" if in_place else "a tensor apart")
     return out
+
+
+def _check_cast(cast: Tensor, x: Tensor, others: dict[str, Any]) -> None:
+    """The second output: dense, in a dtype that a score may have, its memory apart from all others."""
+    _check_like("cast", cast, x, _SCORE[x.dtype])
+    _dense("cast", cast)
+    if not _traced(cast):
+        _check_apart("cast", cast, {"x": x, **others}, "a tensor apart")
+
+
+def _traced(t: Tensor) -> bool:
+    """What is traced, or on the device meta, has no addresses."""
+    return torch.compiler.is_compiling() or type(t) is not Tensor or t.is_meta
+
+
+def _check_apart(name: str, t: Tensor, others: dict[str, Any], expected: str) -> None:
+    if t.is_neg():
+        raise ValueError(f"{name}: got a negated view, expected a tensor of its own")
+    for other_name, other in others.items():
+        if isinstance(other, Tensor) and _shares_memory(t, other):
+            raise ValueError(f"{name}: got memory of {other_name}, expected {expected}")
 
 
 def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
@@ -244,6 +261,7 @@ def step(
     noise: Noise | None = ...,
     noise_scale: Scale | None = ...,
     out: Tensor | None = ...,
+    cast: Tensor | None = ...,
     return_mean: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -258,6 +276,7 @@ def step(
     noise: Noise | None = ...,
     noise_scale: Scale | None = ...,
     out: Tensor | None = ...,
+    cast: Tensor | None = ...,
     return_mean: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -271,6 +290,7 @@ def step(
     noise: Noise | None = None,
     noise_scale: Scale | None = None,
     out: Tensor | None = None,
+    cast: Tensor | None = None,
     return_mean: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """One update of a sampler: `x_mean = x + d D v`, `x' = x_mean + n M z`.
@@ -287,6 +307,9 @@ def step(
             absent only when `noise_scale` is 0.
         noise_scale: n, in units of sigma; like `step_size`; `sqrt(2 step_size)` when absent.
         out: tensor to write to, like x; may be x itself, and shares no memory with any other input.
+        cast: a second output: a tensor of the shape of x, float32, bfloat16 or float16 (float64 beside a float64 x),
+            contiguous or channels_last, that receives x' rounded to nearest; what a network reads next, without a pass
+            of its own. Shares no memory with any other argument.
         return_mean: also return x_mean.
 
     Returns: x', or (x', x_mean), with dtype and memory format of x.
@@ -301,13 +324,16 @@ def step(
     _check_like("v", v, x, _SCORE[x.dtype])
     d, d_tensor = _scale("step_size", step_size, x)
     n, n_tensor = (None, None) if noise_scale is None else _scale("noise_scale", noise_scale, x)
-    out = _output(out, x, {"v": v, "noise": noise})
+    inputs = {"v": v, "noise": noise}
+    out = _output(out, x, inputs)
+    if cast is not None:
+        _check_cast(cast, x, {**inputs, "out": out})
     filter_drift = _drift_method(M)
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
     _backends.kernel("step", x, freq, space, skew)(
-        out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn
+        out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn, cast
     )
     return out if mean is None else (out, mean)
 
@@ -323,6 +349,7 @@ def langevin_step(
     alpha: Scale = ...,
     norm: Literal["batch", "sample"] = ...,
     out: Tensor | None = ...,
+    cast: Tensor | None = ...,
     return_mean: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -338,8 +365,25 @@ def langevin_step(
     alpha: Scale = ...,
     norm: Literal["batch", "sample"] = ...,
     out: Tensor | None = ...,
+    cast: Tensor | None = ...,
     return_mean: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def langevin_step(
+    x: Tensor,
+    score: Tensor,
+    M: Preconditioner,
+    snr: float,
+    *,
+    noise: Noise,
+    alpha: Scale = ...,
+    norm: Literal["batch", "sample"] = ...,
+    out: Tensor | None = ...,
+    cast: Tensor | None = ...,
+    return_mean: bool,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def langevin_step(
@@ -352,6 +396,7 @@ def langevin_step(
     alpha: Scale = 1.0,
     norm: Literal["batch", "sample"] = "batch",
     out: Tensor | None = None,
+    cast: Tensor | None = None,
     return_mean: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """A Langevin step whose size follows the snr rule: `eta = 2 alpha (snr |M z| / |D score|)^2`.
@@ -360,7 +405,7 @@ def langevin_step(
     tensors; all of it stays on the device.
 
     Args:
-        x, score, M, noise, out, return_mean: as in `step`.
+        x, score, M, noise, out, cast, return_mean: as in `step`.
         snr: the signal-to-noise ratio r of the corrector, for example 0.16.
         alpha: alpha_t of the SDE at this step (1 for VE); a number, or a tensor with one value or one for each sample.
         norm: "batch" averages the norms over the batch (the papers' rule; samples whose norm is not finite are left
@@ -379,12 +424,15 @@ def langevin_step(
     a, a_tensor = _scale("alpha", alpha, x)
     if norm not in ("batch", "sample"):
         raise ValueError(f"norm: got {norm!r}, expected 'batch' or 'sample'")
-    out = _output(out, x, {"score": score, "noise": noise})
+    inputs = {"score": score, "noise": noise}
+    out = _output(out, x, inputs)
+    if cast is not None:
+        _check_cast(cast, x, {**inputs, "out": out})
     filter_drift = _drift_method(M)
     drawn = _drawn(noise, x, True)
     mean = torch.empty_like(x) if return_mean else None
     freq, space, skew = M.masks(x.dtype)
     _backends.kernel("langevin_step", x, freq, space, skew)(
-        out, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn
+        out, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn, cast
     )
     return out if mean is None else (out, mean)

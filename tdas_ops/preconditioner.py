@@ -84,10 +84,15 @@ class Preconditioner:
 
     def to(self, device: torch.device | str) -> Preconditioner:
         """The same filter on another device (itself when it is there already)."""
-        moved = object.__new__(Preconditioner)
-        moved.__dict__.update(self.__dict__)
-        moved._place(torch.device(device))
+        moved = self.clone(torch.device(device))
         return self if moved.device == self.device else moved
+
+    def clone(self, device: torch.device | None = None) -> Preconditioner:
+        """The same filter with masks of its own on a device, by default where it is."""
+        made = object.__new__(Preconditioner)
+        made.__dict__.update(self.__dict__)
+        made._place(self.device if device is None else device)
+        return made
 
     # Sources of masks
 
@@ -252,7 +257,7 @@ class Preconditioner:
             target: the data, a `calibrate.Target`.
             run: the sampler with its settings: `calibrate.PC(...)` or `calibrate.AnnealedLangevin(...)`.
             method: "pds" or "tdas".
-            bounds: of R, by default (0.8, 1.6) for "pds" and (0.05, 1.6) for "tdas". For "pds" a further one keeps
+            bounds: of R, by default (0.8, 1.6) for "pds" and (0.01, 1.6) for "tdas". For "pds" a further one keeps
                 every predictor step from going beyond the denoised image: `R^2 (b / variance - a) <= 1`.
 
         Returns: a filter whose provenance has the predicted distance, and `settled`: whether mask and step sizes of the

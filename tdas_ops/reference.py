@@ -208,10 +208,11 @@ def step(
     seeds: Tensor | None,
     draw: Tensor | None,
     first_sample: int,
+    cast: Tensor | None = None,
     *,
     normal: Callable[..., None] = normals,
 ) -> None:
-    """mean = x + d D v;  out = mean + n M z."""
+    """mean = x + d D v;  out = mean + n M z;  cast = out."""
     d_each = _per_sample(d, d_tensor, x)
     if n is None and n_tensor is None:
         n_each = torch.sqrt(2 * d_each) if isinstance(d_each, Tensor) else math.sqrt(2 * d_each)
@@ -226,12 +227,14 @@ def step(
         if skew is not None:
             update += d_each * apply_skew(v.to(x.dtype), skew)
         torch.add(x, update, out=out)
-        return
-    coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
-    clean = x + d_each * _drift(v.to(x.dtype), freq, space, skew, filter_drift)
-    if mean is not None:
-        mean.copy_(clean)
-    out.copy_(clean if coloured is None else clean + n_each * coloured)
+    else:
+        coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
+        clean = x + d_each * _drift(v.to(x.dtype), freq, space, skew, filter_drift)
+        if mean is not None:
+            mean.copy_(clean)
+        out.copy_(clean if coloured is None else clean + n_each * coloured)
+    if cast is not None:
+        cast.copy_(out)
 
 
 def langevin_step(
@@ -251,6 +254,7 @@ def langevin_step(
     seeds: Tensor | None,
     draw: Tensor | None,
     first_sample: int,
+    cast: Tensor | None = None,
     *,
     normal: Callable[..., None] = normals,
 ) -> None:
@@ -273,3 +277,5 @@ def langevin_step(
     if mean is not None:
         mean.copy_(clean)
     torch.add(clean, torch.sqrt(2 * eta) * coloured, out=out)
+    if cast is not None:
+        cast.copy_(out)

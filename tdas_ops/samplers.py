@@ -6,6 +6,9 @@ unless `check_finite` is set or a callback asks for values.
 
 A run can be interrupted and continued: `callback` receives a `State` after every iteration; its `state_dict()` handed
 to `resume` continues to bit-identical samples.
+
+An iteration is one function that updates the state in place and reads everything that differs between iterations
+(coefficients, masks, the draw counter) from tensors, so that a CUDA graph of it is right for all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tdas_ops import ops
+from tdas_ops._graph import Captured, Iteration
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.sde import SDE, Level
@@ -35,8 +39,9 @@ class State:
     """A run after `iteration` of `iterations` iterations.
 
     Attributes:
-        x: the current state, noise included, `[B, C, H, W]`.
-        x_mean: the state before the last noise was added: the sample when the run is over.
+        x: the current state, noise included, `[B, C, H, W]`; the next iteration writes to this tensor.
+        x_mean: the state before the last noise was added: the sample when the run is over; the next iteration may
+            write to this tensor.
         noise: the stream the run draws from.
     """
 
@@ -80,6 +85,9 @@ def pc(
     callback: Callback | None = None,
     resume: dict[str, Any] | None = None,
     check_finite: bool = False,
+    cuda_graph: bool = False,
+    network_dtype: torch.dtype | None = None,
+    channels_last: bool = False,
     progress: bool = True,
 ) -> Tensor:
     """Predictor-corrector sampling: in each iteration first the corrector, then the predictor.
@@ -101,16 +109,23 @@ def pc(
         end_time: by default that of the speed-up rule.
         denoise: return the last x_mean; otherwise the last x.
         hook: called after each corrector and predictor step as `hook(x, x_mean, level, noise) -> (x, x_mean)`, for
-            example `inpaint(...)`.
+            example `inpaint(...)`. With `cuda_graph` the fields of `level` are tensors without dimensions.
         callback: called with the `State` after each iteration.
         resume: a `State.state_dict()` to continue from; `noise` is set to the place where that run was.
         check_finite: stop with an error when x is no longer finite; waits for the device once an iteration.
+        cuda_graph: capture the first iteration, score function and hook included, and replay it for all of them: the
+            bits of the eager run without Python's time. On a CUDA device, for a score function that never waits for
+            it, with the same masks present in all of M. Callback and `check_finite` run between the replays.
+        network_dtype: dtype of the x that the score function receives, float32, bfloat16 or float16, by default that
+            of the state; the update writes it beside the state.
+        channels_last: the score function receives x in the memory format channels_last.
         progress: show a progress bar.
 
     Returns: samples `[B, C, H, W]`, in the dtype of the start.
 
     Raises:
-        ValueError: bad arguments, before the first evaluation of the score.
+        ValueError, TypeError: bad arguments, before the first evaluation of the score.
+        RuntimeError: an iteration cannot be captured in a CUDA graph; the noise is as it was.
         FloatingPointError: `check_finite` found a non-finite value; the message names the iteration.
 
     Source: Song et al., arXiv 2011.13456, algorithm 1; TDAS, arXiv 2206.04029; PDS, arXiv 2207.02196, algorithm 1.
@@ -123,28 +138,30 @@ def pc(
         raise ValueError(
             f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step"
         )
-    filters = _filters(M, iterations)
-    run = _begin(shape, filters[0], noise, sde.start_scale, start, iterations, resume)
-    conditions = torch.tensor([level.condition for level in levels], dtype=run.x.dtype).to(run.x.device)
-    x, x_mean = run.x, run.x_mean
-    for i in tqdm(range(run.iteration, iterations), initial=run.iteration, total=iterations, disable=not progress):
-        each, level, condition = filters[i], levels[i], conditions[i].expand(shape[0])
+    run = _Run(shape, _filters(M, iterations), levels, noise, hook, cuda_graph)
+    run.begin(sde.start_scale, start, resume, network_dtype, channels_last)
+    linear = any(level.reverse[0] != 0.0 for level in levels)
+    clean = predictor is None or hook is not None  # whether anyone looks at the corrector's x_mean
+
+    def iterate(M: Preconditioner, coefficients: Tensor, level: Level | None) -> Tensor:
+        x, here = run.x, _level(coefficients)
+        condition = here.condition.expand(shape[0])
         for _ in range(corrector_steps):
-            score = score_fn(x, condition)
-            x, x_mean = ops.langevin_step(
-                x, score, each, snr, noise=noise, alpha=level.alpha, norm=norm, return_mean=True
+            score = score_fn(run.seen, condition)
+            result = ops.langevin_step(
+                x, score, M, snr, noise=noise, alpha=here.alpha, norm=norm, out=x, cast=run.cast, return_mean=clean
             )
-            if hook is not None:
-                x, x_mean = hook(x, x_mean, level, noise)
+            x_mean = run.hooked(result[1] if clean else x, level or here)
         if predictor is not None:
-            a, b, n = level.reverse if predictor == "reverse_diffusion" else level.euler
-            score = score_fn(x, condition)
-            drift, d = (score, b) if a == 0.0 else (torch.add(a * x, score, alpha=b), 1.0)
-            x, x_mean = ops.step(x, drift, each, d, noise_scale=n, noise=noise, return_mean=True)
-            if hook is not None:
-                x, x_mean = hook(x, x_mean, level, noise)
-        _end_of_iteration(i, iterations, x, x_mean, noise, callback, check_finite)
-    return x_mean if denoise else x
+            a, b, n = here.reverse if predictor == "reverse_diffusion" else here.euler
+            score = score_fn(run.seen, condition)
+            drift, d = (torch.addcmul(a * x, score, b), 1.0) if linear else (score, b)
+            _, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=noise, out=x, cast=run.cast, return_mean=True)
+            x_mean = run.hooked(x_mean, level or here)
+        return x_mean
+
+    run.loop(iterate, callback, check_finite, progress)
+    return run.x_mean if denoise else run.x
 
 
 @torch.no_grad()
@@ -164,6 +181,9 @@ def annealed_langevin(
     callback: Callback | None = None,
     resume: dict[str, Any] | None = None,
     check_finite: bool = False,
+    cuda_graph: bool = False,
+    network_dtype: torch.dtype | None = None,
+    channels_last: bool = False,
     progress: bool = True,
 ) -> Tensor:
     """Annealed Langevin dynamics: at each noise level `steps` Langevin steps of size `epsilon (sigma_i / sigma_L)^2`.
@@ -181,13 +201,13 @@ def annealed_langevin(
             `x + alpha score + sqrt(2 alpha) z` (arXiv 2006.09011, algorithm 1).
         denoise: add `sigma_L^2 score` at the end; by default True for "ncsnv2" and False for "ncsn".
         start: by default `noise(M, scale=sigmas[0])`.
-        hook, callback, resume, check_finite, progress: as in `pc`.
+        hook, callback, resume, check_finite, cuda_graph, network_dtype, channels_last, progress: as in `pc`.
 
     Returns: samples `[B, C, H, W]`, in the dtype of the start.
 
     Raises:
-        ValueError: bad arguments, before the first evaluation of the score.
-        FloatingPointError: as in `pc`.
+        ValueError, TypeError: bad arguments, before the first evaluation of the score.
+        RuntimeError, FloatingPointError: as in `pc`.
     """
     if len(sigmas) == 0 or any(not 0 < b <= a < math.inf for a, b in zip([sigmas[0], *sigmas], sigmas, strict=False)):
         raise ValueError("sigmas: got a sequence that is empty, not positive or rising, expected large to small")
@@ -199,29 +219,35 @@ def annealed_langevin(
         if rule == "ncsn":
             raise ValueError("step_size: got None with rule 'ncsn', expected a number (NCSN published 2e-5)")
         step_size = ncsnv2_step_size(sigmas, steps)
-    last = sigmas[-1]
-    filters = _filters(M, len(sigmas))
-    run = _begin(shape, filters[0], noise, sigmas[0], start, len(sigmas), resume)
-    conditions = torch.tensor(sigmas, dtype=run.x.dtype).to(run.x.device)
-    x = run.x
-    for i in tqdm(range(run.iteration, len(sigmas)), initial=run.iteration, total=len(sigmas), disable=not progress):
-        sigma, condition = sigmas[i], conditions[i].expand(shape[0])
-        level = _langevin_level(sigma, sigmas[0])
-        eta = step_size * (sigma / last) ** 2 * (0.5 if rule == "ncsn" else 1.0)
+    if not 0.0 <= step_size < math.inf:
+        raise ValueError(f"step_size: got {step_size}, expected a finite number that is not negative")
+    last, factor = sigmas[-1], 0.5 if rule == "ncsn" else 1.0
+    levels = [_langevin_level(sigma, sigmas[0], factor * step_size * (sigma / last) ** 2) for sigma in sigmas]
+    run = _Run(shape, _filters(M, len(sigmas)), levels, noise, hook, cuda_graph)
+    run.begin(sigmas[0], start, resume, network_dtype, channels_last)
+
+    def iterate(M: Preconditioner, coefficients: Tensor, level: Level | None) -> Tensor:
+        x, here = run.x, _level(coefficients)
+        _, eta, n = here.reverse
         for _ in range(steps):
-            x = ops.step(x, score_fn(x, condition), filters[i], eta, noise=noise)
-            if hook is not None:
-                x, _ = hook(x, x, level, noise)
-        _end_of_iteration(i, len(sigmas), x, x, noise, callback, check_finite)
+            score = score_fn(run.seen, here.condition.expand(shape[0]))
+            ops.step(x, score, M, eta, noise_scale=n, noise=noise, out=x, cast=run.cast)
+            run.hooked(x, level or here)
+        return x
+
+    run.loop(iterate, callback, check_finite, progress)
+    x = run.x
     if denoise if denoise is not None else rule == "ncsnv2":
-        clean = torch.add(x, score_fn(x, conditions[-1].expand(shape[0])), alpha=last**2)
-        return clean if hook is None else hook(x, clean, _langevin_level(last, sigmas[0]), noise)[1]
+        condition = _level(run.rows[-1]).condition.expand(shape[0])
+        clean = torch.add(x, score_fn(run.seen, condition), alpha=last**2)
+        return clean if hook is None else hook(x, clean, levels[-1], noise)[1]
     return x
 
 
-def _langevin_level(sigma: float, highest: float) -> Level:
-    nothing = (0.0, 0.0, 0.0)
-    return Level(sigma / highest, sigma, 1.0, sigma, 1.0, reverse=nothing, euler=nothing)
+def _langevin_level(sigma: float, highest: float, eta: float) -> Level:
+    """Its `reverse` is the Langevin step of size eta."""
+    step = (0.0, eta, math.sqrt(2 * eta))
+    return Level(sigma / highest, sigma, 1.0, sigma, 1.0, reverse=step, euler=step)
 
 
 def ncsnv2_step_size(sigmas: Sequence[float], steps: int) -> float:
@@ -255,7 +281,7 @@ def inpaint(known: Tensor, mask: Tensor) -> Hook:
 
     def hook(x: Tensor, x_mean: Tensor, level: Level, noise: NoiseStream) -> tuple[Tensor, Tensor]:
         white = Preconditioner.identity(tuple(x.shape[1:]), method=None).to(x.device)
-        noised = torch.add(level.mean_scale * known, ops.noise(white, x.shape, noise), alpha=level.std)
+        noised = level.mean_scale * known + ops.noise(white, x.shape, noise, level.std)
         return torch.where(held, noised, x).to(x.dtype), torch.where(held, known, x_mean).to(x.dtype)
 
     held = mask.bool()
@@ -279,44 +305,138 @@ def _filters(M: Filters, iterations: int) -> list[Preconditioner]:
     return list(M)
 
 
-def _begin(
-    shape: Sequence[int],
-    M: Preconditioner,
-    noise: NoiseStream,
-    scale: float,
-    start: Tensor | None,
-    iterations: int,
-    resume: dict[str, Any] | None,
-) -> State:
-    """The state of a run before its first (or next) iteration."""
-    if not isinstance(noise, NoiseStream):
-        raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
-    if resume is not None:
-        if resume["iterations"] != iterations or tuple(resume["x"].shape) != tuple(shape):
-            raise ValueError(
-                f"resume: got a run of {resume['iterations']} iterations and shape {tuple(resume['x'].shape)}, "
-                f"expected {iterations} and {tuple(shape)}"
-            )
-        noise.load_state_dict(resume["noise"])
-        x, x_mean = (resume[name].to(M.device, copy=True) for name in ("x", "x_mean"))
-        return State(resume["iteration"], iterations, x, x_mean, noise)
-    if start is None:
-        x = ops.noise(M, shape, noise, scale)
-    elif tuple(start.shape) != tuple(shape) or start.device != M.device:
-        got = f"{tuple(start.shape)} on {start.device}"
-        raise ValueError(f"start: got {got}, expected {tuple(shape)} on {M.device}")
-    else:
-        x = start.detach().clone()
-    return State(0, iterations, x, x, noise)
+class _Run:
+    """The buffers of a run, which every iteration updates in place, and its loop.
+
+    Attributes:
+        x: the state.
+        seen: what the score function receives: x itself, or x in the network's dtype and memory format.
+        rows: the coefficients of every iteration, a tensor for each.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        filters: list[Preconditioner],
+        levels: list[Level],
+        noise: NoiseStream,
+        hook: Hook | None,
+        cuda_graph: bool,
+    ) -> None:
+        if not isinstance(noise, NoiseStream):
+            raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
+        if cuda_graph:
+            _check_capturable(filters)
+        self.shape, self.filters, self.levels, self.noise = tuple(shape), filters, levels, noise
+        self.hook, self.cuda_graph = hook, cuda_graph
+
+    def begin(
+        self,
+        scale: float,
+        start: Tensor | None,
+        resume: dict[str, Any] | None,
+        network_dtype: torch.dtype | None,
+        channels_last: bool,
+    ) -> None:
+        """Sets the buffers to the start of the run, or to where it was interrupted."""
+        if network_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(f"network_dtype: got {network_dtype}, expected float32, bfloat16 or float16")
+        device, iterations = self.filters[0].device, len(self.levels)
+        if resume is not None:
+            if resume["iterations"] != iterations or tuple(resume["x"].shape) != self.shape:
+                raise ValueError(
+                    f"resume: got a run of {resume['iterations']} iterations and shape {tuple(resume['x'].shape)}, "
+                    f"expected {iterations} and {self.shape}"
+                )
+            self.noise.load_state_dict(resume["noise"])
+        self.first_draw = self.noise.draw.clone()
+        if resume is not None:
+            self.iteration = int(resume["iteration"])
+            self.x, self.x_mean = (_buffer(resume[name].to(device)) for name in ("x", "x_mean"))
+        else:
+            self.iteration = 0
+            self.x = self.x_mean = self._start(scale, start)
+        self.noise.arguments(self.shape[0], device)  # moves the stream to the device
+        table = torch.tensor([_row(level) for level in self.levels], dtype=self.x.dtype)
+        self.rows = table.to(device).unbind()
+        memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.seen = self.x.to(network_dtype or self.x.dtype, memory_format=memory_format)
+
+    def _start(self, scale: float, start: Tensor | None) -> Tensor:
+        M = self.filters[0]
+        if start is None:
+            return ops.noise(M, self.shape, self.noise, scale)
+        if tuple(start.shape) != self.shape or start.device != M.device:
+            got = f"{tuple(start.shape)} on {start.device}"
+            raise ValueError(f"start: got {got}, expected {self.shape} on {M.device}")
+        return _buffer(start)
+
+    @property
+    def cast(self) -> Tensor | None:
+        """What an op writes beside x. Where a hook has the last word on x, it is cast after the hook."""
+        return None if self.seen is self.x or self.hook is not None else self.seen
+
+    def hooked(self, x_mean: Tensor, level: Level) -> Tensor:
+        """Lets the hook have its say on x and returns x_mean."""
+        if self.hook is None:
+            return x_mean
+        x, x_mean = self.hook(self.x, x_mean, level, self.noise)
+        if x is not self.x:
+            self.x.copy_(x)
+        if self.seen is not self.x:
+            self.seen.copy_(self.x)
+        return x_mean
+
+    def loop(self, iterate: Iteration, callback: Callback | None, check_finite: bool, progress: bool) -> None:
+        """The iterations that are left."""
+        first, total = self.iteration, len(self.levels)
+        if self.cuda_graph and first < total:
+            iterate = self._captured(iterate)
+        for i in tqdm(range(first, total), initial=first, total=total, disable=not progress):
+            self.x_mean = iterate(self.filters[i], self.rows[i], self.levels[i])
+            if check_finite and not bool(torch.isfinite(self.x).all()):
+                raise FloatingPointError(
+                    f"iteration {i + 1} of {total}: got non-finite values in x, expected finite ones"
+                )
+            if callback is not None:
+                callback(State(i + 1, total, self.x, self.x_mean, self.noise))
+        if self.cuda_graph:
+            self.x_mean = self.x_mean.clone()  # out of the memory of the graph
+
+    def _captured(self, iterate: Iteration) -> Captured:
+        changed = [self.x, self.noise.draw] if self.seen is self.x else [self.x, self.seen, self.noise.draw]
+        try:
+            return Captured(iterate, self.filters[self.iteration], self.rows[self.iteration], changed)
+        except Exception:
+            self.noise.draw.copy_(self.first_draw)
+            raise
 
 
-def _end_of_iteration(
-    i: int, iterations: int, x: Tensor, x_mean: Tensor, noise: NoiseStream, callback: Callback | None, check: bool
-) -> None:
-    if check and not bool(torch.isfinite(x).all()):
-        raise FloatingPointError(f"iteration {i + 1} of {iterations}: got non-finite values in x, expected finite ones")
-    if callback is not None:
-        callback(State(i + 1, iterations, x, x_mean, noise))
+def _check_device(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise ValueError(f"cuda_graph: got True with M on {device}, expected M on a CUDA device (or cuda_graph=False)")
+
+
+def _check_capturable(filters: list[Preconditioner]) -> None:
+    _check_device(filters[0].device)
+    if len({tuple(mask is not None for mask in M.masks(torch.float32)) for M in filters}) > 1:
+        raise ValueError("M: got preconditioners with different masks absent, expected the same ones with cuda_graph")
+
+
+def _row(level: Level) -> list[float]:
+    return [level.time, level.condition, level.mean_scale, level.std, level.alpha, *level.reverse, *level.euler]
+
+
+def _level(row: Tensor) -> Any:
+    """A row of coefficients as a `Level` whose fields are views of it."""
+    time, condition, mean_scale, std, alpha, *steps = row.unbind()
+    return Level(time, condition, mean_scale, std, alpha, tuple(steps[:3]), tuple(steps[3:]))  # type: ignore[arg-type]
+
+
+def _buffer(t: Tensor) -> Tensor:
+    """A copy that an op can update in place."""
+    last = not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
+    return t.detach().clone(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 __all__ = ["State", "annealed_langevin", "inpaint", "ncsnv2_step_size", "pc"]

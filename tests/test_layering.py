@@ -14,7 +14,7 @@ LEVELS = [
     {"reference", "triton_kernels"},
     {"_backends", "_gaussian"},
     {"noise", "preconditioner"},
-    {"ops"},
+    {"ops", "_graph"},
     {"samplers", "calibrate"},
     {"models", "integrations", "_pictures"},
     {"_runs"},

@@ -77,16 +77,23 @@ def _with_noise(drift: Spectrum, like: Tensor, space: Tensor | None, z: Tensor |
 
 
 def _finish(
-    out: Tensor, mean: Tensor | None, x: Tensor, v: Tensor | None, spectrum: Spectrum, d: Scale, n: Scale
+    out: Tensor,
+    mean: Tensor | None,
+    cast: Tensor | None,
+    x: Tensor,
+    v: Tensor | None,
+    spectrum: Spectrum,
+    d: Scale,
+    n: Scale,
 ) -> None:
-    """`mean = x + d v` and F^-1 of the drift, `out = mean` and F^-1 of the noise; overwrites the spectrum."""
+    """`mean = x + d v` and F^-1 of the drift, `out = cast = mean` and F^-1 of the noise; overwrites the spectrum."""
     y = more = None
     if mean is not None and spectrum.noisy:
         more = _planes(Spectrum(spectrum.shape, spectrum.freq, t=spectrum.t, drawn=spectrum.drawn), d, n)
         spectrum = spectrum._replace(t=None, drawn=None)
     if spectrum.v is not None or spectrum.noisy:
         y = _planes(spectrum, d, n)
-    pixels(out, mean, x, v, y=y, more=more, d=d)
+    pixels(out, mean, x, v, y=y, more=more, d=d, cast=cast)
 
 
 def _stream(z: Tensor | None, seeds: Tensor | None, draw: Tensor | None, first_sample: int) -> Drawn | None:
@@ -151,8 +158,9 @@ def step(
     seeds: Tensor | None,
     draw: Tensor | None,
     first_sample: int,
+    cast: Tensor | None = None,
 ) -> None:
-    """mean = x + d D v;  out = mean + n M z; all `[B, C, H, W]`, x, mean and out in float32.
+    """mean = x + d D v;  out = mean + n M z;  cast = out; all `[B, C, H, W]`, x, mean and out in float32.
 
     Source: TDAS, arXiv 2206.04029; PDS, arXiv 2207.02196 and 2302.06504; identities 1 and 2 of docs/design.md.
     """
@@ -164,16 +172,16 @@ def step(
     skew = skew if filter_drift else None
     if freq is None:
         y = None if skew is None else _planes(Spectrum(shape, None, skew, _spectra(v)), size)
-        pixels(out, mean, x, v, z, y, None, space, filter_drift, size, scale, drawn)
+        pixels(out, mean, x, v, z, y, None, space, filter_drift, size, scale, drawn, cast)
     elif filter_drift and space is not None and mean is None:
         spectra, u = _half_way(v, freq, keep=skew is not None)
         pixels(u, v=u, z=z, space=space, d=size, n=scale, drawn=drawn)  # d M^T v + n z = d A u + n z
         whole = Spectrum(shape, freq, skew, None if skew is None else spectra, t=_spectra(u))
-        pixels(out, x=x, y=_planes(whole, size))
+        pixels(out, x=x, y=_planes(whole, size), cast=cast)
     else:
         drift = _drift(v, freq, space, skew) if filter_drift else Spectrum(shape, freq)
         spectrum = _with_noise(drift, x, space, z, drawn)
-        _finish(out, mean, x, None if filter_drift else v, spectrum, size, scale)
+        _finish(out, mean, cast, x, None if filter_drift else v, spectrum, size, scale)
     if drawn is not None:
         drawn.draw.add_(1)
 
@@ -195,6 +203,7 @@ def langevin_step(
     seeds: Tensor | None,
     draw: Tensor | None,
     first_sample: int,
+    cast: Tensor | None = None,
 ) -> None:
     """The step with `eta = 2 alpha (snr |M z| / |D score|)^2`, norms of a sample or averaged over the batch.
 
@@ -213,7 +222,7 @@ def langevin_step(
             score, filter_drift = y, False  # D score
         squares = pixel_squares(score, space, filter_drift, z, drawn)
         d = Scale(0.0, step_size(*squares, snr, rule, per_sample))
-        pixels(out, mean, x, score, z, space=space, filter_drift=filter_drift, d=d, n=scale, drawn=drawn)
+        pixels(out, mean, x, score, z, None, None, space, filter_drift, d, scale, drawn, cast)
     else:
         drift = _drift(score, freq, space, skew) if filter_drift else Spectrum(shape, freq)
         spectrum = _with_noise(drift, x, space, z, drawn)
@@ -221,6 +230,6 @@ def langevin_step(
         if not filter_drift:
             of_drift, _ = pixel_squares(score)
         d = Scale(0.0, step_size(of_drift, of_noise, snr, rule, per_sample))
-        _finish(out, mean, x, None if filter_drift else score, spectrum, d, scale)
+        _finish(out, mean, cast, x, None if filter_drift else score, spectrum, d, scale)
     if drawn is not None:
         drawn.draw.add_(1)
