@@ -287,7 +287,9 @@ def test_layouts_and_dtypes_change_no_bit(op, case, layout, dtype):
     with tdas_ops.use_backend("triton"):
         expected = run(*plain)
         out = torch.full_like(x if dense else plain[0], math.nan)
-        assert torch.equal(run(x, v, z, out=out), expected)
+        cast = torch.full_like(out, math.nan, dtype=dtype)
+        assert torch.equal(run(x, v, z, out=out, cast=cast), expected)
+        assert torch.equal(cast, expected.to(dtype))
         if dense:
             assert torch.equal(run(x, v, z, out=x), expected)
 

@@ -26,6 +26,7 @@ def _offset(sample, channel, h, w, s0, s1, s2, s3):
 def pixel_kernel(
     out,
     mean,
+    cast,
     drift_squares,
     noise_squares,
     x,
@@ -55,6 +56,10 @@ def pixel_kernel(
     mean1,
     mean2,
     mean3,
+    cast0,
+    cast1,
+    cast2,
+    cast3,
     x0,
     x1,
     x2,
@@ -132,6 +137,8 @@ def pixel_kernel(
             clean += tl.load(more + plain, mask=inside, other=0.0)
         if out is not None:
             tl.store(out + _offset(sample, channel, h, w, out0, out1, out2, out3), clean, mask=inside)
+        if cast is not None:
+            tl.store(cast + _offset(sample, channel, h, w, cast0, cast1, cast2, cast3), clean, mask=inside)
     if drift_squares is not None:
         tl.store(drift_squares + tl.program_id(0), tl.sum(drift_sum))
     if noise_squares is not None:
@@ -157,14 +164,15 @@ def pixels(
     d: Scale = ONE,
     n: Scale = ONE,
     drawn: Drawn | None = None,
+    cast: Tensor | None = None,
     drift_squares: Tensor | None = None,
     noise_squares: Tensor | None = None,
 ) -> None:
-    """`mean = x + d D v + y`, `out = mean + n A z + more`, with D = A^2 or, without `filter_drift`, D = 1.
+    """`mean = x + d D v + y`, `out = cast = mean + n A z + more`, with D = A^2 or, without `filter_drift`, D = 1.
 
     Args:
-        out, mean, x, v, z: `[B, C, H, W]` of any strides, each may be absent, not both out and v; v, z and out may be
-            in bfloat16 or float16. out may be x, v or z itself.
+        out, mean, cast, x, v, z: `[B, C, H, W]` of any strides, each may be absent, not both out and v; out, cast, v
+            and z may be in bfloat16 or float16. out may be x, v or z itself.
         y, more: float32 `[B, C, H, W]`, contiguous, or None; out may be one of them.
         space: A, float32 `[C, H, W]`, or None for 1.
         d, n: scales.
@@ -178,10 +186,13 @@ def pixels(
     samples, channels, height, width = shape = tuple(like.shape)
     check_size(shape)
     blocks = _blocks(shape)
-    strides = [stride for t in (out, mean, x, v, z) for stride in ((0, 0, 0, 0) if t is None else t.stride())]
+    later = cast if cast is not None and cast.dtype is torch.bfloat16 and not cast.is_cuda else None
+    cast = None if later is not None else cast
+    strides = [stride for t in (out, mean, cast, x, v, z) for stride in ((0, 0, 0, 0) if t is None else t.stride())]
     pixel_kernel[(samples * blocks,)](
         out,
         mean,
+        cast,
         drift_squares,
         noise_squares,
         x,
@@ -206,6 +217,8 @@ def pixels(
         ROOT_OF_TWO_D=n.root_of_two_d,
         BLOCK=BLOCK,
     )
+    if later is not None and out is not None:
+        later.copy_(out)  # Triton's interpreter does not round to bfloat16 but cuts it off
 
 
 def pixel_squares(
