@@ -32,11 +32,9 @@ pybind11::dict build_info() {
 #ifdef TDAS_OPS_WITH_CUDA
   info["cuda"] = cuda::toolkit_version();
   info["cuda_architectures"] = cuda::architectures();
-  info["cuda_planes"] = plane_sizes();
 #else
   info["cuda"] = pybind11::none();
   info["cuda_architectures"] = pybind11::list();
-  info["cuda_planes"] = pybind11::list();
 #endif
   return info;
 }
@@ -66,8 +64,8 @@ PYBIND11_MODULE(_C, module) {
   module.attr("torch_version") = TORCH_VERSION;
   module.def("build_info", &tdas_ops::build_info, "Facts of this build: torch, compiler, instruction set, CUDA.");
 #ifdef TDAS_OPS_WITH_CUDA
-  module.def("shared_memory_per_block", &tdas_ops::cuda::shared_memory_per_block, pybind11::arg("device"),
-             "Bytes of shared memory that a kernel can have on a CUDA device.");
+  module.def("limit_scratch", &tdas_ops::limit_scratch, pybind11::arg("bytes"),
+             "Limits the scratch of the CUDA kernels for planes that do not fit on chip; 0 is what keeps a GPU busy.");
 #endif
   module.def("philox4x32", &tdas_ops::philox_words, pybind11::arg("counter"), pybind11::arg("key"),
              "The four words of Philox4x32-10, as the kernels compute them.");

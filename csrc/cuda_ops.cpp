@@ -1,7 +1,12 @@
 #include "cuda_ops.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <atomic>
+
+#include "cuda/large.h"
 #include "cuda/noise.h"
 #include "cuda/pixelwise.h"
 #include "cuda/plane.h"
@@ -36,10 +41,11 @@ cuda::Scale scale_of(const Arguments& arguments, const char* name, double number
 // Whether an update needs no transform; throws where it needs one of planes that have no kernel.
 bool without_transform(const cuda::UpdateArgs& args) {
   if (args.masks.freq == nullptr && args.masks.skew == nullptr) return true;
-  TORCH_CHECK_VALUE(args.masks.freq != nullptr && cuda::has_plane_kernel(args.height, args.width),
-                    "cuda kernels: `out` has planes of ", args.height, " x ", args.width,
-                    args.masks.freq == nullptr ? " without a frequency mask" : "",
-                    "; expected a frequency mask and planes of 32, 64 or 128 by 32, 64 or 128.");
+  const bool has_kernel =
+      cuda::has_plane_kernel(args.height, args.width) || cuda::has_large_kernel(args.height, args.width);
+  TORCH_CHECK_VALUE(args.masks.freq != nullptr && has_kernel, "cuda kernels: `out` has planes of ", args.height, " x ",
+                    args.width, args.masks.freq == nullptr ? " without a frequency mask" : "",
+                    "; expected a frequency mask, and H and W powers of two from 32 to 2048.");
   return false;
 }
 
@@ -50,8 +56,9 @@ void check_float32(const char* name, const at::Tensor& tensor) {
 
 // An update of the state x along v, all but its noise and scales.
 cuda::UpdateArgs state_update(const Arguments& arguments, const at::Tensor& out, const OptionalTensor& mean,
-                              const at::Tensor& x, const char* v_name, const at::Tensor& v, const OptionalTensor& freq,
-                              const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift) {
+                              const OptionalTensor& cast, const at::Tensor& x, const char* v_name, const at::Tensor& v,
+                              const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
+                              bool filter_drift) {
   cuda::UpdateArgs args =
       arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
@@ -59,6 +66,7 @@ cuda::UpdateArgs state_update(const Arguments& arguments, const at::Tensor& out,
   check_float32("out", out);
   check_float32("x", x);
   if (mean) check_float32("mean", *mean);
+  if (cast) args.cast = arguments.output("cast", *cast);
   return args;
 }
 
@@ -70,9 +78,87 @@ void check_count(const cuda::UpdateArgs& args) {
                     " planes and fewer than 2^32 elements.");
 }
 
-void update(const OnDevice& device, const cuda::UpdateArgs& args) {
-  device.check(without_transform(args) ? cuda::update_pixels(args, device.stream())
-                                       : cuda::update_planes(args, device.stream()));
+std::atomic<int64_t> most_scratch_bytes{0};  // 0: as keeps the device busy
+
+// What the planes of one op go through: no transform, one on chip, or passes over memory, which is allocated here.
+class Planes {
+ public:
+  Planes(const OnDevice& device, const cuda::UpdateArgs& args, const at::Tensor& out) : device_(device), out_(out) {
+    if (without_transform(args)) {
+      path_ = Path::pixels;
+    } else if (cuda::has_plane_kernel(args.height, args.width)) {
+      path_ = Path::on_chip;
+    } else {
+      path_ = Path::passes;
+      allocate(args);
+    }
+  }
+
+  void update(const cuda::UpdateArgs& args) const {
+    if (without_transform(args)) {  // noise joins a mean, or not
+      device_.check(cuda::update_pixels(args, device_.stream()));
+    } else if (path_ == Path::on_chip) {
+      device_.check(cuda::update_planes(args, device_.stream()));
+    } else {
+      device_.check(cuda::update_large(args, scratch_, device_.stream()));
+    }
+  }
+
+  // |D v|^2 and |M z|^2 of every plane: squares[batch, channels, 2].
+  void measure(const cuda::UpdateArgs& args, float* squares) const {
+    if (path_ == Path::on_chip) {
+      device_.check(cuda::measure_planes(args, squares, device_.stream()));
+      return;
+    }
+    const bool passes = path_ == Path::passes;
+    if (passes) device_.check(cuda::measure_large(args, squares, scratch_, device_.stream()));
+    if (passes && args.filter == Filter::drift) return;
+    cuda::UpdateArgs of_pixels = args;
+    if (passes) of_pixels.seeds = nullptr, of_pixels.z = {}, of_pixels.masks = {};
+    const int64_t planes = args.batch * args.channels;
+    const at::Tensor parts = at::empty({planes, cuda::pixel_parts, 2}, out_.options().dtype(at::kFloat));
+    float* const data = parts.mutable_data_ptr<float>();
+    device_.check(cuda::measure_pixels(of_pixels, data, device_.stream()));
+    device_.check(cuda::sum_squares(data, cuda::pixel_parts, squares, planes, true, !passes, device_.stream()));
+  }
+
+ private:
+  enum class Path { pixels, on_chip, passes };
+
+  // Of as many planes at once as the device needs to be busy, or as there is memory for.
+  void allocate(const cuda::UpdateArgs& args) {
+    const int64_t planes = std::max<int64_t>(args.batch * args.channels, 1);
+    const int64_t floats = cuda::scratch_of_plane(args.height, args.width);
+    const int64_t most = most_scratch_bytes.load(std::memory_order_relaxed);
+    const int64_t wanted = most > 0 ? most : cuda::busy_scratch_bytes(device_.multiprocessors());
+    int64_t count = std::clamp<int64_t>(wanted / (4 * floats), 1, planes);
+    for (;; count = (count + 1) / 2) {
+      try {
+        memory_ = at::empty({count * floats}, out_.options().dtype(at::kFloat));
+        break;
+      } catch (const c10::OutOfMemoryError&) {
+        TORCH_CHECK_WITH(OutOfMemoryError, count > 1, "cuda kernels: planes of ", args.height, " x ", args.width,
+                         " need ", 4 * floats, " bytes of scratch for one of them, which the device does not have.");
+      }
+    }
+    scratch_ = {memory_.mutable_data_ptr<float>(), count};
+  }
+
+  const OnDevice& device_;
+  const at::Tensor& out_;
+  Path path_;
+  at::Tensor memory_;
+  cuda::Scratch scratch_ = {};
+};
+
+// The update of a state, with its mean and its copy in another format where they are asked for.
+void update_state(const Arguments& arguments, const cuda::UpdateArgs& args, const Planes& planes, const at::Tensor& out,
+                  const OptionalTensor& mean, const OptionalTensor& cast) {
+  update_with_mean(arguments, args, out, mean, [&](cuda::UpdateArgs part) {
+    if (part.out.data != args.out.data) part.cast = {};  // of the mean
+    planes.update(part);
+  });
+  if (cast && mean && !has_noise(args)) cast->copy_(out);  // which is the mean
 }
 
 }  // namespace
@@ -96,7 +182,7 @@ void noise_cuda(const at::Tensor& out, const OptionalTensor& freq, const Optiona
   args.n = scale_of(arguments, "n_tensor", n, n_tensor, kept);
   check_count(args);
   const OnDevice device("noise.cuda", out);
-  update(device, args);
+  Planes(device, args, out).update(args);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 
@@ -108,7 +194,8 @@ void precondition_cuda(const at::Tensor& out, const at::Tensor& v, const Optiona
   args.v = arguments.input("v", v);
   args.d.number = 1.0f;
   check_count(args);
-  update(OnDevice("precondition.cuda", out), args);
+  const OnDevice device("precondition.cuda", out);
+  Planes(device, args, out).update(args);
 }
 
 void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
@@ -117,8 +204,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
                const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
                const OptionalTensor& cast) {
   const Arguments arguments("cuda", out);
-  cuda::UpdateArgs args = state_update(arguments, out, mean, x, "v", v, freq, space, skew, filter_drift);
-  if (cast) arguments.output("cast", *cast);
+  cuda::UpdateArgs args = state_update(arguments, out, mean, cast, x, "v", v, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
   at::Tensor kept_d, kept_n;
@@ -126,10 +212,9 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
   args.langevin_noise = !n && !n_tensor;
   if (!args.langevin_noise) args.n = scale_of(arguments, "n_tensor", n.value_or(0.0), n_tensor, kept_n);
   check_count(args);
-  without_transform(args);  // throws before anything is written
   const OnDevice device("step.cuda", out);
-  update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { update(device, part); });
-  if (cast) cast->copy_(out);
+  const Planes planes(device, args, out);
+  update_state(arguments, args, planes, out, mean, cast);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 
@@ -139,36 +224,29 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
                         bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
                         const OptionalTensor& draw, int64_t first_sample, const OptionalTensor& cast) {
   const Arguments arguments("cuda", out);
-  cuda::UpdateArgs args = state_update(arguments, out, mean, x, "score", score, freq, space, skew, filter_drift);
-  if (cast) arguments.output("cast", *cast);
+  cuda::UpdateArgs args = state_update(arguments, out, mean, cast, x, "score", score, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
   TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
   at::Tensor kept;
   const cuda::Scale each_alpha = scale_of(arguments, "alpha_tensor", alpha, alpha_tensor, kept);
   check_count(args);
-  TORCH_CHECK_VALUE(!without_transform(args) && !(filter_drift && space && skew),
-                    "langevin_step.cuda: got no frequency mask, or a skew part beside a space mask; expected a "
-                    "frequency mask, and one of the two.");
+  TORCH_CHECK_VALUE(!(filter_drift && space && skew),
+                    "langevin_step.cuda: got a skew part beside a space mask; expected one of the two.");
   const OnDevice device("langevin_step.cuda", out);
-  const int64_t planes = args.batch * args.channels;
-  const at::Tensor scratch = at::empty({2 * planes + args.batch}, out.options());
-  float* const squares = scratch.mutable_data_ptr<float>();
-  float* const eta = squares + 2 * planes;
-  device.check(cuda::measure_planes(args, squares, device.stream()));
+  const Planes planes(device, args, out);
+  const int64_t count = args.batch * args.channels;
+  const at::Tensor numbers = at::empty({2 * count + args.batch}, out.options());
+  float* const squares = numbers.mutable_data_ptr<float>();
+  float* const eta = squares + 2 * count;
+  planes.measure(args, squares);
   device.check(cuda::snr_rule({squares, eta, args.batch, args.channels, snr, each_alpha, per_sample}, device.stream()));
   args.d = {eta, cuda::Number::float32, true, 0.0f};
   args.langevin_noise = true;
-  update_with_mean(arguments, args, out, mean, [&](const cuda::UpdateArgs& part) { update(device, part); });
-  if (cast) cast->copy_(out);
+  update_state(arguments, args, planes, out, mean, cast);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 
-std::vector<std::array<int64_t, 3>> plane_sizes() {
-  std::vector<std::array<int64_t, 3>> sizes;
-  for (const int64_t height : {32, 64, 128})
-    for (const int64_t width : {32, 64, 128}) sizes.push_back({height, width, cuda::plane_shared_bytes(height, width)});
-  return sizes;
-}
+void limit_scratch(int64_t bytes) { most_scratch_bytes.store(bytes, std::memory_order_relaxed); }
 
 }  // namespace tdas_ops

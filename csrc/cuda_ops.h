@@ -3,9 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <string_view>
-#include <vector>
 
 #include "arguments.h"
 
@@ -33,7 +31,8 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
                         bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
                         const OptionalTensor& draw, int64_t first_sample, const OptionalTensor& cast);
 
-// Heights and widths of the planes that are transformed on chip, with the shared memory in bytes that each one takes.
-std::vector<std::array<int64_t, 3>> plane_sizes();
+// Bytes of scratch that passes over large planes take at most, beyond what one plane needs; 0 is what keeps a device
+// busy.
+void limit_scratch(int64_t bytes);
 
 }  // namespace tdas_ops

@@ -347,11 +347,9 @@ def test_backend_choice():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Tensors on a GPU that is not there, for which the extension has kernels of all planes but 128 x 128."""
+    """Tensors on a GPU that is not there, for which the extension has kernels."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    planes = {(h, w): 0 for h in (32, 64, 128) for w in (32, 64, 128)} | {(128, 128): 18560}
-    monkeypatch.setattr(_backends, "_planes", lambda device: planes)
     monkeypatch.setattr(_backends, "_INSTALLED", _schema.BACKENDS)
     _backends._fill()
     with FakeTensorMode():
@@ -366,26 +364,22 @@ def test_a_gpu_takes_its_fused_kernels_by_masks_and_size(gpu):
     for op in ("noise", "precondition", "step", "langevin_step"):
         fused, composed, norms = f"tdas_ops::{op}.cuda", f"tdas_ops::{op}.cuda_fft", op == "langevin_step"
         assert chosen(op, gpu(64, 128), mask) == fused
+        assert chosen(op, gpu(32, 2048), mask) == fused
         assert chosen(op, gpu(64, 128), mask, None, mask) == fused
         assert chosen(op, gpu(64, 128), mask, mask, mask) == (composed if norms else fused)
-        assert chosen(op, gpu(7, 5), None, mask) == (composed if norms else fused)
+        assert chosen(op, gpu(7, 5), None, mask) == fused
         assert chosen(op, gpu(64, 128), None, None, mask) == composed
         assert chosen(op, gpu(48, 64), mask) == composed
-        assert chosen(op, gpu(128, 128), mask) == composed
+        assert chosen(op, gpu(64, 4096), mask) == composed
     assert chosen("normals", gpu(64, 64), None) == "tdas_ops::normals.cuda"
 
 
-def test_backend_info_says_which_planes_a_gpu_lacks_the_memory_for(gpu, monkeypatch):
+def test_backend_info_says_which_planes_a_gpu_takes_whole(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     paths = tdas_ops.backend_info()["paths"]["cuda"]
-    assert paths["step"] == (
-        "fused for H and W of 32, 64 or 128 but 128 x 128, which need more shared memory than the GPU has; "
-        "pixels alone without a frequency mask; torch.fft, cuda noise otherwise"
-    )
-    assert paths["precondition"].endswith("; torch.fft otherwise")
-    assert paths["langevin_step"].startswith("fused for H and W of 32, 64 or 128 but 128 x 128")
-    assert "pixels alone" not in paths["langevin_step"]
+    fused = "fused for H and W powers of two from 32 to 2048; pixels alone without a frequency mask; "
+    assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, cuda noise otherwise"
+    assert paths["precondition"] == fused + "torch.fft otherwise"
     assert paths["normals"] == "cuda"
 
 
