@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from benchmarks.acceleration.data import Dataset
@@ -9,6 +11,8 @@ from benchmarks.acceleration.families import Family
 from benchmarks.acceleration.points import MASKS
 from tdas_ops import Preconditioner, calibrate
 from tdas_ops.preconditioner import ImageStatistics
+
+CALIBRATED: dict[str, Literal["pds", "tdas"]] = {"calibrated": "pds", "calibrated-tdas": "tdas"}
 
 
 class Filters:
@@ -31,8 +35,8 @@ class Filters:
     def _one(self, method: str, alpha: float, masks: str, iterations: int) -> Preconditioner:
         if method == "plain":
             return Preconditioner.identity(self.shape)
-        if method == "calibrated":
-            return Preconditioner.calibrated(self.target, self.family.run(iterations))
+        if method in CALIBRATED:
+            return Preconditioner.calibrated(self.target, self.family.run(iterations), CALIBRATED[method])
         return self._fixed(method, alpha, masks)
 
     def _fixed(self, method: str, alpha: float, masks: str) -> Preconditioner:

@@ -11,7 +11,7 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "acceleration"
 COUNTS = (1000, 500, 330, 200, 142, 125, 111, 100, 66, 50, 33, 20, 10)
-METHODS = ("plain", "tdas", "pds", "calibrated", "schedule")
+METHODS = ("plain", "tdas", "pds", "calibrated", "calibrated-tdas", "schedule")
 MASKS = {"freq": (True, False), "space": (False, True), "both": (True, True)}
 FIXED = ("tdas", "pds")
 Row = dict[str, Any]

@@ -27,7 +27,7 @@ from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
 
 WITHIN = 1.1
 PAPER_ALPHA = 5.0
-COLOURS = dict(zip(METHODS, ["#6b7280", "#c8553d", "#e8a87c", "#0b6e4f", "#2f6fb0"], strict=True))
+COLOURS = dict(zip(METHODS, ["#6b7280", "#c8553d", "#e8a87c", "#8fb8a8", "#0b6e4f", "#2f6fb0"], strict=True))
 
 ABOUT = """\
 # Quality against iterations
@@ -39,8 +39,9 @@ and sampled with fewer and fewer iterations.
 - distance: Frechet distance between features of samples and of held-out images, on the features of a small classifier
   (not FID). The samples of all seeds are pooled into one distance; beside it stands the standard error over the seeds,
   where there are several. Real images have the floor.
-- tdas, pds: masks from the training images, alpha 5, both masks, unless said otherwise. calibrated, schedule: the
-  package's own, from the spectrum, the noise levels and the iteration count (`docs/calibration.md`).
+- tdas, pds: masks from the training images, alpha 5, both masks, unless said otherwise. calibrated (it
+  filters the drift as pds does), calibrated-tdas and schedule (a mask an iteration, noise alone): the package's own, from
+  the spectrum, the noise levels and the iteration count (`docs/calibration.md`).
 - "-": not measured. "diverged": samples that are not finite.
 """
 
