@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -17,14 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdas_ops import _extension, _schema, reference
+from tdas_ops import _extension, _schema, reference, triton_kernels
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INTERPRETER = ("triton",) if _INTERPRETED else ()
 _PREFERENCE = {
     "cpu": ("cpp", "reference", *_INTERPRETER),
     "cpu float64": ("reference", *_INTERPRETER),  # reference work, also where cpp is chosen
-    "cuda": ("cuda", "triton", "reference"),
+    "cuda": ("triton", "cuda", "reference"),
+    "cuda without triton": ("cuda", "reference"),
     "cuda fused": ("cuda", "triton", "reference"),  # masks and sizes that the CUDA kernels take whole
 }
 _OPS = tuple(_schema.SCHEMAS)
@@ -67,13 +69,36 @@ def _register() -> None:
             _schema.LIBRARY.impl(f"{op}.triton", partial(_triton_update, op), key)
 
 
+def _without_triton(reason: str) -> str:
+    """A reason with what is lost and what to install."""
+    oldest = ".".join(map(str, triton_kernels.MINIMUM))
+    lost = "without it, sizes that no CUDA kernel takes run torch compositions that pass over memory more often"
+    return f"{reason}; {lost} (pip install 'triton>={oldest}')"
+
+
+@torch.compiler.assume_constant_result
+@cache
+def _triton_failure() -> str | None:
+    """Why Triton, which is there, does not work: its age, or a lack of what it compiles with; None if it does."""
+    import triton
+
+    if tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2]) < triton_kernels.MINIMUM:
+        return _without_triton(f"Triton {triton.__version__} is too old")
+    if not _INTERPRETED:
+        try:
+            triton.runtime.driver.active.get_current_target()  # compiles and loads what every launch needs
+        except Exception as error:
+            return _without_triton(f"Triton does not work here ({error})")
+    return None
+
+
 def _missing(backend: str) -> str | None:
     """Why the backend cannot be used here, or None."""
     if backend == "reference":
         return None
     if backend == "triton":
         if importlib.util.find_spec("triton") is None:
-            return "Triton is not installed (pip install triton)"
+            return _without_triton("Triton is not installed")
         return None
     module = _extension.load()
     if module is None:
@@ -91,6 +116,8 @@ def _unusable(backend: str) -> str | None:
             return "torch finds no CUDA device"
         if not _INTERPRETED:
             return "Triton needs a GPU, or its interpreter (TRITON_INTERPRET=1 before Python starts)"
+    if reason is None and backend == "triton":
+        return _triton_failure()
     return reason
 
 
@@ -102,33 +129,29 @@ _table: dict[str, dict[str, Any]] = {op: {} for op in _OPS}
 
 
 def _overload(op: str, backend: str, device: str = "") -> Any:
-    composed = op in _COMPOSED and device == "cuda"
+    composed = op in _COMPOSED and device != "cuda fused"
     return getattr(getattr(torch.ops.tdas_ops, op), _schema.CUDA_FFT if backend == "cuda" and composed else backend)
 
 
-@cache
-def _planes(device: int) -> dict[tuple[int, int], int]:
-    """Height and width of the planes that the extension transforms on chip, with the bytes they lack on this device."""
-    module = _extension.load()
-    if module is None or not module.build_info()["cuda"]:
-        return {}
-    there = module.shared_memory_per_block(device)
-    return {(height, width): max(0, needed - there) for height, width, needed in module.build_info()["cuda_planes"]}
-
-
-@torch.compiler.assume_constant_result  # torch.compile cannot look into the extension
-def _fits(device: int, height: int, width: int) -> bool:
-    return _planes(device).get((height, width)) == 0
+_FUSED_SIZES = (32, 64, 128, 256, 512, 1024, 2048)  # heights and widths of the CUDA kernels
 
 
 def _fused(op: str, tensor: Tensor, freq: Tensor | None, space: Tensor | None, skew: Tensor | None) -> bool:
-    """Whether CUDA kernels take an update whole: on chip between its transforms, or without any."""
-    norms = op == "langevin_step"
+    """Whether CUDA kernels take an update whole: with transforms of their own, or without any."""
     if freq is None:
-        return skew is None and not norms
-    if norms and space is not None and skew is not None:
+        return skew is None
+    if op == "langevin_step" and space is not None and skew is not None:
         return False
-    return _fits(tensor.device.index, tensor.shape[-2], tensor.shape[-1])
+    return tensor.shape[-2] in _FUSED_SIZES and tensor.shape[-1] in _FUSED_SIZES
+
+
+def _column(fused: bool, elements: int) -> str:
+    """Which column of the table serves a GPU; `elements`: of a sample."""
+    if fused and "cuda" in _INSTALLED:
+        return "cuda fused"
+    if _chosen is not None or "triton" not in _INSTALLED:
+        return "cuda"
+    return "cuda" if elements < triton_kernels.LIMIT and _triton_failure() is None else "cuda without triton"
 
 
 def _fill() -> None:
@@ -158,7 +181,7 @@ def kernel(
     if tensor.is_cpu:
         device = "cpu float64" if tensor.dtype is torch.float64 else "cpu"
     elif tensor.is_cuda:
-        device = "cuda fused" if _fused(op, tensor, freq, space, skew) else "cuda"
+        device = _column(_fused(op, tensor, freq, space, skew), tensor.numel() // len(tensor))
     else:
         device = tensor.device.type
     found = _table[op].get(device)
@@ -188,17 +211,10 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _fill()
 
 
-def _fused_sizes(op: str) -> str:
-    """What CUDA kernels take whole on the current device, in words."""
-    device = torch.cuda.current_device()
-    lacking = [f"{height} x {width}" for (height, width), lack in _planes(device).items() if lack > 0]
-    but = f" but {', '.join(lacking)}, which need more shared memory than the GPU has" if lacking else ""
-    without = "" if op == "langevin_step" else "; pixels alone without a frequency mask"
-    return f"fused for H and W of 32, 64 or 128{but}{without}"
-
-
 def _path(op: str, device: str) -> str:
     """What an op runs on a device, in words."""
+    if device == "cuda":
+        device = _column(op == "normals", 0)
     backend = _table[op][device].name().split(".")[1]
     if backend == "cpp":
         module = _extension.load()
@@ -211,12 +227,13 @@ def _path(op: str, device: str) -> str:
         )
     if op == "normals":
         return backend
-    fused = device == "cuda" and _table[op]["cuda fused"].name().endswith(".cuda")
+    fused = device != "cpu" and _table[op]["cuda fused"].name().endswith(".cuda")
     noise = "cuda" if backend == _schema.CUDA_FFT else backend
     composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
     if backend == "triton":
-        composed = "torch.fft, triton kernels; pixels alone without a frequency mask"
-    return f"{_fused_sizes(op)}; {composed} otherwise" if fused else composed
+        composed = "torch.fft, triton kernels" + ("" if fused else "; pixels alone without a frequency mask")
+    sizes = "fused for H and W powers of two from 32 to 2048; pixels alone without a frequency mask"
+    return f"{sizes}; {composed} otherwise" if fused else composed
 
 
 def backend_info() -> dict[str, Any]:

@@ -351,6 +351,7 @@ def gpu(monkeypatch):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     monkeypatch.setattr(_backends, "_INSTALLED", _schema.BACKENDS)
+    monkeypatch.setattr(_backends, "_triton_failure", lambda: None)
     _backends._fill()
     with FakeTensorMode():
         yield lambda height, width: torch.empty(2, 3, height, width, device="cuda")
@@ -362,7 +363,7 @@ def test_a_gpu_takes_its_fused_kernels_by_masks_and_size(gpu):
     chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name()
     mask = torch.empty(1)
     for op in ("noise", "precondition", "step", "langevin_step"):
-        fused, composed, norms = f"tdas_ops::{op}.cuda", f"tdas_ops::{op}.cuda_fft", op == "langevin_step"
+        fused, composed, norms = f"tdas_ops::{op}.cuda", f"tdas_ops::{op}.triton", op == "langevin_step"
         assert chosen(op, gpu(64, 128), mask) == fused
         assert chosen(op, gpu(32, 2048), mask) == fused
         assert chosen(op, gpu(64, 128), mask, None, mask) == fused
@@ -378,9 +379,50 @@ def test_backend_info_says_which_planes_a_gpu_takes_whole(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     paths = tdas_ops.backend_info()["paths"]["cuda"]
     fused = "fused for H and W powers of two from 32 to 2048; pixels alone without a frequency mask; "
-    assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, cuda noise otherwise"
-    assert paths["precondition"] == fused + "torch.fft otherwise"
+    assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, triton kernels otherwise"
+    assert paths["precondition"] == fused + "torch.fft, triton kernels otherwise"
     assert paths["normals"] == "cuda"
+
+
+def test_a_gpu_without_a_fused_kernel_takes_triton_where_it_works(gpu, monkeypatch):
+    chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name().split(".")[1]
+    mask, x, ops = torch.empty(1), gpu(48, 64), ("noise", "precondition", "step", "langevin_step")
+    assert {chosen(op, x, mask) for op in ops} == {"triton"}
+    assert {chosen(op, torch.empty(1, 1, 1 << 15, 1 << 16, device="cuda"), mask) for op in ops} == {"cuda_fft"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with tdas_ops.use_backend("triton"):
+        assert {chosen(op, y, mask) for op in ops for y in (x, gpu(64, 64))} == {"triton"}
+    monkeypatch.setattr(_backends, "_check", lambda backend, source: None)
+    with tdas_ops.use_backend("cuda"):
+        assert {chosen(op, x, mask) for op in ops} == {"cuda_fft"}
+    monkeypatch.setattr(_backends, "_triton_failure", lambda: "no compiler")
+    assert {chosen(op, x, mask) for op in ops} == {"cuda_fft"}
+    assert chosen("step", gpu(64, 64), mask) == "cuda"
+    info = tdas_ops.backend_info()
+    assert info["missing"]["triton"] == "no compiler"
+    assert info["paths"]["cuda"]["step"].endswith("torch.fft, cuda noise otherwise")
+    monkeypatch.setattr(_backends, "_INSTALLED", ("reference", "triton"))  # the package without its extension
+    _backends._fill()
+    assert {chosen(op, y, mask) for op in ops for y in (x, gpu(64, 64))} == {"reference"}
+    monkeypatch.setattr(_backends, "_triton_failure", lambda: None)
+    assert {chosen(op, y, mask) for op in ops for y in (x, gpu(64, 64))} == {"triton"}
+
+
+def test_a_triton_that_is_too_old_or_broken_is_named_in_one_sentence(monkeypatch):
+    triton = pytest.importorskip("triton")
+    failure = _backends._triton_failure.__wrapped__
+    assert failure() is None or not _backends._INTERPRETED
+    monkeypatch.setattr(triton, "__version__", "3.5.1+git")
+    old = failure()
+    monkeypatch.setattr(triton, "__version__", "3.10.0")
+    monkeypatch.setattr(_backends, "_INTERPRETED", False)
+    broken = failure()
+    if not torch.cuda.is_available():
+        assert broken.startswith("Triton does not work here (")
+    assert old == (
+        "Triton 3.5.1+git is too old; without it, sizes that no CUDA kernel takes run torch compositions that pass over "
+        "memory more often (pip install 'triton>=3.6')"
+    )
 
 
 # Errors: one sentence that names the argument, and nothing is written
