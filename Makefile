@@ -58,8 +58,8 @@ check-cpu:  ## counts the instructions of the fused CPU kernels against the reco
 check-cuda: $(STAMPS)/tools  ## compiles the CUDA kernels and counts instructions, no GPU; RECORD=1 records the figures
 	$(PY) benchmarks/check_cuda.py $(if $(RECORD),--record)
 
-check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture; registers and spills (no GPU)
-	$(PY) benchmarks/check_triton.py
+check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture, no GPU; RECORD=1 records registers and spills
+	$(PY) benchmarks/check_triton.py $(if $(RECORD),--record)
 
 train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs go on where they stopped
 	@test -d $(DIGITS) || { echo "train: the digits are missing; get them with:" \

@@ -73,7 +73,7 @@ def _without_triton(reason: str) -> str:
     """A reason with what is lost and what to install."""
     oldest = ".".join(map(str, triton_kernels.MINIMUM))
     lost = "without it, sizes that no CUDA kernel takes run torch compositions that pass over memory more often"
-    return f"{reason}; {lost} (pip install 'triton>={oldest}')"
+    return f'{reason}; {lost} (pip install "triton>={oldest}")'
 
 
 @torch.compiler.assume_constant_result

@@ -421,7 +421,7 @@ def test_a_triton_that_is_too_old_or_broken_is_named_in_one_sentence(monkeypatch
         assert broken.startswith("Triton does not work here (")
     assert old == (
         "Triton 3.5.1+git is too old; without it, sizes that no CUDA kernel takes run torch compositions that pass over "
-        "memory more often (pip install 'triton>=3.6')"
+        'memory more often (pip install "triton>=3.6")'
     )
 
 
