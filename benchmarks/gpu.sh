@@ -3,8 +3,8 @@
 #   benchmarks/gpu.sh                  runs the parts that have not passed yet
 #   benchmarks/gpu.sh build test       runs these parts (again); `bench` is every part whose name begins with bench-
 #   PYTHON=/path/to/python RESULTS=folder TORCH_CUDA_ARCH_LIST=9.0 benchmarks/gpu.sh
-# Needs torch with CUDA, triton, nvcc, ninja, pybind11, pytest and pytest-benchmark, and no network; compute-sanitizer
-# and ncu where they are found. What has passed is remembered in build/gpu; delete that folder to start anew. The
+# Needs torch with CUDA, triton, nvcc, ninja, pybind11, pytest and pytest-benchmark, and no network; compute-sanitizer,
+# ncu and diffusers where they are found. What has passed is remembered in build/gpu; delete that folder to start anew. The
 # figures of the parts of one build are gathered in one JSON file and one table under benchmarks/results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-benchmarks/results}
 PASSED=build/gpu
-PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-small bench-noise profile)
+PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-small bench-noise bench-iteration profile)
 mkdir -p "$PASSED"
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
@@ -54,6 +54,12 @@ sanitize() {
 
 bench() {
   test -e "$PASSED/test" || { echo "gpu.sh: no figure without passing tests: run the part test first"; return 1; }
+  if [ "$1" = iteration ]; then
+    "$PYTHON" -c 'import diffusers' 2>/dev/null ||
+      { echo "gpu.sh: bench-iteration is skipped: diffusers is not installed"; return; }
+    "$PYTHON" benchmarks/iteration.py --parts "$PASSED" --out "$RESULTS"
+    return
+  fi
   "$PYTHON" benchmarks/gpu_bench.py "$1" --parts "$PASSED" --out "$RESULTS"
 }
 

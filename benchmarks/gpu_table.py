@@ -14,6 +14,7 @@ PACKAGE = "tdas_ops"
 TORCH, COMPILED, PUBLISHED = "best torch", "compiled torch", "published"
 UPDATE, OPS, WHITE = "update", "filters and noise", "white noise"
 GRAPH, CALL, SCRATCH = "in a graph", "one call from Python", "scratch memory"
+ITERATION, SHARE, MEMORY = "one iteration", "share of the update", "peak memory of an iteration"
 
 SECTIONS = {
     UPDATE: "One step, `x' = x + d D v + n M z`, large batches. Microseconds of device time over cold buffers.",
@@ -24,6 +25,11 @@ SECTIONS = {
     CALL: "One step of a small batch, called from Python. Microseconds of the calling thread, enqueued behind a busy "
     "device.",
     SCRATCH: "One step, large batches. Peak of torch's memory beside inputs and output, MiB.",
+    ITERATION: "A predictor-corrector iteration with an NCSN++ network of random weights, pds, both masks: two "
+    "evaluations of the score, corrector with the snr rule, predictor (`benchmarks/iteration.py`). Microseconds.",
+    SHARE: "Of such an iteration, what is left where the network takes no time, in percent; casts between the float32 "
+    "state and the network's dtype are the update's.",
+    MEMORY: "Peak of torch's memory of such an iteration, network included, MiB.",
 }
 
 METHOD = """\
@@ -51,6 +57,15 @@ def merge(folder: Path, part: str) -> Result:
         "circumstances": own["circumstances"],
         "rows": sorted(rows, key=lambda row: order.index(row["section"])),
     }
+
+
+def kept(path: Path, circumstances: dict[str, Any]) -> Result:
+    """What a part has measured so far on this build and machine, to go on with."""
+    if path.exists():
+        found = json.loads(path.read_text())
+        if _identity(found["circumstances"]) == _identity(json.loads(json.dumps(circumstances))):
+            return found
+    return {"circumstances": circumstances, "rows": []}
 
 
 def _identity(circumstances: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +142,8 @@ def _value(row: Row | None, notes: list[str]) -> str:
         return f"({notes.index(row['obstacle']) + 1})"
     if "mib" in row:
         return f"{row['mib']:.1f}"
+    if "percent" in row:
+        return f"{row['percent']:.3g}%"
     return f"{row['microseconds']:.4g}"
 
 

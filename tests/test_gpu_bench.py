@@ -11,6 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import relative_rms
 
 from benchmarks import gpu_bench, gpu_profile, gpu_table
 
@@ -53,10 +55,12 @@ def test_the_script_goes_on_where_it_stopped(script):
     status, output, calls = script()
     assert status == 0 and "build has passed before" in output and "build_ext" not in calls
     assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 3 and "gpu_profile.py" in calls
+    assert "iteration.py --parts build/gpu" in calls
     status, output, calls = script()
-    assert status == 0 and output.count("has passed before") == 8
+    assert status == 0 and output.count("has passed before") == 9
     status, output, calls = script("bench")
-    assert status == 0 and calls.count("gpu_bench.py") == 3 and "pytest" not in calls
+    assert status == 0 and calls.count("gpu_bench.py") == 3 and calls.count("iteration.py") == 1
+    assert "pytest" not in calls
     script("build")
     status, output, calls = script("bench-small")
     assert status == 1 and "no figure without passing tests" in output and "gpu_bench.py" not in calls
@@ -110,6 +114,52 @@ def test_parts_of_one_build_become_one_table(tmp_path):
     assert "## Update" in text and "## In a graph" in text and "## White noise" not in text
     result = json.loads(table.with_suffix(".json").read_text())
     assert result["circumstances"] == circumstances() and len(result["rows"]) == 7
+
+
+def test_an_iteration_is_measured_and_resumed(tmp_path, capsys):
+    """At a tiny size on the CPU: three updates with one network, and nothing measured twice."""
+    pytest.importorskip("diffusers")
+    from benchmarks import iteration
+
+    arguments = ["--networks", "tiny", "--device", "cpu", "--modes", "eager", "captured"]
+    arguments += ["--parts", str(tmp_path / "parts"), "--out", str(tmp_path / "results")]
+    with torch.no_grad():
+        iteration.main(arguments)
+    first = capsys.readouterr().out
+    (path,) = (tmp_path / "results").glob("*.json")
+    rows = json.loads(path.read_text())["rows"]
+    timed = [row for row in rows if row["section"] == gpu_table.ITERATION and row["case"].endswith("eager")]
+    assert [row["name"] for row in timed] == ["tdas_ops", "best torch", "published"] * 2
+    assert all(row["microseconds"] > 0 for row in timed) and {row["dtype"] for row in timed} == {"float32", "bfloat16"}
+    shares = [row["percent"] for row in rows if row["section"] == gpu_table.SHARE and "percent" in row]
+    assert len(shares) == 6 and all(0 < share < 150 for share in shares)
+    assert "| tiny, bfloat16, captured | 2x3x32x32 | (1) | (1) | (1) |" in first
+    assert "(1) captured fails here: CUDA graphs need a CUDA device" in first
+    with torch.no_grad():
+        iteration.main(arguments)
+    assert capsys.readouterr().out.count("was measured before") == 4
+    assert json.loads(path.read_text())["rows"] == rows
+
+
+def test_the_three_updates_of_an_iteration_agree():
+    """With the noise turned down they differ by rounding alone."""
+    from benchmarks import contenders, iteration
+
+    shape = (2, 3, 16, 16)
+    m = contenders.masks(shape, "pds", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(iteration, "N", 0.0)
+        patch.setattr(iteration, "SNR", 1e-30)  # eta far below rounding
+        for dtype in (torch.float32, torch.bfloat16):
+            results = {}
+            for name in (gpu_table.PACKAGE, gpu_table.TORCH, gpu_table.PUBLISHED):
+                torch.manual_seed(1)
+                calls: list[torch.Tensor] = []
+                network = lambda x, calls=calls: calls.append(x.clone()) or torch.tanh(x.float()).to(x.dtype)
+                results[name] = iteration.updates(shape, m, dtype, "cpu")[name](network)
+                assert [x.dtype for x in calls] == [dtype] * 2 and torch.equal(calls[0], calls[1])
+            for other in (gpu_table.TORCH, gpu_table.PUBLISHED):
+                assert relative_rms(results[gpu_table.PACKAGE], results[other]) < 1e-6
 
 
 def test_a_profile_is_read():
