@@ -30,6 +30,8 @@ PLANES = list(itertools.product((32, 64, 128), repeat=2))  # those with a kernel
 COMPOSED = [(2, 6, 5), (1, 48, 40), (2, 9, 10)]
 BATCH, CHANNELS = 3, 3  # nine planes: one more than blocks of eight, four or two hold
 FUSED = [(CHANNELS, height, width) for height, width in PLANES]
+# Planes that pass through memory: every width and every height once.
+LARGE = [(CHANNELS, 65536 // width, width) for width in (32, 64, 128, 256, 512, 1024, 2048)]
 MASKS = ["R", "RA", "Rw", "RAw", "A", "Aw", "w", ""]
 CASES = [(method, masks) for method in ("pds", "tdas") for masks in MASKS if method == "pds" or "w" not in masks]
 # Drawn noise comes from the special function unit, whose last bits are not those of float64.
@@ -231,28 +233,29 @@ def check_update(p, M, op: str, kind: str | None, mean: bool, rng: random.Random
 
 
 @pytest.mark.parametrize(("method", "masks"), CASES)
-@pytest.mark.parametrize("shape", FUSED + COMPOSED, ids=str)
+@pytest.mark.parametrize("shape", FUSED + LARGE + COMPOSED, ids=str)
 def test_updates_agree_with_float64(shape, method, masks, poisoned):
     p, rng = problem(shape, method, masks), random.Random(f"{shape} {method} {masks}")
     M = p.M.to("cuda")
     for kind, mean in itertools.product(("stream", "seeds", "tensor", None), (False, True)):
-        for _ in range(3):
+        for _ in range(1 if shape in LARGE else 3):
             check_update(p, M, "step", kind, mean, rng)
         if kind is not None:
             check_update(p, M, "langevin_step", kind, mean, rng)
 
 
 @pytest.mark.parametrize("masks", [m for m in MASKS if "w" not in m])
-@pytest.mark.parametrize("shape", FUSED + COMPOSED, ids=str)
+@pytest.mark.parametrize("shape", FUSED + LARGE + COMPOSED, ids=str)
 def test_filters_and_noise_agree_with_float64(shape, masks, poisoned):
     p = problem(shape, masks=masks)
     M = p.M.to("cuda")
-    for which, layout in itertools.product(("M", "Mt", "MMt"), LAYOUTS):
-        for dtype, bound in ((torch.float32, GIVEN), (torch.bfloat16, 4e-3), (torch.float16, 6e-4)):
-            v = p.v.to(dtype)
+    bounds = {torch.float32: GIVEN, torch.bfloat16: 4e-3, torch.float16: 6e-4}
+    for which, (dtype, bound) in itertools.product(("M", "Mt", "MMt"), bounds.items()):
+        v = p.v.to(dtype)
+        expected = tdas_ops.precondition(v.double(), p.M, which)
+        for layout in LAYOUTS:
             got = tdas_ops.precondition(laid_out(v.cuda(), layout), M, which)
             assert got.dtype is dtype
-            expected = tdas_ops.precondition(v.double(), p.M, which)
             assert relative_rms(got.cpu(), expected) < bound, (which, layout, dtype)
     for kind, n in itertools.product(("stream", "seeds", "tensor"), SCALES):
         noise, n = noise_of(kind, p.x), scale(n, BATCH, 3.0)
@@ -265,7 +268,7 @@ def test_filters_and_noise_agree_with_float64(shape, masks, poisoned):
             assert relative_rms(got.cpu(), expected) < (GIVEN if kind == "tensor" else DRAWN)
 
 
-@pytest.mark.parametrize("shape", FUSED, ids=str)
+@pytest.mark.parametrize("shape", FUSED + LARGE, ids=str)
 def test_the_bounds_reject_a_wrong_filter(shape):
     """One column of R off by 2e-5, a draw too many, a sample shifted by one, a plane that is another's."""
     p = problem(shape, masks="R")
@@ -284,7 +287,7 @@ def test_the_bounds_reject_a_wrong_filter(shape):
 
 
 @pytest.mark.parametrize("masks", ["R", "A"])
-@pytest.mark.parametrize("shape", FUSED + COMPOSED, ids=str)
+@pytest.mark.parametrize("shape", FUSED + LARGE + COMPOSED, ids=str)
 def test_coloured_noise_is_that_of_the_cpu_kernels(shape, masks):
     """To 1e-5 of every unit normal, in frequencies or in pixels, wherever they are drawn."""
     p = problem(shape, masks=masks)
@@ -295,6 +298,112 @@ def test_coloured_noise_is_that_of_the_cpu_kernels(shape, masks):
     else:
         wrong = wrong / p.M.space
     assert wrong.abs().max() < 1e-5
+
+
+# Planes in passes
+
+
+@pytest.fixture
+def chunks():
+    """Sets how many bytes of scratch the passes take at once."""
+    limit = tdas_ops._extension.load().limit_scratch
+    yield limit
+    limit(0)
+
+
+UPDATES = {
+    "step": lambda x, v, M, noise, **o: tdas_ops.step(x, v, M, 0.1, noise=noise, **o),
+    "langevin_step": lambda x, v, M, noise, **o: tdas_ops.langevin_step(x, v, M, 0.16, noise=noise, **o),
+}
+each_update = pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES.keys())
+
+
+@each_update
+@pytest.mark.parametrize(("method", "masks"), CASES)
+@pytest.mark.parametrize("size", [1024, 2048])
+def test_the_largest_planes_agree_with_float64(size, method, masks, update):
+    p = problem((1, size, size), method, masks, batch=1)
+    v = p.v.bfloat16()
+    expected = update(p.x, v.double(), p.M, stream(), return_mean=True)
+    got = update(p.x.float().cuda(), v.cuda(), p.M.to("cuda"), stream(), return_mean=True)
+    for a, b in zip(got, expected, strict=True):
+        assert relative_rms(a.cpu(), b) < DRAWN
+
+
+@pytest.mark.parametrize("size", [1024, 2048])
+@pytest.mark.parametrize("masks", ["R", "RA"])
+def test_noise_and_filters_of_the_largest_planes(size, masks):
+    p = problem((1, size, size), masks=masks, batch=1)
+    M = p.M.to("cuda")
+    expected = tdas_ops.noise(p.M, p.x.shape, stream(), dtype=torch.float64)
+    assert relative_rms(tdas_ops.noise(M, p.x.shape, stream()).cpu(), expected) < DRAWN
+    for which in ("M", "Mt", "MMt"):
+        got = tdas_ops.precondition(p.v.float().cuda(), M, which)
+        assert relative_rms(got.cpu(), tdas_ops.precondition(p.v.float().double(), p.M, which)) < GIVEN
+
+
+def every_output(M, x, v) -> list[Tensor]:
+    """What the ops that have no snr rule return, and those that have one where it is a kernel's."""
+    outputs = [*tdas_ops.step(x, v, M, 0.1, noise=stream(), return_mean=True)]
+    outputs.append(tdas_ops.step(x, v.bfloat16(), M, 0.1, noise_scale=0.0))
+    if M.skew is None:
+        outputs += [tdas_ops.precondition(v, M, which) for which in ("M", "Mt", "MMt")]
+        outputs += [tdas_ops.noise(M, x.shape, noise) for noise in (stream(), v)]
+    if M.skew is None or M.space is None:
+        outputs += [
+            tdas_ops.langevin_step(x, v, M, 0.16, noise=noise, norm=norm)
+            for noise, norm in itertools.product((stream(), v.flip(0)), ("batch", "sample"))
+        ]
+    return outputs
+
+
+@pytest.mark.parametrize("masks", ["R", "RA", "Rw", "RAw"])
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_neither_runs_nor_chunks_change_a_bit(shape, masks, chunks):
+    """The scratch holds all planes, the same once more, one plane, four of them."""
+    M, x, v = single(shape, masks)
+    plane = 4 * (shape[1] + 1) * shape[2]  # bytes
+    expected = every_output(M, x, v)
+    for most in (0, 1, 4 * plane):
+        chunks(most)
+        assert all(torch.equal(a, b) for a, b in zip(every_output(M, x, v), expected, strict=True)), most
+
+
+def crowd(shape: tuple[int, int, int]) -> int:
+    """A batch whose blocks fill the machine more than four times, and the last of which are not full."""
+    of_once = 2 * torch.cuda.get_device_properties(0).multi_processor_count * 256 * 64  # elements
+    return 4 * of_once // math.prod(shape) + 3
+
+
+@each_update
+@pytest.mark.parametrize("masks", ["R", "RA", "Rw"])
+@pytest.mark.parametrize("shape", [(3, 32, 64), (1, 256, 256), (1, 2048, 32), (1, 64, 2048), (1, 1024, 1024)], ids=str)
+def test_many_blocks_in_flight(shape, masks, update, chunks):
+    M, x, v = single(shape, masks, batch=crowd(shape))
+    expected = update(x.cpu().double(), v.cpu().double(), problem(shape, masks=masks, batch=1).M, stream())
+    got = update(x, v, M, stream())
+    assert relative_rms(got.cpu(), expected) < DRAWN
+    for most in (0, 1 << 30):
+        chunks(most)
+        for _ in range(5):
+            assert torch.equal(update(x, v, M, stream()), got)
+
+
+@pytest.mark.parametrize("masks", ["R", "RA", "Rw"])
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_the_scratch_is_what_was_allowed(shape, masks, chunks):
+    M, x, v = single(shape, masks)
+    out, noise = torch.empty_like(x), NoiseStream(7, device="cuda")
+    plane = 4 * (shape[1] + 1) * shape[2]  # bytes
+    for planes in (1, 2, 5):
+        chunks(planes * plane)
+        tdas_ops.step(x, v, M, 0.1, noise=noise, out=out)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        tdas_ops.step(x, v, M, 0.1, noise=noise, out=out)
+        used = torch.cuda.max_memory_allocated() - before
+        assert planes * plane <= used <= planes * plane + 1024
 
 
 @pytest.mark.parametrize("backend", ["triton", "reference"])
@@ -325,7 +434,7 @@ RUNS = {
     "precondition": lambda M, x, v, noise, **o: tdas_ops.precondition(v, M, "MMt", **o),
 }
 each_run = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-each_plane = pytest.mark.parametrize("shape", FUSED, ids=str)
+each_plane = pytest.mark.parametrize("shape", FUSED + LARGE, ids=str)
 
 
 @each_run
@@ -369,7 +478,7 @@ def test_in_place_and_apart_give_the_same_bits(shape):
 
 # Graphs, streams, devices
 
-SOME = [(3, 32, 32), (3, 64, 64), (3, 128, 128), (2, 48, 40)]
+SOME = [(3, 32, 32), (3, 64, 64), (3, 128, 128), (2, 256, 256), (2, 48, 40)]
 
 
 @pytest.mark.parametrize("op", ["step", "langevin_step", "noise"])
@@ -449,7 +558,7 @@ def test_nothing_waits_for_the_device(backend, shape):
 
 
 @pytest.mark.parametrize(("method", "masks"), [case for case in CASES if "R" in case[1] or "w" not in case[1]])
-@each_plane
+@pytest.mark.parametrize("shape", FUSED, ids=str)
 def test_an_op_with_an_output_allocates_nothing(shape, method, masks):
     M, x, v = single(shape, masks, method=method)
     out, z, each = torch.empty_like(x), torch.randn_like(x), torch.rand(BATCH, device="cuda")
