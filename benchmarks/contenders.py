@@ -77,9 +77,12 @@ def baselines(op: str, m: Masks) -> dict[str, Update]:
     return calls[op]
 
 
-def compiled(m: Masks) -> Update:
-    """The best torch composition of a step through torch.compile, on planes of one shape."""
+def compiled(m: Masks, op: str = "step") -> Update:
+    """The best torch composition of a step or langevin_step through torch.compile, on planes of one shape."""
     torch.compiler.reset()  # or the limit on recompilations would quietly leave later shapes uncompiled
+    if op == "langevin_step":
+        langevin = torch.compile(best_torch.langevin, dynamic=False)
+        return lambda x, v: langevin(x, v, m.half, m.A, SNR, m.M.method or "pds")
     n = (2 * STEP_SIZE) ** 0.5
     compose = torch.compile(getattr(best_torch, m.M.method or "pds"), dynamic=False)
     return lambda x, v: compose(x, v, m.half, m.A, STEP_SIZE, n)

@@ -12,7 +12,8 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-benchmarks/results}
 PASSED=build/gpu
-PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-small bench-noise bench-iteration profile)
+PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-planes bench-snr bench-chunks
+  bench-small bench-noise bench-iteration profile)
 mkdir -p "$PASSED"
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||

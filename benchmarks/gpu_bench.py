@@ -1,6 +1,6 @@
 """Benchmarks on one CUDA device, in parts; `benchmarks/gpu.sh` runs them after the tests have passed on the same build.
 
-    python benchmarks/gpu_bench.py update|small|noise --parts build/gpu --out benchmarks/results
+    python benchmarks/gpu_bench.py update|planes|snr|chunks|small|noise --parts build/gpu --out benchmarks/results
 
 A part keeps its rows under --parts. JSON and table under --out hold all parts of this build that are there.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import math
 import os
@@ -31,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 import tdas_ops  # noqa: E402
 from benchmarks import contenders, gpu_table  # noqa: E402
 from benchmarks.circumstances import circumstances, command_output  # noqa: E402
-from benchmarks.gpu_table import CALL, COMPILED, GRAPH, OPS, PACKAGE, SCRATCH, UPDATE, WHITE  # noqa: E402
+from benchmarks.gpu_table import CALL, CHUNKS, COMPILED, GRAPH, OPS, PACKAGE, SCRATCH, UPDATE, WHITE  # noqa: E402
 from benchmarks.parity import Oracle  # noqa: E402
 
 Shape = tuple[int, ...]
@@ -44,7 +45,9 @@ CYCLES_PER_SECOND = 2.1e9  # at most: for how long the device is put to sleep
 FFT, COPY = "cuFFT alone", "copy"
 
 LARGE = [(8192, 3, 32, 32), (2048, 3, 64, 64), (512, 3, 128, 128)]  # 300 MB from x, v to x'
-LARGER = [(32, 3, 256, 256), (8, 3, 1024, 1024)]
+IN_PASSES = [(128, 3, 256, 256), (32, 3, 512, 512), (8, 3, 1024, 1024), (2, 3, 2048, 2048)]  # as many bytes
+COMPOSED = [(8, 3, 721, 1440), (896, 3, 96, 96), (80, 3, 320, 320)]  # torch.fft and Triton
+CHUNK_MIB = [8, 16, 32, 64, 128, 256, 1024]
 SMALL = [(8, 3, 32, 32), (8, 3, 64, 64), (8, 3, 128, 128)]
 KINDS = [("pds", False), ("tdas", False), ("pds", True), ("tdas", True)]
 WHITE_SHAPES = [(512, 3, 32, 32), (128, 3, 64, 64), (4, 3, 64, 64), (16, 3, 256, 256), (4, 3, 1024, 1024)]
@@ -187,20 +190,29 @@ def copying() -> Run:
     return lambda i: target.copy_(source)
 
 
-def step_runs(shape: Shape, method: str, space: bool, buffers: Buffers) -> tuple[dict[str, Run], dict[str, str]]:
-    """The contenders of a step, and why others cannot take part."""
-    m = contenders.masks(shape, method, space, "cuda")
+def own_run(op: str, M: tdas_ops.Preconditioner, buffers: Buffers) -> Run:
+    """A step or langevin_step of the package."""
     stream = tdas_ops.NoiseStream(7, device="cuda")
 
     def own(i: int) -> Tensor:
         i %= buffers.count
         x, v, out = buffers.xs[i], buffers.vs[i], buffers.outs[i]
-        return tdas_ops.step(x, v, m.M, contenders.STEP_SIZE, noise=stream, out=out)
+        if op == "step":
+            return tdas_ops.step(x, v, M, contenders.STEP_SIZE, noise=stream, out=out)
+        return tdas_ops.langevin_step(x, v, M, contenders.SNR, noise=stream, out=out)
 
-    baselines = {name: buffers.of(update) for name, update in contenders.baselines("step", m).items()}
-    runs = {PACKAGE: own, gpu_table.TORCH: baselines.pop(gpu_table.TORCH)}
+    return own
+
+
+def update_runs(
+    op: str, shape: Shape, method: str, space: bool, buffers: Buffers
+) -> tuple[dict[str, Run], dict[str, str]]:
+    """The contenders of a step or langevin_step, and why others cannot take part."""
+    m = contenders.masks(shape, method, space, "cuda")
+    baselines = {name: buffers.of(update) for name, update in contenders.baselines(op, m).items()}
+    runs = {PACKAGE: own_run(op, m.M, buffers), gpu_table.TORCH: baselines.pop(gpu_table.TORCH)}
     obstacles = {}
-    compiled = buffers.of(contenders.compiled(m))
+    compiled = buffers.of(contenders.compiled(m, op))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # inductor says that it leaves the FFTs to torch
@@ -251,16 +263,17 @@ def case_of(method: str, space: bool) -> str:
 # Parts
 
 
-def update_part() -> list[Row]:
-    """Steps of large batches, and the memory they take."""
+def updates(op: str, shapes: list[Shape], kinds: list[tuple[str, bool]]) -> list[Row]:
+    """Times of large batches, and the memory they take."""
     copy = copying()
     rows = []
-    for shape in LARGE + LARGER:
+    for shape in shapes:
         buffers = Buffers(shape, cold=True)
-        for method, space in KINDS if shape in LARGE else KINDS[::2]:
-            check(shape, "step", method, space)
-            runs, obstacles = step_runs(shape, method, space, buffers)
-            labels, elements = labelled(UPDATE, case_of(method, space), shape), math.prod(shape)
+        for method, space in kinds:
+            check(shape, op, method, space)
+            runs, obstacles = update_runs(op, shape, method, space, buffers)
+            case = case_of(method, space) if op == "step" else f"{op}, {case_of(method, space)}"
+            labels, elements = labelled(UPDATE if op == "step" else OPS, case, shape), math.prod(shape)
             rows += rows_of(labels, in_turns({**runs, COPY: copy}), obstacles, 12 * elements)
             labels = {**labels, "section": SCRATCH}
             for name, run in runs.items():
@@ -271,6 +284,52 @@ def update_part() -> list[Row]:
     return rows
 
 
+def update_part() -> list[Row]:
+    """Steps of planes on chip."""
+    return updates("step", LARGE, KINDS)
+
+
+def planes_part() -> list[Row]:
+    """Steps of planes in passes, and of those that torch.fft transforms."""
+    return updates("step", IN_PASSES + COMPOSED, KINDS[:3])
+
+
+def snr_part() -> list[Row]:
+    """The snr rule of the same planes."""
+    return updates("langevin_step", IN_PASSES + COMPOSED, KINDS[::2])
+
+
+def chunks_part() -> list[Row]:
+    """Planes in passes with more or less scratch: as the package chooses, and as told."""
+    copy, limit = copying(), tdas_ops._extension.load().limit_scratch
+    rows = []
+
+    def limited(own: Run, mib: int) -> Run:
+        def run(i: int) -> object:
+            limit(mib << 20)
+            return own(i)
+
+        return run
+
+    try:
+        for shape in IN_PASSES[::2]:
+            buffers = Buffers(shape, cold=True)
+            for op, (method, space) in itertools.product(("step", "langevin_step"), KINDS[:3]):
+                if (op, method) == ("langevin_step", "tdas"):
+                    continue
+                limit(0)
+                check(shape, op, method, space)
+                own = own_run(op, contenders.masks(shape, method, space, "cuda").M, buffers)
+                runs = {PACKAGE: limited(own, 0)} | {f"{mib} MiB": limited(own, mib) for mib in CHUNK_MIB}
+                labels = labelled(CHUNKS, f"{op}, {case_of(method, space)}", shape)
+                rows += rows_of(labels, in_turns({**runs, COPY: copy}), {}, 12 * math.prod(shape))
+            del buffers, own, runs
+            torch.cuda.empty_cache()
+    finally:
+        limit(0)
+    return rows
+
+
 def small_part() -> list[Row]:
     """Steps of small batches: in a graph, and called from Python."""
     rows = []
@@ -278,7 +337,7 @@ def small_part() -> list[Row]:
         buffers = Buffers(shape, cold=False)
         for method, space in KINDS:
             check(shape, "step", method, space)
-            runs, obstacles = step_runs(shape, method, space, buffers)
+            runs, obstacles = update_runs("step", shape, method, space, buffers)
             graphs, stuck = {}, dict(obstacles)
             for name, run in runs.items():
                 try:
@@ -346,7 +405,8 @@ def noise_part() -> list[Row]:
     return rows
 
 
-PARTS = {"update": update_part, "small": small_part, "noise": noise_part}
+PARTS = {"update": update_part, "planes": planes_part, "snr": snr_part, "chunks": chunks_part}
+PARTS |= {"small": small_part, "noise": noise_part}
 
 
 def device_circumstances() -> dict[str, Any]:

@@ -14,17 +14,21 @@ PACKAGE = "tdas_ops"
 TORCH, COMPILED, PUBLISHED = "best torch", "compiled torch", "published"
 UPDATE, OPS, WHITE = "update", "filters and noise", "white noise"
 GRAPH, CALL, SCRATCH = "in a graph", "one call from Python", "scratch memory"
+CHUNKS = "scratch of the passes"
 ITERATION, SHARE, MEMORY = "one iteration", "share of the update", "peak memory of an iteration"
 
 SECTIONS = {
     UPDATE: "One step, `x' = x + d D v + n M z`, large batches. Microseconds of device time over cold buffers.",
-    OPS: "Coloured noise and the filter M M^T alone, large batches. Microseconds of device time over cold buffers.",
+    OPS: "Coloured noise and the filter M M^T alone, and the snr rule, large batches. Microseconds of device time over "
+    "cold buffers.",
     WHITE: "Complex unit normals. Microseconds of device time over cold buffers.",
     GRAPH: "One step of a small batch. Microseconds of device time a call, in the replay of a CUDA graph of many calls "
     "one after the other; the data stay in the cache.",
     CALL: "One step of a small batch, called from Python. Microseconds of the calling thread, enqueued behind a busy "
     "device.",
-    SCRATCH: "One step, large batches. Peak of torch's memory beside inputs and output, MiB.",
+    SCRATCH: "Large batches. Peak of torch's memory beside inputs and output, MiB.",
+    CHUNKS: "Planes in passes over memory, with as much scratch as the package chooses (tdas_ops) and with at most so "
+    "much. Microseconds of device time over cold buffers.",
     ITERATION: "A predictor-corrector iteration with an NCSN++ network of random weights, pds, both masks: two "
     "evaluations of the score, corrector with the snr rule, predictor (`benchmarks/iteration.py`). Microseconds.",
     SHARE: "Of such an iteration, what is left where the network takes no time, in percent; casts between the float32 "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -54,12 +55,12 @@ def test_the_script_goes_on_where_it_stopped(script):
     assert status == 1 and "build passed" in output and "build_ext" in calls and "gpu_bench" not in calls
     status, output, calls = script()
     assert status == 0 and "build has passed before" in output and "build_ext" not in calls
-    assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 3 and "gpu_profile.py" in calls
+    assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 6 and "gpu_profile.py" in calls
     assert "iteration.py --parts build/gpu" in calls
     status, output, calls = script()
-    assert status == 0 and output.count("has passed before") == 9
+    assert status == 0 and output.count("has passed before") == 12
     status, output, calls = script("bench")
-    assert status == 0 and calls.count("gpu_bench.py") == 3 and calls.count("iteration.py") == 1
+    assert status == 0 and calls.count("gpu_bench.py") == 6 and calls.count("iteration.py") == 1
     assert "pytest" not in calls
     script("build")
     status, output, calls = script("bench-small")
@@ -114,6 +115,79 @@ def test_parts_of_one_build_become_one_table(tmp_path):
     assert "## Update" in text and "## In a graph" in text and "## White noise" not in text
     result = json.loads(table.with_suffix(".json").read_text())
     assert result["circumstances"] == circumstances() and len(result["rows"]) == 7
+
+
+class Limits(list):
+    """The scratch limits set, in place of the extension's."""
+
+    def build_info(self):
+        return {"cuda": "13.0"}
+
+    limit_scratch = list.append
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """What is asked of the device is done by the CPU; every call takes a millisecond and as many bytes."""
+    limits = Limits()
+    on_cpu = lambda make: lambda *args, device=None, **options: make(*args, **options)
+    masks, stream = gpu_bench.contenders.masks, gpu_bench.tdas_ops.NoiseStream
+
+    def in_turns(runs):
+        return {name: 1e-3 for name, run in runs.items() if [run(0), run(1)]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randn", on_cpu(torch.randn))
+        patch.setattr(torch, "compile", lambda function, **options: function)
+        patch.setattr(torch.Tensor, "cuda", lambda self: self)
+        patch.setattr(gpu_bench.contenders, "masks", lambda shape, method, space, device: masks(shape, method, space))
+        patch.setattr(gpu_bench.tdas_ops, "NoiseStream", on_cpu(stream))
+        patch.setattr(gpu_bench.tdas_ops._extension, "load", lambda: limits)
+        patch.setattr(gpu_bench, "COLD_BYTES", 1)
+        patch.setattr(gpu_bench, "in_turns", in_turns)
+        patch.setattr(gpu_bench, "copying", lambda: lambda i: None)
+        patch.setattr(gpu_bench, "scratch_bytes", lambda run, returned: 1 << 20 if run(0) is not None else 0)
+        patch.setattr(gpu_bench, "IN_PASSES", [(3, 1, 64, 256), (2, 1, 128, 512), (1, 1, 256, 256)])
+        patch.setattr(gpu_bench, "COMPOSED", [(2, 1, 21, 40)])
+        yield limits
+
+
+@pytest.mark.parametrize(("part", "section", "kinds"), [("planes", gpu_table.UPDATE, 3), ("snr", gpu_table.OPS, 2)])
+def test_large_planes_and_their_memory_are_measured(faked, part, section, kinds):
+    """Every contender passes the check against the reference first."""
+    rows = gpu_bench.PARTS[part]()
+    names = {"tdas_ops", "best torch", "compiled torch", "published", "cuFFT alone"}
+    for kept, key in ((section, "microseconds"), (gpu_table.SCRATCH, "mib")):
+        found = [row for row in rows if row["section"] == kept]
+        assert len(found) == 4 * kinds * 5 and all(row[key] for row in found)
+        assert {row["name"] for row in found} == names
+        assert len({(row["case"], tuple(row["shape"]), row["name"]) for row in found}) == len(found)
+    own = [row for row in rows if row["name"] == "tdas_ops" and row["section"] == section]
+    assert all(set(row["ratios"]) == {"best torch", "compiled torch", "published"} for row in own)
+    assert all(row["least_bytes"] == 12 * math.prod(row["shape"]) for row in own)
+    assert not faked
+
+
+@pytest.mark.parametrize("part", ["planes", "snr"])
+def test_a_contender_that_is_wrong_is_not_measured(faked, part, monkeypatch):
+    right = gpu_bench.contenders.package
+    monkeypatch.setattr(
+        gpu_bench.contenders,
+        "package",
+        lambda op, M: lambda x, v, noise: right(op, M)(x, v, noise) * (1 if x.dtype is torch.float64 else 1 + 1e-5),
+    )
+    with pytest.raises(AssertionError, match="deterministic part"):
+        gpu_bench.PARTS[part]()
+
+
+def test_the_chunk_is_swept(faked):
+    rows = gpu_bench.chunks_part()
+    names = ["tdas_ops", "8 MiB", "16 MiB", "32 MiB", "64 MiB", "128 MiB", "256 MiB", "1024 MiB"]
+    assert [row["name"] for row in rows] == names * (2 * 5)
+    assert {row["section"] for row in rows} == {gpu_table.CHUNKS}
+    assert [limit >> 20 for limit in dict.fromkeys(faked)] == [0, 8, 16, 32, 64, 128, 256, 1024] and faked[-1] == 0
+    (head, _, line, *_) = gpu_table._table(rows, [])
+    assert head.startswith("| what | shape | tdas_ops | 8 MiB |") and line.startswith("| step, pds, frequency mask")
 
 
 def test_an_iteration_is_measured_and_resumed(tmp_path, capsys):
