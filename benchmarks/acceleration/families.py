@@ -4,7 +4,7 @@
 |---|---|---|---|---|
 | ncsnpp | VE, sigma 0.01 to 50 | sigma * score | log sigma | predictor-corrector, native 1000 iterations |
 | ncsnv2 | 200 levels, sigma 50 to 0.01 | sigma * score | nothing | annealed Langevin, native 200 levels of 5 steps |
-| ddpmpp | VP, beta 0.1 to 20 | minus the noise | t | predictor-corrector, native 1000 iterations |
+| ddpmpp | VP, beta 0.1 to 20 | the noise | t | Euler-Maruyama predictor alone, native 1000 iterations |
 
 The U-Net is that of the embedded model without its denoiser scaling: its inputs have the scale of the noise, as in
 NCSN++ (Song et al., arXiv 2011.13456), and nothing but training holds the network to the noise levels of its ladder.
@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -96,25 +96,26 @@ class Family:
     def sample(
         self, score: ScoreFn, shape: Sequence[int], M: Any, iterations: int, noise: NoiseStream, progress: bool = False
     ) -> Tensor:
-        """Samples in the network's range, two evaluations an iteration ("ncsnv2": one)."""
+        """Samples in the network's range; one evaluation an iteration, "ncsnpp" two."""
         raise NotImplementedError
 
 
 class _Predicted(Family):
-    """Families that sample with predictor and corrector."""
+    """Families that sample with a predictor, and a corrector before it."""
 
     sde: VE | VP
     snr = 0.16
+    predictor: Literal["reverse_diffusion", "euler_maruyama"] = "reverse_diffusion"
+    corrector_steps = 1
 
     def run(self, iterations: int) -> Run:
-        return PC(self.sde, iterations, snr=self.snr)
+        return PC(self.sde, iterations, self.snr, self.predictor, self.corrector_steps)
 
     def sample(
         self, score: ScoreFn, shape: Sequence[int], M: Any, iterations: int, noise: NoiseStream, progress: bool = False
     ) -> Tensor:
-        return samplers.pc(
-            score, shape, self.sde, M, noise=noise, iterations=iterations, snr=self.snr, progress=progress
-        )
+        steps = {"snr": self.snr, "predictor": self.predictor, "corrector_steps": self.corrector_steps}
+        return samplers.pc(score, shape, self.sde, M, noise=noise, iterations=iterations, progress=progress, **steps)
 
 
 class NCSNpp(_Predicted):
@@ -159,6 +160,8 @@ class NCSNv2(Family):
 class DDPMpp(_Predicted):
     sde = VP(beta_min=0.1, beta_max=20.0, native_iterations=1000)
     first_time = 1e-5
+    predictor = "euler_maruyama"
+    corrector_steps = 0
 
     def levels(self, u: Tensor) -> Noised:
         t = self.first_time + u * (1 - self.first_time)

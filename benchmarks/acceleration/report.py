@@ -39,9 +39,9 @@ and sampled with fewer and fewer iterations.
 - distance: Frechet distance between features of samples and of held-out images, on the features of a small classifier
   (not FID). The samples of all seeds are pooled into one distance; beside it stands the standard error over the seeds,
   where there are several. Real images have the floor.
-- tdas, pds: masks from the training images, alpha 5, both masks, unless said otherwise. calibrated (it
-  filters the drift as pds does), calibrated-tdas and schedule (a mask an iteration, noise alone): the package's own, from
-  the spectrum, the noise levels and the iteration count (`docs/calibration.md`).
+- tdas, pds: masks from the training images, alpha 5, both masks, unless said otherwise.
+- calibrated (filters the drift, as pds does), calibrated-tdas (noise alone), schedule (noise alone, one mask an
+  iteration): the package's own, from spectrum, noise levels and iteration count (`docs/calibration.md`).
 - "-": not measured. "diverged": samples that are not finite.
 """
 
