@@ -13,10 +13,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner
+from tdas_ops import NoiseStream, Preconditioner, _extension
 
 BATCH, CHANNELS = 3, 3  # nine planes: one more than blocks of eight, four or two hold
 PLANES = tuple(itertools.product((32, 64, 128), repeat=2))
+# In passes: every width and every height, as thin as they may be.
+IN_PASSES = [(32, 2048), (32, 1024), (32, 512), (64, 256), (128, 256), (256, 128), (512, 64), (1024, 32), (2048, 32)]
 
 
 def preconditioner(height: int, width: int, masks: str, method: str) -> Preconditioner:
@@ -50,8 +52,9 @@ def updates(height: int, width: int, masks: str, method: str) -> None:
         tdas_ops.step(x, v, M, each, noise=z),
         *tdas_ops.step(last, narrow, M, each, noise=seeds, noise_scale=each, return_mean=True),
     )
-    finite(tdas_ops.step(x, v.half(), M, 0.1, noise=NoiseStream(7), out=x))
-    if "R" in masks and masks != "RAw":
+    cast = torch.empty_like(narrow, memory_format=torch.channels_last)
+    finite(tdas_ops.step(x, v.half(), M, 0.1, noise=NoiseStream(7), out=x, cast=cast), cast)
+    if masks != "RAw":
         finite(
             tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7)),
             *tdas_ops.langevin_step(last, narrow, M, 0.16, noise=z, alpha=each, norm="sample", return_mean=True),
@@ -81,6 +84,17 @@ def main() -> None:
             for masks, method in (("R", "pds"), ("R", "tdas"), ("RA", "pds"), ("RA", "tdas"), ("Rw", "pds")):
                 updates(height, width, masks, method)
             updates(height, width, "RAw", "pds")
+        limit = _extension.load().limit_scratch
+        for height, width in IN_PASSES:
+            for chunk, masks, method in zip(
+                itertools.cycle((1, 16 * (height + 1) * width, 0)),  # one plane, four, all of them
+                ("R", "R", "RA", "RA", "Rw", "RAw"),
+                ("pds", "tdas", "pds", "tdas", "pds", "pds"),
+                strict=False,
+            ):
+                limit(chunk)
+                updates(height, width, masks, method)
+        limit(0)
         for height, width in ((5, 7), (1, 1), (33, 34), (64, 64)):
             for masks, method in itertools.product(("A", ""), ("pds", "tdas")):
                 updates(height, width, masks, method)
