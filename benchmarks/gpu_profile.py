@@ -1,4 +1,4 @@
-"""What binds each CUDA kernel: one launch of each under Nsight Compute, and a CSV file of the counters that tell.
+"""What binds each CUDA kernel: its launches under Nsight Compute, and a CSV file of the counters that tell.
 
     python benchmarks/gpu_profile.py --out benchmarks/results
 
@@ -45,12 +45,18 @@ COLUMNS: dict[str, tuple[str, float | None]] = {
 STALLS = re.compile(r"^smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio$")
 
 SIZES = (32, 64, 128)
+IN_PASSES = 1024
 ELEMENTS = 24 << 20  # of a call: 300 MB from x, v to x'
 CALLS = ["step pds R", "step tdas R", "step pds RA", "step tdas RA", "noise R", "MMt R", "step pds A", "normals"]
+PASS_CALLS = [*CALLS[:6], "snr pds R", "snr pds RA"]  # all planes in one chunk: one launch a pass
+
+
+def calls_of(size: int) -> list[str]:
+    return PASS_CALLS if size == IN_PASSES else CALLS
 
 
 def labels() -> list[str]:
-    return [f"{call} {size}" for size in SIZES for call in CALLS]
+    return [f"{call} {size}" for size in (*SIZES, IN_PASSES) for call in calls_of(size)]
 
 
 def launch() -> None:
@@ -77,12 +83,17 @@ def launch() -> None:
             "noise R": lambda: tdas_ops.noise(M["pds R"], shape, stream, out=out),
             "MMt R": lambda: tdas_ops.precondition(v, M["pds R"], "MMt", out=out),
             "normals": lambda: torch.ops.tdas_ops.normals.cuda(g, stream.seeds, stream.draw, 0, False),
+            **{
+                f"snr {key}": lambda key=key: tdas_ops.langevin_step(x, v, M[key], 0.16, noise=stream, out=out)
+                for key in M
+            },
         }
 
     with tdas_ops.use_backend("cuda"):
-        for size in SIZES:
+        tdas_ops._extension.load().limit_scratch(8 * ELEMENTS)
+        for size in (*SIZES, IN_PASSES):
             runs = calls(size)
-            for call in CALLS:
+            for call in calls_of(size):
                 torch.cuda.nvtx.range_push(f"{call} {size}")
                 runs[call]()
                 torch.cuda.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -234,6 +235,23 @@ def test_the_three_updates_of_an_iteration_agree():
                 assert [x.dtype for x in calls] == [dtype] * 2 and torch.equal(calls[0], calls[1])
             for other in (gpu_table.TORCH, gpu_table.PUBLISHED):
                 assert relative_rms(results[gpu_table.PACKAGE], results[other]) < 1e-6
+
+
+def test_every_profiled_call_runs_in_its_range(faked, monkeypatch):
+    ranges = []
+    normals, M = torch.ops.tdas_ops.normals, gpu_bench.tdas_ops.Preconditioner
+    monkeypatch.setattr(gpu_profile, "ELEMENTS", 3 << 20)
+    monkeypatch.setattr(gpu_bench.tdas_ops, "use_backend", lambda backend: contextlib.nullcontext())
+    monkeypatch.setattr(M, "to", lambda self, device: self)
+    monkeypatch.setattr(torch, "empty", lambda *shape, device, **options: torch.zeros(*shape, **options))
+    monkeypatch.setattr(normals, "cuda", normals.reference)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda.nvtx, "range_push", ranges.append)
+    monkeypatch.setattr(torch.cuda.nvtx, "range_pop", lambda: None)
+    gpu_profile.launch()
+    assert ranges == gpu_profile.labels() and len(ranges) == 32
+    one_chunk = 4 * gpu_profile.ELEMENTS // gpu_profile.IN_PASSES * (gpu_profile.IN_PASSES + 1)
+    assert len(faked) == 1 and faked[0] >= one_chunk
 
 
 def test_a_profile_is_read():
