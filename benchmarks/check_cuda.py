@@ -28,7 +28,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_suffix(".json")
 COUNTED_SOURCE = Path(__file__).with_name("check_cuda_count.cu")
-SPILL_ALLOWANCE = 8  # bytes stored and loaded by any one kernel: room for one value outside the inner code
+# Bytes stored and loaded by any one kernel: room for one value of an address outside the inner code; in the passes over
+# large planes, whose strides the compiler does not know, for two or three.
+SPILL_ALLOWANCE, LARGE_SPILL_ALLOWANCE = 16, 40
 TOLERANCE = 0.03
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": shared memory of a multiprocessor. The
@@ -38,7 +40,8 @@ REGISTERS, WARPS, BLOCKS = 64 << 10, 64, 32
 RESERVED_BYTES = 1 << 10  # a block, in the guide's sections on shared memory of compute capability 8.x, 9.0 and 10.0
 SCHEDULERS = 4  # of a multiprocessor, each with its share of registers and warps
 
-KINDS = ("drift", "skewed_drift", "noise", "pixels", "measure")  # enum class Kind of csrc/cuda
+# enum class Kind and enum class Pass of csrc/cuda
+NAMED = {"4KindE": ("drift", "skewed_drift", "noise", "pixels", "measure"), "4PassE": ("forward", "between", "inverse")}
 COUNTED_ARCHITECTURE = "90"
 COUNTED = {
     **{f"pds {size}x{size}": (size, size, "drift") for size in (32, 64, 128)},
@@ -47,6 +50,14 @@ COUNTED = {
     **{f"tdas {size}x{size}": (size, size, "noise") for size in (32, 64, 128)},
     **{f"both masks {size}x{size}": (size, size, "pixels") for size in (32, 64, 128)},
 }
+# Large planes: the passes of an update, rows by a Pass and columns by a Kind, each counted for a length of its lines.
+COUNTED_LENGTHS = (256, 1024, 2048)
+COUNTED_PASSES = {
+    "pds": ("forward", "drift", "inverse"),
+    "tdas": ("noise", "inverse"),
+    "both masks": ("forward", "pixels", "between", "pixels", "inverse"),
+}
+LARGE_WARPS = 8  # of a block
 TARGETS = {"pds 32x32": 53, "pds 64x64": 66, "pds 128x128": 71}  # instructions an element
 ELEMENTS = 64  # of a thread
 
@@ -128,8 +139,8 @@ def readable_name(mangled: str) -> str:
         return name
     arguments = []
     while found := re.match(r"I?L([a-z]|N\w*?E)(n?)(\d+)E", rest):
-        kind = found[1].endswith("4KindE")
-        arguments.append(KINDS[int(found[3])] if kind else found[2].replace("n", "-") + found[3])
+        named = NAMED.get(found[1][-6:])
+        arguments.append(named[int(found[3])] if named else found[2].replace("n", "-") + found[3])
         rest = rest[found.end() :]
     return f"{name}<{', '.join(arguments)}>"
 
@@ -223,27 +234,61 @@ def per_element(counts: list[Counter[str]]) -> dict[str, float]:
     return {"total": round(sum(classes.values()), 3)} | {name: round(n, 3) for name, n in classes.items() if n}
 
 
+SHAPED = {"shape": "plane_kernel", "row_shape": "rows_kernel", "column_shape": "columns_kernel"}
+
+
 def with_shared_memory(kernels: list[Kernel], report: str) -> list[Kernel]:
-    """The kernels with the shared memory that plane kernels get at launch, from the report on `shape`."""
+    """The kernels with the shared memory that they get at launch, from the report on the kernels of SHAPED."""
     shared = {}
     for shape in parse(report):
-        height, width, size = re.findall(r"\d+", shape.name)
-        shared[f"plane_kernel<{height}, {width}"] = int(size)
-    return [
-        k._replace(shared_bytes=shared[k.name.rpartition(",")[0]]) if k.name.startswith("plane_kernel<") else k
-        for k in kernels
-    ]
+        *lengths, size = re.findall(r"\d+", shape.name)
+        shared[f"{SHAPED[shape.name.partition('<')[0]]}<{', '.join(lengths)}"] = int(size)
+    return [k._replace(shared_bytes=shared.get(k.name.rpartition(",")[0], k.shared_bytes)) for k in kernels]
 
 
-def count_case(nvcc: str, cuobjdump: str, case: tuple[int, int, str], folder: Path) -> dict[str, float]:
-    """Instructions an element of one of COUNTED."""
-    cubin = folder / "{}_{}_{}.cubin".format(*case)
-    defines = [
-        f"TDAS_OPS_COUNTED_{name}={value}" for name, value in zip(("HEIGHT", "WIDTH", "KIND"), case, strict=True)
-    ]
-    compile_source(nvcc, COUNTED_SOURCE, COUNTED_ARCHITECTURE, cubin, defines)
-    sass = subprocess.run([cuobjdump, "--dump-sass", cubin], capture_output=True, text=True, check=True).stdout
-    return per_element(count(sass))
+def disassembled(nvcc: str, cuobjdump: str, defines: Mapping[str, object], folder: Path) -> str:
+    """The machine code of COUNTED_SOURCE."""
+    cubin = folder / ("_".join(map(str, defines.values())) + ".cubin")
+    named = [f"TDAS_OPS_COUNTED_{name}={value}" for name, value in defines.items()]
+    compile_source(nvcc, COUNTED_SOURCE, COUNTED_ARCHITECTURE, cubin, named)
+    return subprocess.run([cuobjdump, "--dump-sass", cubin], capture_output=True, text=True, check=True).stdout
+
+
+def of_all_warps(sass: str, length: int, of_rows: bool) -> list[Counter[str]]:
+    """The counts of the warps of a block of a pass, from those of the first and the last.
+
+    Of rows the first warps have long lines of frequency 0, one a row, and others where there are fewer than 32; of
+    columns of 2048 the second half of the threads has the odd frequencies.
+    """
+    warps = [int(name) for name in re.findall(r"Function : \S*counted_kernelILi\d+ELi(\d+)E", sass)]
+    of_warp = dict(zip(warps, count(sass), strict=True))
+    like_first = max(1, 32 * LARGE_WARPS // (length // 64) // 32) if of_rows else LARGE_WARPS // 2
+    return like_first * [of_warp[0]] + (LARGE_WARPS - like_first) * [of_warp[LARGE_WARPS - 1]]
+
+
+def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor) -> Figures:
+    """Instructions an element of all of COUNTED and, by length, of COUNTED_PASSES."""
+
+    def count_case(case: tuple[int, int, str]) -> list[Counter[str]]:
+        defines = dict(zip(("HEIGHT", "WIDTH", "KIND"), case, strict=True))
+        return count(disassembled(nvcc, cuobjdump, defines, folder))
+
+    def count_pass(case: tuple[int, str]) -> list[Counter[str]]:
+        length, of_pass = case
+        of_rows = of_pass in NAMED["4PassE"]
+        defines = {"PASS" if of_rows else "COLUMNS": of_pass, "LENGTH": length}
+        return of_all_warps(disassembled(nvcc, cuobjdump, defines, folder), length, of_rows)
+
+    passes = sorted({of_pass for of_update in COUNTED_PASSES.values() for of_pass in of_update})
+    cases = [(length, of_pass) for length in COUNTED_LENGTHS for of_pass in passes]
+    on_chip, in_passes = pool.map(count_case, COUNTED.values()), pool.map(count_pass, cases)
+    counts = {name: per_element(found) for name, found in zip(COUNTED, on_chip, strict=True)}
+    found = dict(zip(cases, in_passes, strict=True))
+    for length in COUNTED_LENGTHS:
+        for name, of_update in COUNTED_PASSES.items():
+            warps = zip(*(found[length, of_pass] for of_pass in of_update), strict=True)
+            counts[f"{name} {length}x{length}"] = per_element([sum(of_warp, Counter()) for of_warp in warps])
+    return counts
 
 
 def compare_kernels(found: Figures, recorded: Figures) -> list[str]:
@@ -272,11 +317,15 @@ def compare_counts(found: Figures, recorded: Figures) -> list[str]:
     return problems
 
 
+def allowed_spills(kernel: Kernel) -> int:
+    return LARGE_SPILL_ALLOWANCE if kernel.name.startswith(("rows_kernel<", "columns_kernel<")) else SPILL_ALLOWANCE
+
+
 def spilling(kernels: list[Kernel]) -> list[str]:
     return [
-        f"{k.name}, sm_{k.architecture}: {k.spill_bytes} bytes of spills, expected at most {SPILL_ALLOWANCE}"
+        f"{k.name}, sm_{k.architecture}: {k.spill_bytes} bytes of spills, expected at most {allowed_spills(k)}"
         for k in kernels
-        if k.spill_bytes > SPILL_ALLOWANCE
+        if k.spill_bytes > allowed_spills(k)
     ]
 
 
@@ -338,11 +387,9 @@ def check(nvcc: str, sources: list[Path], record: bool) -> list[str]:
             return spilling(kernels)
         cuobjdump = find_cuobjdump(nvcc)
         shapes = pool.submit(compile_source, nvcc, COUNTED_SOURCE, COUNTED_ARCHITECTURE)
-        count_one = lambda case: count_case(nvcc, cuobjdump, case, Path(folder))
-        counting = pool.map(count_one, COUNTED.values() if cuobjdump else ())
+        counts = count_all(nvcc, cuobjdump, Path(folder), pool) if cuobjdump else {}
         kernels = compile_kernels(nvcc, sorted((ROOT / "csrc/cuda").glob("*.cu")), pool)
         kernels = with_shared_memory(kernels, shapes.result().report)
-        counts = dict(zip(COUNTED, counting, strict=False))
     print_kernels(kernels)
     return spilling(kernels) + check_figures(compiler_version(nvcc), kernels, counts, record)
 

@@ -1,29 +1,65 @@
 // Compiled by check_cuda.py, which reads the machine code; nothing here ever runs.
+#include "../csrc/cuda/large.cuh"
 #include "../csrc/cuda/plane.cuh"
 
 namespace tdas_ops::cuda {
 
-#ifdef TDAS_OPS_COUNTED_KIND
-
-// What one warp of plane_kernel does in a usual call. Its choices are constants here, so that the compiler leaves the
-// path of that warp and nothing else: dense float32 fields, scales that are numbers, one seed, noise of the kernel's
-// own; kind noise with d v, kind pixels with both masks.
-template <int H, int W, Kind kind, int warp>
-__global__ void __launch_bounds__(PlaneShape<H, W>::block, PlaneShape<H, W>::blocks) counted_kernel(PlaneWork call) {
-  TDAS_OPS_SHARED(float, shared);
-  __builtin_assume(call.base.data != nullptr);
-  __builtin_assume(call.samples.seeds != nullptr);
-  __builtin_assume(call.masks.space != nullptr);
-  PlaneWork work = call;
+// Its choices are constants in a usual call, so that the compiler leaves the path of one warp and nothing else: dense
+// float32 fields, scales that are numbers, one seed, noise of the kernel's own; kind noise with d v, kind pixels with
+// both masks.
+TDAS_OPS_DEVICE PlaneWork usual(PlaneWork work, Kind kind) {
+  __builtin_assume(work.base.data != nullptr);
+  __builtin_assume(work.samples.seeds != nullptr);
+  __builtin_assume(work.masks.space != nullptr);
   work.base.dense = work.v.dense = work.out.dense = true;
   work.base.element = work.v.element = work.out.element = Element::float32;
-  work.z.data = nullptr;
+  work.z.data = work.cast.data = nullptr;
   work.samples.d.values = work.samples.n.values = nullptr;
   work.samples.langevin_noise = work.samples.seed_per_sample = false;
   work.square = true;
   work.add_v = kind == Kind::noise;
   work.noise_first = work.space_first = work.space_last = false;
   work.twice = true;
+  return work;
+}
+
+#if defined TDAS_OPS_COUNTED_PASS || defined TDAS_OPS_COUNTED_COLUMNS
+
+template <int warp>
+TDAS_OPS_DEVICE int thread_of() {
+  return static_cast<int>(threadIdx.x % 32 + warp * 32);
+}
+
+#ifdef TDAS_OPS_COUNTED_PASS
+template <int W, int warp>
+__global__ void __launch_bounds__(large_block, large_blocks) counted_kernel(LargeWork call) {
+  TDAS_OPS_SHARED(float, shared);
+  LargeWork work = call;
+  work.plane = usual(call.plane, Kind::drift);
+  pass_rows<W, Pass::TDAS_OPS_COUNTED_PASS>(work, shared, [] { return thread_of<warp>(); });
+}
+#else
+// Not of the blocks that have a column 0.
+template <int H, int warp>
+__global__ void __launch_bounds__(large_block, large_blocks) counted_kernel(LargeWork call) {
+  TDAS_OPS_SHARED(float, shared);
+  __builtin_assume((blockIdx.x * ColumnShape<H>::columns & ((1u << call.log_columns) - 1)) != 0);
+  LargeWork work = call;
+  work.plane = usual(call.plane, Kind::TDAS_OPS_COUNTED_COLUMNS);
+  pass_columns<H, Kind::TDAS_OPS_COUNTED_COLUMNS>(work, shared, [] { return thread_of<warp>(); });
+}
+#endif
+
+template __global__ void counted_kernel<TDAS_OPS_COUNTED_LENGTH, 0>(LargeWork);
+template __global__ void counted_kernel<TDAS_OPS_COUNTED_LENGTH, large_block / 32 - 1>(LargeWork);
+
+#elif defined TDAS_OPS_COUNTED_KIND
+
+// What one warp of plane_kernel does.
+template <int H, int W, Kind kind, int warp>
+__global__ void __launch_bounds__(PlaneShape<H, W>::block, PlaneShape<H, W>::blocks) counted_kernel(PlaneWork call) {
+  TDAS_OPS_SHARED(float, shared);
+  const PlaneWork work = usual(call, kind);
   update_plane<H, W, kind>(work, shared, [] { return static_cast<int>(threadIdx.x % 32 + warp * 32); });
 }
 
@@ -36,9 +72,13 @@ template void instantiate<TDAS_OPS_COUNTED_HEIGHT, TDAS_OPS_COUNTED_WIDTH, Kind:
 
 #else
 
-// The compiler reports the names of kernels, and this name has the size of their shared memory.
+// The compiler reports the names of kernels, and these names have the sizes of their shared memory.
 template <int H, int W, int shared_bytes = PlaneShape<H, W>::shared_bytes>
 __global__ void shape() {}
+template <int W, int shared_bytes = RowShape<W>::shared_bytes>
+__global__ void row_shape() {}
+template <int H, int shared_bytes = ColumnShape<H>::shared_bytes>
+__global__ void column_shape() {}
 
 template <int... sizes>
 void instantiate() {
@@ -47,6 +87,13 @@ void instantiate() {
   ((void)&shape<sizes, 128>, ...);
 }
 template void instantiate<32, 64, 128>();
+
+template <int... lengths>
+void instantiate_large() {
+  ((void)&row_shape<lengths>, ...);
+  ((void)&column_shape<lengths>, ...);
+}
+template void instantiate_large<32, 64, 128, 256, 512, 1024, 2048>();
 
 #endif
 

@@ -109,10 +109,40 @@ def test_names(mangled, name):
     assert check_cuda.readable_name(mangled) == name
 
 
-def test_kinds_are_those_of_the_kernels():
+@pytest.mark.parametrize("enumeration", check_cuda.NAMED)
+def test_kinds_and_passes_are_those_of_the_kernels(enumeration):
     headers = "".join(path.read_text() for path in sorted((ROOT / "csrc/cuda").glob("*.*h")))
-    kinds = re.search(r"enum class Kind \{(.*?)\}", headers, re.DOTALL)[1]
-    assert tuple(re.findall(r"^\s*(\w+),", kinds, re.MULTILINE)) == check_cuda.KINDS
+    names = re.search(rf"enum class {enumeration[1:-1]} \{{(.*?)\}}", headers, re.DOTALL)[1]
+    assert tuple(re.findall(r"^\s*(\w+),", names, re.MULTILINE)) == check_cuda.NAMED[enumeration]
+
+
+LARGE_SHAPES = """
+ptxas info    : Compiling entry function '_ZN8tdas_ops4cuda9row_shapeILi256ELi70656EEEvv' for 'sm_90'
+ptxas info    : Used 4 registers
+ptxas info    : Compiling entry function '_ZN8tdas_ops4cuda12column_shapeILi2048ELi67712EEEvv' for 'sm_90'
+ptxas info    : Used 4 registers
+"""
+
+
+def test_large_planes_get_their_shared_memory():
+    rows = check_cuda.Kernel("rows_kernel<256, between>", "90", 128, 0, 0, 256)
+    columns = check_cuda.Kernel("columns_kernel<2048, drift>", "90", 128, 0, 0, 256)
+    found = check_cuda.with_shared_memory([rows, columns], LARGE_SHAPES)
+    assert [kernel.shared_bytes for kernel in found] == [70656, 67712]
+    assert found[0].blocks() == 2
+    assert check_cuda.readable_name("_ZN8tdas_ops4cuda11rows_kernelILi256ELNS0_4PassE1EEEvNS0_9LargeWorkE") == rows.name
+
+
+def listing(warp: int, instructions: int) -> str:
+    lines = "".join(f"        /*{16 * i:04x}*/                   FADD R1, R2, R3 ;\n" for i in range(instructions))
+    return f"\n\t\tFunction : _ZN8tdas_ops4cuda14counted_kernelILi512ELi{warp}EEEvNS0_9LargeWorkE\n{lines}"
+
+
+@pytest.mark.parametrize(("length", "of_rows", "like_first"), [(256, True, 2), (2048, True, 1), (2048, False, 4)])
+def test_counts_of_two_warps_stand_for_all(length, of_rows, like_first):
+    counts = check_cuda.of_all_warps(listing(7, 64) + listing(0, 128), length, of_rows)
+    assert len(counts) == check_cuda.LARGE_WARPS
+    assert check_cuda.per_element(counts)["total"] == pytest.approx((like_first * 2 + 8 - like_first) / 8, abs=1e-3)
 
 
 def test_launch_bounds_are_read():
@@ -236,8 +266,9 @@ def test_every_case_is_recorded():
     text = check_cuda.RECORD.read_text()
     records = json.loads(text)
     assert check_cuda.written(records) == text
+    large = {f"{update} {n}x{n}" for update in check_cuda.COUNTED_PASSES for n in check_cuda.COUNTED_LENGTHS}
     for figures in records.values():
-        assert figures["instructions"].keys() == check_cuda.COUNTED.keys()
+        assert figures["instructions"].keys() == check_cuda.COUNTED.keys() | large
         architectures = {name.rpartition("sm_")[2] for name in figures["kernels"]}
         assert architectures == check_cuda.SHARED_BYTES.keys()
 

@@ -9,7 +9,7 @@ namespace tdas_ops::cuda {
 template <int H>
 struct ColumnsInMemory {
   static constexpr int parts = ColumnShape<H>::parts, half = parts / 2;
-  static constexpr int group = 8;
+  static constexpr int group = 4;
 
   int count;
 

@@ -14,8 +14,8 @@ enum class Pass {
   inverse,  // out = base + d v + the result
 };
 
-// The thread's pixels: `runs` times `points` runs of `run` neighbours. Run (m, j) begins m `stride` + 32 j columns after
-// the first, where a row of 32 has m `stride` columns and j rows.
+// The thread's pixels: `runs` times `points` runs of `run` neighbours. Run (m, j) begins m `stride` + 32 j columns
+// after the first, where a row of 32 has m `stride` columns and j rows.
 template <int W>
 struct LargePixels {
   using Shape = RowShape<W>;
@@ -91,7 +91,7 @@ struct LargePixels {
       });
       return;
     }
-    constexpr int together = 16 / run;  // runs, of which all is read before anything is written
+    constexpr int together = run == 1 ? 8 : 16 / run;  // runs, of which all is read before anything is written
     TDAS_OPS_UNROLL
     for (int first = 0; first < runs * points; first += together) {
       Run sum[together] = {};
@@ -307,7 +307,7 @@ struct LargePixels {
     for (int m = 0; m < (of_pair ? runs / 2 : runs); ++m) {
       TDAS_OPS_UNROLL
       for (int j = 0; j < (of_pair ? points : points / 2); ++j) {
-        if (j % 4 == 0) noise.forget_round_keys();
+        noise.forget_round_keys();
         Run near, far;
         TDAS_OPS_UNROLL
         for (int e = 0; e < run; e += 2) {
