@@ -127,7 +127,7 @@ def headline(found: dict[str, list[Curve]]) -> list[str]:
             lines.append([family, curve.method, cell(plain.distances[native]), speed_up(curve, native, limit), *at])
     note = (
         "Speed-up: the largest, among the counts that were measured, at which the distance is within 10 % of that of "
-        "plain sampling at the native count. In brackets: the iterations, and measured counts above that are not within."
+        "plain sampling at the native count. In brackets: the iterations, and measured counts above that are not."
     )
     header = ["family", "method", "plain, native", "speed-up", "5x", "10x", "20x"]
     return page.section("Speed-up at equal quality", header, lines, 3, note)
