@@ -445,7 +445,7 @@ MISTAKES = {
         (64, 32),
         "MMt",
     ),
-    "a pixel in four unwritten": ("i < 4; ++i) set_pixel", "i < 3; ++i) set_pixel", (64, 32), "MMt"),
+    "a pixel in four unwritten": ("i < run; ++i) set_pixel", "i < run - 1; ++i) set_pixel", (64, 32), "MMt"),
     "sample and channel swapped": ("column.at.channel * H", "column.at.sample * H", (32, 32), "MMt"),
     "the scale of another sample": ("scale.per_sample ? sample : 0", "0", (32, 32), "drift"),
     "the base read after the output is written": (
