@@ -26,7 +26,7 @@ MASKS = {"freq": (True, False), "space": (False, True), "both": (True, True)}
 
 
 def sample(
-    model: models.Model, M: tdas_ops.Preconditioner, iterations: int, snr: float, seed: int, count: int, batch: int
+    model: models.Model, M: tdas_ops.samplers.Filters, iterations: int, snr: float, seed: int, count: int, batch: int
 ):
     parts = [
         tdas_ops.samplers.pc(
@@ -76,10 +76,13 @@ def main() -> None:
     floor, scatter, _ = model.evaluator.floor(args.samples)
     real = f"{floor:.2f} ± {scatter:.2f}"
     for iterations, method, snr in itertools.product(args.iterations, args.methods, args.snr):
-        for alpha, masks in [(0.0, "-")] if method == "plain" else itertools.product(args.alphas, args.masks):
-            freq, space = MASKS.get(masks, (False, False))
-            wanted = {} if method == "plain" else {"freq": freq, "space": space}
-            M = model.preconditioner(method, alpha or None, iterations=iterations, **wanted)
+        fixed = method in ("tdas", "pds")
+        for alpha, masks in itertools.product(args.alphas, args.masks) if fixed else [(0.0, "-")]:
+            if fixed:
+                freq, space = MASKS[masks]
+                M = model.preconditioner(method, alpha or None, iterations=iterations, freq=freq, space=space)
+            else:
+                M = model.filters(method, iterations, snr=snr)
             started = time.perf_counter()
             by_seed = [sample(model, M, iterations, snr, seed, args.samples, args.batch) for seed in args.seeds]
             seconds = time.perf_counter() - started
@@ -90,7 +93,7 @@ def main() -> None:
             row = (
                 iterations,
                 method,
-                M.provenance.get("alpha", "-"),
+                M.provenance.get("alpha", "-") if fixed else "-",
                 masks,
                 f"{snr:g}",
                 f"{distance:.2f}",

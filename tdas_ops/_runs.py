@@ -120,9 +120,9 @@ class Study:
         self.runs = sorted(self.filters, key=lambda run: (run[1], models.METHODS.index(run[0])))
         self.record = self._earlier()
 
-    def _filter(self, method: models.Method, iterations: int) -> Preconditioner:
+    def _filter(self, method: models.Method, iterations: int) -> samplers.Filters:
         if self.settings.filter is None or method == "plain":
-            return self.model.preconditioner(method, self.settings.alpha, iterations=iterations)
+            return self.model.filters(method, iterations, self.settings.alpha, self.snr)
         loaded = load_filter(self.settings.filter, self.model.device)
         if filter_digest(loaded) != self.settings.filter_sha256:
             raise ValueError(
@@ -218,7 +218,7 @@ class Study:
     def _keep(self, run: Run, samples: Tensor, seconds: float) -> None:
         """Writes one finished run."""
         method, iterations = run
-        M, sde, s = self.filters[run], self.model.sde, self.settings
+        sde, s = self.model.sde, self.settings
         measured = self.model.evaluator(samples) if s.distance and len(samples) > 1 else None
         folder = self.out / f"{method}_{iterations}"
         partial = self.out / f".{folder.name}.partial"
@@ -234,12 +234,11 @@ class Study:
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        used = {"freq": M.freq is not None, "space": M.space is not None}
         record = {
             "method": method,
             "iterations": iterations,
             "speedup": sde.native_iterations / iterations,
-            "filter": M.provenance if method == "plain" else {**M.provenance, **used},
+            "filter": describe_filter(method, self.filters[run]),
             "sde": {"type": type(sde).__name__, **asdict(sde), "end_time": sde.end_time(iterations)},
             "snr": self.snr,
             "network_evaluations": 2 * iterations,
@@ -279,6 +278,15 @@ class Study:
         for name, value in (("--alpha", s.alpha), ("--filter", s.filter), ("--threads", s.threads or None)):
             words += [] if value is None else [name, str(value)]
         return shlex.join([*words, "--distance" if s.distance else "--no-distance"])
+
+
+def describe_filter(method: models.Method, M: samplers.Filters) -> dict[str, Any]:
+    """What is recorded of the filter of a run."""
+    if not isinstance(M, Preconditioner):
+        return {"source": "schedule", "method": M[0].method}
+    if method == "plain":
+        return M.provenance
+    return {**M.provenance, "freq": M.freq is not None, "space": M.space is not None}
 
 
 def describe(record: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import typer
 
 from tdas_ops import _extension, _pictures, _runs, models
 from tdas_ops._backends import backend_info
-from tdas_ops.calibrate import PC, Target, predict
+from tdas_ops.calibrate import PC, predict
 from tdas_ops.preconditioner import Preconditioner
 
 app = typer.Typer(
@@ -60,12 +60,13 @@ def _iteration_counts(iterations: Sequence[int], speedups: Sequence[float], nati
 def _prediction(study: _runs.Study) -> str:
     """What the Gaussian model expects of the runs that are still to be made; nothing where there are none."""
     model, parts = study.model, []
-    target = Target.from_statistics(model.statistics[0])
     for run in study.runs:
         if study.finished(run) is None:
-            M = study.filters[run]
-            alone = Preconditioner(M.shape, M.freq, skew=M.skew, method=M.method)
-            expected = predict(alone, target, PC(model.sde, run[1], snr=study.snr)).distance
+            filters = study.filters[run]
+            sequence = [filters] if isinstance(filters, Preconditioner) else filters
+            alone = [Preconditioner(M.shape, M.freq, skew=M.skew, method=M.method) for M in sequence]
+            one_or_all = alone[0] if isinstance(filters, Preconditioner) else alone
+            expected = predict(one_or_all, model.target, PC(model.sde, run[1], snr=study.snr)).distance
             parts.append(f"{run[0]} {run[1]}: {expected:.3g}")
     if not parts:
         return ""
@@ -99,7 +100,7 @@ def sample(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="Embedded model.")] = "digits",
     method: Annotated[
-        list[str] | None, typer.Option(help="plain, tdas or pds; may be repeated.  [default: plain]")
+        list[str] | None, typer.Option(help="plain, tdas, pds or schedule; may be repeated.  [default: plain]")
     ] = None,
     iterations: Annotated[
         list[int] | None, typer.Option(min=1, help="Iterations; may be repeated.  [default: native]")

@@ -15,6 +15,7 @@ from benchmarks import report as page
 from benchmarks.acceleration import data, evaluate, families, filters, measures, points, report, train
 from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
+from tdas_ops.models.unet import UNet
 
 SHAPE = (1, 16, 16)
 TINY = {"widths": (4, 4), "embedding": 8}
@@ -41,7 +42,7 @@ def blobs() -> data.Dataset:
 def trained(family: families.Family, blobs: data.Dataset, steps: int, run: train.Run | None = None) -> train.Run:
     if run is None:
         torch.manual_seed(0)
-        run = train.Run(families.Network(**TINY), steps=40, batch=8, rate=1e-2, seed=0)
+        run = train.Run(UNet(**TINY), steps=40, batch=8, rate=1e-2, seed=0)
     for _ in range(steps):
         run.advance(family, family.score(run.network), blobs.train)
     return run
@@ -103,7 +104,7 @@ def test_a_resumed_run_ends_at_the_same_bits(blobs, tmp_path):
     family = families.FAMILIES["ncsnpp"]
     whole = trained(family, blobs, 6)
     trained(family, blobs, 3).save(tmp_path / "state.pt")
-    rest = train.Run(families.Network(**TINY), steps=40, batch=8, rate=1e-2, seed=1)
+    rest = train.Run(UNet(**TINY), steps=40, batch=8, rate=1e-2, seed=1)
     rest.load(tmp_path / "state.pt")
     trained(family, blobs, 3, rest)
     assert rest.step == whole.step == 6

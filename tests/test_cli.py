@@ -97,7 +97,6 @@ def test_batches_do_not_change_the_noise(tmp_path: Path) -> None:
 
 def test_the_prediction_comes_before_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = models.load("digits")
-    target = tdas_ops.calibrate.Target.from_statistics(model.statistics[0])
     run = tdas_ops.calibrate.PC(model.sde, 3, snr=0.3)
     M = tdas_ops.Preconditioner.from_statistics(model.statistics[0], None, 2.0, "tdas")
     command = ["sample", *SMALL, "--method", "tdas", "--alpha", 2, "--snr", 0.3, "--out", tmp_path / "out"]
@@ -105,7 +104,7 @@ def test_the_prediction_comes_before_the_runs(tmp_path: Path, capsys: pytest.Cap
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("expected error of the spectrum")
     assert float(first.split("tdas 3: ")[1]) == pytest.approx(
-        tdas_ops.calibrate.predict(M, target, run).distance, rel=5e-3
+        tdas_ops.calibrate.predict(M, model.target, run).distance, rel=5e-3
     )
     assert tdas(*command) == 0
     assert "expected error" not in capsys.readouterr().out  # nothing is left to be made
@@ -192,7 +191,7 @@ def test_control_c_ends_with_130(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tdas_ops.cli", "sample", "--samples", "8", "--no-progress", "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
-        [*command, "--iterations", "2", "--iterations", "100000"],
+        [*command, "--iterations", "2", "--iterations", "20000"],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -212,7 +211,7 @@ def test_control_c_ends_with_130(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "method: got 'ddim', expected one of plain, tdas, pds": ["--method", "ddim"],
+    "method: got 'ddim', expected one of plain, tdas, pds, schedule": ["--method", "ddim"],
     "name: got 'faces', expected one of digits": ["--model", "faces"],
     "--speedup: got 0, expected a number above 0": ["--speedup", "0"],
     "--speedup: got -3, expected a number above 0": ["--speedup", "-3"],
@@ -274,7 +273,7 @@ def test_demo_compares_the_methods(tmp_path: Path, capsys: pytest.CaptureFixture
     assert tdas("demo", "--samples", 4, "--speedup", 20, "--out", out, "--no-progress") == 0
     native = models.load("digits").sde.native_iterations
     runs = record(out)["runs"]
-    assert [run["method"] for run in runs] == ["plain", "tdas", "pds"]
+    assert [run["method"] for run in runs] == ["plain", "tdas", "pds", "schedule"]
     assert {run["iterations"] for run in runs} == {max(1, round(native / 20))}
     printed = capsys.readouterr().out
     assert "Frechet distance" in printed and "of real images" in printed

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tdas_ops
-from tdas_ops import models
+from tdas_ops import calibrate, models
 from tdas_ops.models import frechet
 from tdas_ops.models.digits import train
 
@@ -119,16 +119,17 @@ def test_the_model_samples_the_noise_levels_it_was_trained_on(digits: models.Mod
 
 
 def test_statistics_are_those_of_the_images(digits: models.Model) -> None:
-    freq, space = digits.statistics
+    freq, space, mean = digits.statistics
     assert freq.shape == space.shape == digits.shape and freq.dtype == torch.float64
     assert float(space.min()) >= 0 and float(space.max()) < 1
     # Parseval: the mean energy of an image, both ways.
     assert float(freq.expm1().sum() / 1024) == pytest.approx(float(space.sum()), rel=1e-9)
     assert space[0, 16, 16] > 0.1 > space[0, :2].max()
+    assert bool((mean.square() <= space).all()) and float(digits.target.mean_power.sum()) > 0
 
 
 def test_filters_of_the_methods(digits: models.Model) -> None:
-    plain, tdas, pds = (digits.preconditioner(method) for method in models.METHODS)
+    plain, tdas, pds = (digits.preconditioner(method) for method in ("plain", "tdas", "pds"))
     v = torch.randn(2, *digits.shape)
     torch.testing.assert_close(tdas_ops.precondition(v, plain, "MMt"), v)
     assert plain.method == "pds"
@@ -143,17 +144,28 @@ def test_filters_of_the_methods(digits: models.Model) -> None:
     assert digits.preconditioner("pds", space=False, freq=True).space is None
 
 
+def test_a_schedule_has_a_filter_for_every_iteration(digits: models.Model) -> None:
+    filters = digits.filters("schedule", 12)
+    expected = calibrate.schedule(digits.target, calibrate.PC(digits.sde, 12, snr=digits.snr))
+    assert len(filters) == 12
+    for M, other in zip(filters, expected, strict=True):
+        torch.testing.assert_close(M.freq, other.freq)
+        assert M.method == "tdas" and bool((M.space == 1).all())
+    assert torch.equal(digits.filters("pds", 20, 3.0).freq, digits.preconditioner("pds", 3.0).freq)
+
+
 def test_one_seed_is_the_same_noise_for_every_method(digits: models.Model) -> None:
     """Undoing each default filter gives back the same white noise, so that samples differ by their method alone."""
     shape = (2, *digits.shape)
     white = []
     for method in models.METHODS:
-        M = digits.preconditioner(method)
+        filters = digits.filters(method)
+        M = filters[0] if isinstance(filters, list) else filters
         y = tdas_ops.noise(M, shape, tdas_ops.NoiseStream(0), dtype=torch.float64)
         freq = 1 if M.freq is None else M.freq
         white.append(torch.fft.irfft2(torch.fft.rfft2(y) / freq, s=shape[2:]) / (1 if M.space is None else M.space))
-    torch.testing.assert_close(white[1], white[0], rtol=0, atol=1e-5)
-    torch.testing.assert_close(white[2], white[0], rtol=0, atol=1e-5)
+    for other in white[1:]:
+        torch.testing.assert_close(other, white[0], rtol=0, atol=1e-5)
 
 
 def settled(rho: float, noise: float, drift: float) -> float:
@@ -189,17 +201,19 @@ def test_matched_pds_settles_at_the_least_noise(digits: models.Model, iterations
 
 def test_matched_alpha_goes_its_way_with_iterations(digits: models.Model) -> None:
     counts = (1, 3, 6, 12, 60, 1000)
-    tdas = [models.matched_alpha(digits.sde, n, digits.statistics, "tdas") for n in counts]
+    tdas = [models.matched_alpha(digits.sde, n, digits.statistics[:2], "tdas") for n in counts]
     assert tdas[0] > 1 and tdas == sorted(tdas) and tdas[-1] > 100
-    pds = [models.matched_alpha(digits.sde, n, digits.statistics, "pds") for n in counts]
+    pds = [models.matched_alpha(digits.sde, n, digits.statistics[:2], "pds") for n in counts]
     assert pds == sorted(pds, reverse=True) and pds[0] > 1000 and pds[-1] == 10
     assert digits.preconditioner("tdas").provenance["alpha"] == pytest.approx(tdas[4], rel=1e-3)
     assert digits.preconditioner("pds", iterations=12).provenance["alpha"] == pytest.approx(pds[3], rel=1e-3)
 
 
 def test_filters_refuse(digits: models.Model) -> None:
-    with pytest.raises(ValueError, match="method: got 'ddim', expected one of plain, tdas, pds"):
+    with pytest.raises(ValueError, match="method: got 'ddim', expected one of plain, tdas, pds, schedule"):
         digits.preconditioner("ddim")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="method: got 'schedule', expected plain, tdas or pds"):
+        digits.preconditioner("schedule")
     with pytest.raises(ValueError, match=r"alpha: got 1\.0, expected a finite number greater than 1"):
         digits.preconditioner("pds", 1.0)
     with pytest.raises(ValueError, match="got neither freq nor space"):

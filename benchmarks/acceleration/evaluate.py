@@ -1,6 +1,7 @@
 """Measures points of the curves: `python -m benchmarks.acceleration.evaluate --data PACKAGE --family ncsnpp`.
 
-A queue that can be stopped at any time: what a result file holds already, for the same weights, is not measured again.
+Works off `points.plan()`, or the combinations of what is named. It can be stopped at any time: what a result file holds
+already, for the same weights, is not measured again.
 Every row keeps the moments of its features, so that the report can pool seeds into one distance.
 """
 
@@ -22,7 +23,7 @@ from benchmarks.acceleration.data import DATASETS, Dataset
 from benchmarks.acceleration.families import FAMILIES, Family, load_network
 from benchmarks.acceleration.filters import Filters
 from benchmarks.acceleration.measures import precision_recall, radial_power
-from benchmarks.acceleration.points import COUNTS, MASKS, METHODS, Point, Row
+from benchmarks.acceleration.points import COUNTS, MASKS, METHODS, PAPER_ALPHA, SEEDS, Point, Row
 from benchmarks.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream
 from tdas_ops._pictures import picture
@@ -84,15 +85,17 @@ def measure_real(data: Dataset, file: Path) -> None:
         points.write(file, row)
 
 
-def load(data: Dataset, family: Family, device: str, batch: int, compiled: bool, weights: Path = WEIGHTS) -> Bench:
-    """A bench for the trained network of a family on a data set; bfloat16 on a GPU."""
+def load(
+    data: Dataset, family: Family, device: str, batch: int, compiled: bool, bfloat16: bool, weights: Path = WEIGHTS
+) -> Bench:
+    """A bench for the trained network of a family on a data set."""
     file = weights / f"{data.name}-{family.name}.safetensors"
     if not file.is_file():
         raise SystemExit(f"evaluate: {file} is missing; benchmarks.acceleration.train makes it")
     network, _ = load_network(file, device)
     if compiled:
         network.compile(options={"freezing": True})
-    score = family.score(network, torch.bfloat16 if device != "cpu" else None)
+    score = family.score(network, torch.bfloat16 if bfloat16 else None)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return Bench(data, family, score, Filters(data, family, device), digest, torch.device(device), batch)
 
@@ -109,16 +112,18 @@ def main() -> None:
     parser.add_argument("--family", required=True, choices=list(FAMILIES))
     parser.add_argument("--dataset", default="digits", choices=list(DATASETS))
     parser.add_argument("--data", type=Path, required=True, help="where the data set lies; see README.md")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--iterations", nargs="+", type=int, default=list(COUNTS))
-    parser.add_argument("--alphas", nargs="+", type=float, default=[5.0])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="without this, the whole plan")
+    parser.add_argument("--iterations", nargs="+", type=int, default=list(COUNTS), help="beside --methods, as the next")
+    parser.add_argument("--alphas", nargs="+", type=float, default=[PAPER_ALPHA])
     parser.add_argument("--masks", nargs="+", default=["both"], choices=list(MASKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--samples", type=int, default=704, help="of a seed")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--ablation-at", type=int, help="in the plan: vary strength and masks at this iteration count")
+    parser.add_argument("--samples", type=int, default=672, help="of a seed")
+    parser.add_argument("--batch", type=int, default=112)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile the network: faster after a minute")
+    parser.add_argument("--bfloat16", action="store_true", help="as always on a GPU; faster on a CPU that has AMX")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--results", type=Path, default=points.RESULTS)
     parser.add_argument("--pictures", type=Path, default=Path("build/acceleration/pictures"))
@@ -126,25 +131,27 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     data, family = DATASETS[args.dataset](args.data), FAMILIES[args.family]
-    bench = load(data, family, args.device, args.batch, args.compile, args.weights)
+    bfloat16 = args.bfloat16 or args.device != "cpu"
+    bench = load(data, family, args.device, args.batch, args.compile, bfloat16, args.weights)
     measure_real(data, args.results / f"{data.name}-real.json")
     file = args.results / f"{data.name}-{family.name}.jsonl"
-    for seed in args.seeds:
-        for iterations in (n for n in args.iterations if n >= family.fewest):
-            for method, alpha, masks in points.variants(args.methods, args.alphas, args.masks):
-                point = Point(args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
-                have = {points.point_of(row) for row in points.read(file) if row["weights"] == bench.weights}
-                if point in have:
-                    continue
-                started = time.perf_counter()
-                samples = bench.sample(point)
-                seconds = time.perf_counter() - started
-                row = measured(data.evaluator, samples)
-                row |= {"weights": bench.weights, "seconds": seconds, "device": args.device}
-                points.append(file, point, row)
-                if seed == args.seeds[0]:
-                    save_strip(samples, args.pictures / f"{point.name}.png")
-                print(f"{point.name}: {row.get('distance', math.nan):.4f}, {seconds:.0f} s", flush=True)
+    chosen = points.plan(args.ablation_at)
+    if args.methods:
+        chosen = points.queue(args.methods, args.iterations, args.seeds, args.alphas, args.masks)
+    for method, alpha, masks, iterations, seed in chosen:
+        point = Point(args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
+        have = {points.point_of(row) for row in points.read(file) if row["weights"] == bench.weights}
+        if point in have or iterations < family.fewest:
+            continue
+        started = time.perf_counter()
+        samples = bench.sample(point)
+        seconds = time.perf_counter() - started
+        row = measured(data.evaluator, samples)
+        row |= {"weights": bench.weights, "seconds": seconds, "device": args.device, "bfloat16": bfloat16}
+        points.append(file, point, row)
+        if seed == SEEDS[0]:
+            save_strip(samples, args.pictures / f"{point.name}.png")
+        print(f"{point.name}: {row.get('distance', math.nan):.4f}, {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tdas_ops import samplers
 from tdas_ops.calibrate import PC, AnnealedLangevin, Run
 from tdas_ops.integrations import networks
-from tdas_ops.models.unet import ScoreUNet
+from tdas_ops.models.unet import UNet
 from tdas_ops.noise import NoiseStream
 from tdas_ops.samplers import ScoreFn
 from tdas_ops.sde import VE, VP
@@ -36,24 +36,14 @@ LANGEVIN_STEPS = 5
 Noised = tuple[Tensor, Tensor, Tensor]
 
 
-class Network(nn.Module):
-    """The raw U-Net: x `[B, C, H, W]` and a noise label `[B]`, or none, to the shape of x."""
-
-    def __init__(self, **config: Any) -> None:
-        super().__init__()
-        self.unet = ScoreUNet(**config)
-
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.unet.network(x, x.new_zeros(len(x)) if label is None else label)
-
-
-def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[Network, dict[str, str]]:
+def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[UNet, dict[str, str]]:
     """A network from the weights that `train` wrote, for sampling, and what they say about themselves."""
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
-    network = Network(**json.loads(about["config"]))
+    network = UNet(**json.loads(about["config"]))
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), about
+    network = network.eval().requires_grad_(False)
+    return network.to(device, memory_format=torch.channels_last), about  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "acceleration"
 COUNTS = (1000, 500, 330, 200, 142, 125, 111, 100, 66, 50, 33, 20, 10)
+FEW, BETWEEN, MANY = COUNTS[7:], COUNTS[4:7], COUNTS[1:3]
+SEEDS = (1, 2, 3)
+ALPHAS = (1.5, 2.0, 3.0, 5.0, 10.0)
+PAPER_ALPHA = 5.0
 METHODS = ("plain", "tdas", "pds", "calibrated", "calibrated-tdas", "schedule")
 MASKS = {"freq": (True, False), "space": (False, True), "both": (True, True)}
 FIXED = ("tdas", "pds")
 Row = dict[str, Any]
+Variant = tuple[str, float, str, int, int]
+"""Method, alpha, masks, iterations, seed of a `Point`."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +93,39 @@ def variants(methods: Iterable[str], alphas: Iterable[float], masks: Iterable[st
             yield from ((method, alpha, mask) for mask in masks for alpha in alphas)
         else:
             yield method, 0.0, "-"
+
+
+def queue(
+    methods: Sequence[str],
+    iterations: Sequence[int],
+    seeds: Sequence[int] = SEEDS,
+    alphas: Sequence[float] = (PAPER_ALPHA,),
+    masks: Sequence[str] = ("both",),
+) -> Iterator[Variant]:
+    """All combinations, seed after seed."""
+    for seed in seeds:
+        for count in iterations:
+            for method, alpha, mask in variants(methods, alphas, masks):
+                yield method, alpha, mask, count, seed
+
+
+def plan(ablation_at: int | None = None) -> Iterator[Variant]:
+    """The whole curve of a network, what says most first: a queue that ends early has still measured something whole.
+    Strength and masks are varied at one iteration count."""
+    compared = ("plain", "tdas", "pds", "calibrated-tdas", "schedule")
+    first, others = SEEDS[:1], SEEDS[1:]
+    yield from queue(METHODS, FEW, first)
+    yield from queue(["plain"], [1000, 200], first)
+    yield from queue(["tdas", "pds", "schedule"], [200], first)
+    yield from queue(compared, FEW, others)
+    yield from queue(["plain"], [1000, 200], others)
+    if ablation_at:
+        yield from queue(FIXED, [ablation_at], first, ALPHAS, list(MASKS))
+    yield from queue(["tdas", "pds", "schedule"], [200], others)
+    yield from queue(compared, BETWEEN, first)
+    yield from queue(["plain"], MANY, first)
+    yield from queue(["plain", "schedule"], BETWEEN, others)
+    yield from queue(["plain"], MANY, others)
+    yield from queue(["tdas", "pds", "calibrated-tdas"], BETWEEN, others)
+    yield from queue(["tdas", "pds", "schedule"], MANY, first)
+    yield from queue(METHODS, COUNTS)

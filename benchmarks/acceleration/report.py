@@ -21,12 +21,11 @@ from benchmarks.acceleration import points
 from benchmarks.acceleration.data import EVALUATORS
 from benchmarks.acceleration.families import FAMILIES
 from benchmarks.acceleration.measures import pooled_moments
-from benchmarks.acceleration.points import METHODS, Row
+from benchmarks.acceleration.points import METHODS, PAPER_ALPHA, Row
 from tdas_ops._pictures import grid, read_picture
 from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
 
 WITHIN = 1.1
-PAPER_ALPHA = 5.0
 COLOURS = dict(zip(METHODS, ["#6b7280", "#c8553d", "#e8a87c", "#8fb8a8", "#0b6e4f", "#2f6fb0"], strict=True))
 
 ABOUT = """\

@@ -2,7 +2,7 @@
 
 Denoising score matching with the weight std^2, as published for all three families: `|std score(x) + z|^2`. The run
 saves its state every few hundred steps and continues from it when started again. It is deterministic for a given seed,
-thread count and machine. On a GPU the network runs in bfloat16 (autocast).
+thread count and machine. With `--bfloat16` the network runs in bfloat16 (autocast), as it always does on a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.acceleration.data import DATASETS
-from benchmarks.acceleration.families import FAMILIES, Family, Network
+from benchmarks.acceleration.families import FAMILIES, Family
+from tdas_ops.models.unet import UNet
 from tdas_ops.samplers import ScoreFn
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
@@ -39,7 +40,7 @@ def loss_fn(family: Family, score_fn: ScoreFn, data: Tensor, generator: torch.Ge
 class Run:
     """A training run: everything that its checkpoint holds."""
 
-    def __init__(self, network: Network, steps: int, batch: int, rate: float, seed: int) -> None:
+    def __init__(self, network: UNet, steps: int, batch: int, rate: float, seed: int) -> None:
         self.network, self.steps, self.batch, self.rate = network, steps, batch, rate
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=rate)
@@ -89,7 +90,7 @@ class Run:
 def save_weights(run: Run, path: Path, about: dict[str, Any]) -> None:
     """The averaged weights in float16, with what made them as metadata."""
     tensors = {name: value.half().contiguous().cpu() for name, value in run.average.state_dict().items()}
-    about |= {"config": json.dumps(run.network.unet.config), "steps": run.step, "batch": run.batch, "rate": run.rate}
+    about |= {"config": json.dumps(run.network.config), "steps": run.step, "batch": run.batch, "rate": run.rate}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, metadata={name: str(value) for name, value in about.items()})
 
@@ -101,24 +102,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="where the data set lies; see README.md")
     parser.add_argument("--runs", type=Path, default=Path("build/acceleration"), help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights")
-    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
-    parser.add_argument("--steps", type=int, default=7_000)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--steps", type=int, default=14_000)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate of Adam")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile the network: faster after a minute")
+    parser.add_argument("--bfloat16", action="store_true", help="on a CPU too: faster where it has AMX")
     parser.add_argument("--save-every", type=int, default=500)
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     family, data = FAMILIES[args.family], DATASETS[args.dataset](args.data)
-    network = Network(channels=data.shape[0], widths=tuple(args.widths))
+    network = UNet(channels=data.shape[0], widths=tuple(args.widths))
     network = network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     called = torch.compile(network) if args.compile else network
-    score_fn = family.score(called, torch.bfloat16 if args.device != "cpu" else None)
+    score_fn = family.score(called, torch.bfloat16 if args.bfloat16 or args.device != "cpu" else None)
     run = Run(network, args.steps, args.batch, args.rate, args.seed)
     name = f"{data.name}-{family.name}"
     checkpoint = args.runs / f"{name}.pt"

@@ -1,7 +1,8 @@
 """Score networks, and the models that ship with the package.
 
 model = tdas_ops.models.load("digits")
-x = tdas_ops.samplers.pc(model.score, (64, *model.shape), model.sde, model.preconditioner("pds"), noise=stream)
+M = model.filters("schedule", iterations=12)
+x = tdas_ops.samplers.pc(model.score, (64, *model.shape), model.sde, M, noise=stream, iterations=12)
 model.evaluator(x)                          Frechet distance to held-out digits, beside that of real ones
 """
 
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tdas_ops.models.frechet import Evaluator, Quality, frechet_distance
-from tdas_ops.models.model import METHODS, Method, Model, matched_alpha, method_named
+from tdas_ops.models.model import METHODS, Method, Model, Statistics, matched_alpha, method_named
 from tdas_ops.models.unet import ScoreUNet
 
 _NAMES = ("digits",)
@@ -46,14 +47,13 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
     network = ScoreUNet(**config)
     network.load_state_dict(load_file(folder / "weights.safetensors"))
     network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    statistics = load_file(folder / "statistics.safetensors")
     return Model(
         name=name,
         network=network,
         sde=settings.SDE,
         shape=settings.SHAPE,
         snr=settings.SNR,
-        statistics=(statistics["freq"], statistics["space"]),
+        statistics=Statistics(**load_file(folder / "statistics.safetensors")),
         evaluator=Evaluator.load(folder / "features.safetensors"),
         device=torch.device(device),
     )
@@ -66,6 +66,7 @@ __all__ = [
     "Model",
     "Quality",
     "ScoreUNet",
+    "Statistics",
     "available",
     "frechet_distance",
     "load",

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from tdas_ops.calibrate import PC, Target, schedule
 from tdas_ops.models.frechet import Evaluator
 from tdas_ops.models.unet import ScoreUNet
 from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.samplers import Filters
 from tdas_ops.sde import VE
 
-Method = Literal["plain", "tdas", "pds"]
+Method = Literal["plain", "tdas", "pds", "schedule"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -68,6 +71,14 @@ def matched_alpha(
     return 1 + weak if method == "tdas" else max(_STRONGEST_PDS, 1 + weak)
 
 
+class Statistics(NamedTuple):
+    """Of the training images, in [0, 1]: raw f(k) and a(p), and the mean image; `[C, H, W]` float64 each."""
+
+    freq: Tensor
+    space: Tensor
+    mean: Tensor
+
+
 @dataclass(frozen=True)
 class Model:
     """A score network, its SDE and its data's statistics.
@@ -78,7 +89,7 @@ class Model:
         sde: the variance-exploding SDE it was trained for, with its native iteration count.
         shape: (C, H, W) of a sample; values of the data are in [0, 1].
         snr: signal-to-noise ratio of the corrector that suits it.
-        statistics: raw f(k) and a(p) of the training images, `[C, H, W]` float64.
+        statistics: of the training images; every filter is made from them.
         evaluator: Frechet distance of samples to held-out images.
         device: where the network lives.
     """
@@ -88,7 +99,7 @@ class Model:
     sde: VE
     shape: tuple[int, int, int]
     snr: float
-    statistics: tuple[Tensor, Tensor]
+    statistics: Statistics
     evaluator: Evaluator
     device: torch.device
 
@@ -97,6 +108,36 @@ class Model:
         """The score `[B, C, H, W]` at x `[B, C, H, W]`, float32, and noise levels sigma `[B]`; channels_last inside."""
         score: Tensor = self.network(x.contiguous(memory_format=torch.channels_last), sigma)
         return score
+
+    @cached_property
+    def target(self) -> Target:
+        """The data as `tdas_ops.calibrate` takes them."""
+        return Target.from_statistics(self.statistics.freq, self.statistics.mean)
+
+    def filters(
+        self, method: Method, iterations: int | None = None, alpha: float | None = None, snr: float | None = None
+    ) -> Filters:
+        """The argument M of `samplers.pc` for a method: `preconditioner(method, ...)`, or for "schedule" the filters of
+        `calibrate.schedule`, one an iteration.
+
+        All of them have a space mask, of ones where the method has none: noise then enters in the same place, and one
+        seed means the same noise for every method.
+
+        Args:
+            method: "plain", "tdas", "pds" or "schedule".
+            iterations: of the run, by default the native count.
+            alpha: strength of "tdas" and "pds".
+            snr: of the run, by default the model's.
+        """
+        count = self.sde.native_iterations if iterations is None else iterations
+        if method != "schedule":
+            return self.preconditioner(method, alpha, iterations=count)
+        scheduled = schedule(self.target, PC(self.sde, count, self.snr if snr is None else snr))
+        ones = torch.ones(self.shape)
+        return [
+            Preconditioner(M.shape, M.freq, ones, method=M.method, provenance=M.provenance, device=self.device)
+            for M in scheduled
+        ]
 
     def preconditioner(
         self,
@@ -120,6 +161,8 @@ class Model:
             ValueError: an unknown method, alpha that is not greater than 1, or neither mask.
         """
         method = method_named(method)
+        if method == "schedule":
+            raise ValueError("method: got 'schedule', expected plain, tdas or pds (Model.filters makes a schedule)")
         if method == "plain":
             ones = torch.ones(self.shape)
             about = {"source": "identity"}

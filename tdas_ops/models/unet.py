@@ -10,6 +10,8 @@ table 1), so that it sees unit-variance inputs at every noise level.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,34 +76,21 @@ class SelfAttention(nn.Module):
         return rescaled
 
 
-class ScoreUNet(nn.Module):
-    """The score `s(x, sigma) = (D(x, sigma) - x) / sigma^2` of a U-Net denoiser D.
+class UNet(nn.Module):
+    """The network without any scaling.
 
     Args:
         channels: image channels C.
         widths: channels at resolutions H/2, H/4, H/8, ...; attention sits at the second one.
         embedding: width of the noise-level embedding.
-        sigma_data: standard deviation of the data, for the scaling of Karras et al.
 
-    `forward(x, sigma)`: x `[B, C, H, W]` float, `H` and `W` divisible by `2 ** len(widths)`; sigma `[B]`, in the units
-    of x; returns the score `[B, C, H, W]` in x's dtype.
+    `forward(x, label)`: x `[B, C, H, W]`, `H` and `W` divisible by `2 ** len(widths)`; label `[B]` float32, log sigma
+    or what spans as much, or nothing for a network that is not told; returns `[B, C, H, W]`.
     """
 
-    def __init__(
-        self,
-        channels: int = 1,
-        widths: tuple[int, ...] = (40, 64, 96),
-        embedding: int = 128,
-        sigma_data: float = 0.5,
-    ) -> None:
+    def __init__(self, channels: int = 1, widths: Sequence[int] = (32, 64, 128), embedding: int = 128) -> None:
         super().__init__()
-        self.config = {
-            "channels": channels,
-            "widths": list(widths),
-            "embedding": embedding,
-            "sigma_data": sigma_data,
-        }
-        self.sigma_data = sigma_data
+        self.config: dict[str, Any] = {"channels": channels, "widths": list(widths), "embedding": embedding}
         self.embedding = nn.Sequential(
             FourierFeatures(embedding // 2),
             nn.Linear(embedding, embedding),
@@ -119,10 +108,10 @@ class ScoreUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
-    def network(self, x: Tensor, log_sigma: Tensor) -> Tensor:
-        """The raw U-Net F of Karras et al., `[B, C, H, W]` to the same shape."""
-        e = self.embedding(log_sigma)
-        h = self.stem(F.pixel_unshuffle(x, 2))
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        e = self.embedding(x.new_zeros(len(x)) if label is None else label)
+        with torch.autocast(x.device.type, enabled=False):  # in half precision x would gain noise, 0.2 % of itself
+            h = self.stem(F.pixel_unshuffle(x, 2))
         skips = []
         for level, block in enumerate(self.down):
             h = block(h if level == 0 else F.avg_pool2d(h, 2), e)
@@ -136,14 +125,36 @@ class ScoreUNet(nn.Module):
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), 2)
 
+
+class ScoreUNet(UNet):
+    """The score `s(x, sigma) = (D(x, sigma) - x) / sigma^2` of a U-Net denoiser D.
+
+    Args:
+        channels, widths, embedding: of the `UNet`, F of Karras et al.
+        sigma_data: standard deviation of the data, for the scaling of Karras et al.
+
+    `forward(x, sigma)`: x `[B, C, H, W]` float, `H` and `W` divisible by `2 ** len(widths)`; sigma `[B]`, in the units
+    of x; returns the score `[B, C, H, W]` in x's dtype.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        widths: Sequence[int] = (40, 64, 96),
+        embedding: int = 128,
+        sigma_data: float = 0.5,
+    ) -> None:
+        super().__init__(channels, widths, embedding)
+        self.config["sigma_data"] = self.sigma_data = sigma_data
+
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The denoiser `D(x, sigma)`, an estimate of the clean image (Karras et al., equation 7)."""
         s = sigma.to(x.dtype).reshape(-1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         c_skip = self.sigma_data**2 / total
         c_out = s * self.sigma_data * total.rsqrt()
-        return c_skip * x + c_out * self.network(x * total.rsqrt(), s.flatten().log())
+        return c_skip * x + c_out * super().forward(x * total.rsqrt(), s.flatten().log())
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:  # type: ignore[override]
         s = sigma.to(x.dtype).reshape(-1, 1, 1, 1)
         return (self.denoise(x, sigma) - x) / s.square()

@@ -3,8 +3,8 @@
 
 `features.safetensors`: a small classifier of the TRAINING digits, the projection of its features on their 16 leading
 principal components, and the projected features of the held-out digits in two disjoint halves.
-`statistics.safetensors`: the raw statistics f(k), a(p) of the training digits, from which every filter of the model is
-made.
+`statistics.safetensors`: the raw statistics f(k), a(p) of the training digits and their mean image, from which every
+filter of the model is made.
 
 Less than two minutes on one thread. PACKAGE is what `train.py` takes.
 
@@ -78,7 +78,8 @@ def main() -> None:
     statistics.add(images)
     freq, space = statistics.result()
     about = {"images": str(statistics.count)}
-    save_file({"freq": freq, "space": space}, args.out / "statistics.safetensors", metadata=about)
+    tensors = {"freq": freq, "space": space, "mean": images.double().mean(dim=0)}
+    save_file(tensors, args.out / "statistics.safetensors", metadata=about)
 
 
 if __name__ == "__main__":
