@@ -1,7 +1,7 @@
 """The tables of docs/calibration.md: predictions for a Gaussian field, and measured distances of the digit model.
 
 python benchmarks/calibration.py --field 2000 66 20 10
-python benchmarks/calibration.py --digits 100 50 33 20
+python benchmarks/calibration.py --digits 20 12 6 4 3
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def field_table(counts: list[int]) -> None:
 
 def digits_table(counts: list[int]) -> None:
     model = models.load("digits")
-    target = model.target
+    target = Target.from_statistics(model.statistics.freq)
     print("| iterations | filter | expected | off the ladder | R | measured |\n|---|---|---|---|---|---|")
     for count in counts:
         run = PC(model.sde, count, snr=model.snr)

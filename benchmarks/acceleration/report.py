@@ -293,6 +293,9 @@ def main() -> None:
         rows = {family: points.read(file) for family, file in files.items() if file.exists()}
         if not rows:
             continue
+        for family, own in rows.items():
+            if len(weights := set(page.values(own, "weights"))) > 1:
+                raise SystemExit(f"report: {files[family]} has rows of {len(weights)} networks, expected those of one")
         real = json.loads((args.results / f"{data}-real.json").read_text())
         part, found = render(data, rows, real)
         plots = [args.results / f"{data}-{name}.svg" for name in ("distance", "spectra")]
