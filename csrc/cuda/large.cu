@@ -10,21 +10,19 @@
 namespace tdas_ops::cuda {
 namespace {
 
-const RowKernels* find_rows(int64_t width) {
-  for (const RowKernels& kernels : rows_to_256)
-    if (kernels.width == width) return &kernels;
-  for (const RowKernels& kernels : rows_from_512)
-    if (kernels.width == width) return &kernels;
+template <int kinds>
+const LineKernels<kinds>* find(const LineKernels<kinds> (&to_256)[4], const LineKernels<kinds> (&from_512)[3],
+                               int64_t length) {
+  for (const auto& kernels : to_256)
+    if (kernels.length == length) return &kernels;
+  for (const auto& kernels : from_512)
+    if (kernels.length == length) return &kernels;
   return nullptr;
 }
 
-const ColumnKernels* find_columns(int64_t height) {
-  for (const ColumnKernels& kernels : columns_to_256)
-    if (kernels.height == height) return &kernels;
-  for (const ColumnKernels& kernels : columns_from_512)
-    if (kernels.height == height) return &kernels;
-  return nullptr;
-}
+const RowKernels* find_rows(int64_t width) { return find(rows_to_256, rows_from_512, width); }
+
+const ColumnKernels* find_columns(int64_t height) { return find(columns_to_256, columns_from_512, height); }
 
 int log2_of(int64_t n) {
   int log = 0;
@@ -59,15 +57,9 @@ class Passes {
     return work;
   }
 
-  void rows(Pass pass, const LargeWork& work) {
-    const int64_t rows = static_cast<int64_t>(work.planes) << log_height_;
-    launch(rows_.kernels[static_cast<int>(pass)], rows, rows_.rows, rows_.shared_bytes, work);
-  }
+  void rows(Pass pass, const LargeWork& work) { launch(rows_, static_cast<int>(pass), log_height_, work); }
 
-  void columns(Kind kind, const LargeWork& work) {
-    const int64_t columns = static_cast<int64_t>(work.planes) << log_columns_;
-    launch(columns_.kernels[static_cast<int>(kind)], columns, columns_.columns, columns_.shared_bytes, work);
-  }
+  void columns(Kind kind, const LargeWork& work) { launch(columns_, static_cast<int>(kind), log_columns_, work); }
 
   void sum(const LargeWork& work, float* squares, bool drift, bool noise) {
     if (error_ != cudaSuccess) return;
@@ -76,13 +68,17 @@ class Passes {
   }
 
  private:
-  void launch(void (*kernel)(LargeWork), int64_t lines, int64_t of_block, int shared_bytes, const LargeWork& work) {
-    if (error_ == cudaSuccess) error_ = grant_shared(kernel, shared_bytes);
+  // For 2^log_lines lines of each plane.
+  template <int kinds>
+  void launch(const LineKernels<kinds>& of_length, int kind, int log_lines, const LargeWork& work) {
+    const auto kernel = of_length.kernels[kind];
+    if (error_ == cudaSuccess) error_ = grant_shared(kernel, of_length.shared_bytes);
     if (error_ != cudaSuccess) return;
+    const int64_t lines = static_cast<int64_t>(work.planes) << log_lines;
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>((lines + of_block - 1) / of_block));
+    config.gridDim = dim3(static_cast<unsigned>((lines + of_length.lines - 1) / of_length.lines));
     config.blockDim = dim3(large_block);
-    config.dynamicSmemBytes = shared_bytes;
+    config.dynamicSmemBytes = of_length.shared_bytes;
     config.stream = stream_;
     error_ = cudaLaunchKernelEx(&config, kernel, work);
   }

@@ -82,15 +82,14 @@ __global__ void __launch_bounds__(large_block, large_blocks) columns_kernel(Larg
   pass_columns<H, kind>(work, shared, [] { return thread_index(); });
 }
 
-// The kernels of one width or height.
-struct RowKernels {
-  int width, rows, shared_bytes;  // rows of a block
-  void (*kernels[3])(LargeWork);  // of a Pass
+// The kernels of lines of one length.
+template <int kinds>
+struct LineKernels {
+  int length, lines, shared_bytes;    // lines of a block
+  void (*kernels[kinds])(LargeWork);  // of a Pass or a Kind
 };
-struct ColumnKernels {
-  int height, columns, shared_bytes;  // columns of a block
-  void (*kernels[5])(LargeWork);      // of a Kind
-};
+using RowKernels = LineKernels<3>;
+using ColumnKernels = LineKernels<5>;
 
 template <int W>
 constexpr RowKernels row_kernels() {
