@@ -23,8 +23,11 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile 
 Size = tuple[int, int]
 
 ORDERS = ("fwd", "rev", "1", "2")
-SHARED = ("-fPIC", "-shared")
+# Libraries of one process keep their own state of the harness, which is not the same in all.
+SHARED = ("-fPIC", "-shared", "-fno-gnu-unique")
 SANITIZE = ("-g1", "-fsanitize=address", "-DSIMT_MAIN")
+# The threads of a block change stacks behind the sanitizer's back, which may therefore keep none of its own.
+SANITIZE_THREADS = ("-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0", "-DSIMT_MAIN")
 
 
 def compile_simt(source: str, target: Path, *flags: str, csrc: Path = CSRC) -> Path:
@@ -54,10 +57,11 @@ def mutated_csrc(folder: Path, files: str, said: str, says: str) -> Path:
     return csrc
 
 
-def has_sanitizer(folder: Path) -> bool:
+def has_sanitizer(folder: Path, *flags: str) -> bool:
+    """The address sanitizer, or that of SANITIZE_THREADS."""
     probe = folder / "probe.cpp"
     probe.write_text("int main() { return 0; }")
-    built = subprocess.run([COMPILER, "-fsanitize=address", probe, "-o", folder / "probe"], capture_output=True)
+    built = subprocess.run([COMPILER, *(flags or SANITIZE), probe, "-o", folder / "probe"], capture_output=True)
     return built.returncode == 0 and subprocess.run([folder / "probe"], capture_output=True).returncode == 0
 
 
@@ -75,6 +79,7 @@ class Build(NamedTuple):
     says: str = ""
     sanitized: bool = False
     source: str = "plane_library.cpp"
+    flags: tuple[str, ...] = ()
 
     def run(self, folder: Path) -> Path:
         folder.mkdir()
@@ -83,7 +88,9 @@ class Build(NamedTuple):
         flags = ["-fno-inline", f"-DSIMT_HEIGHT={self.size[0]}", f"-DSIMT_WIDTH={self.size[1]}"]
         flags += [f"-DSIMT_KINDS={self.kinds}"] if self.kinds else []
         # Nor do the arrays of a thread need watching, whose indices the compiler knows: they are registers on a GPU.
-        flags += [*SANITIZE, "--param=asan-stack=0"] if self.sanitized else SHARED
+        if SANITIZE_THREADS[1] not in self.flags:
+            flags += [*SANITIZE, "--param=asan-stack=0"] if self.sanitized else SHARED
+        flags += self.flags
         return compile_simt(self.source, folder / "kernels", *flags, csrc=csrc)
 
 

@@ -267,6 +267,10 @@ def test_every_case_is_recorded():
     records = json.loads(text)
     assert check_cuda.written(records) == text
     large = {f"{update} {n}x{n}" for update in check_cuda.COUNTED_PASSES for n in check_cuda.COUNTED_LENGTHS}
+    large |= {
+        f"{update} {check_cuda.TICKET_LENGTH}x{check_cuda.TICKET_LENGTH}, tickets"
+        for update in check_cuda.COUNTED_TICKETS
+    }
     for figures in records.values():
         assert figures["instructions"].keys() == check_cuda.COUNTED.keys() | large
         architectures = {name.rpartition("sm_")[2] for name in figures["kernels"]}
