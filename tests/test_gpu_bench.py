@@ -61,7 +61,7 @@ def test_the_script_goes_on_where_it_stopped(script):
     status, output, calls = script()
     assert status == 0 and output.count("has passed before") == 15
     status, output, calls = script("bench")
-    assert status == 0 and calls.count("gpu_bench.py") == 6 and calls.count("iteration.py") == 1
+    assert status == 0 and calls.count("gpu_bench.py") == 7 and calls.count("iteration.py") == 1
     assert "pytest" not in calls
     script("build")
     status, output, calls = script("bench-small")
