@@ -44,7 +44,7 @@ def kernels_of(builds: Builds, build: Build) -> PlaneKernels:
     return PlaneKernels(builds.path(build))
 
 
-def sizes(*those: Size, source: str = Build.source) -> pytest.MarkDecorator:
+def sizes(*those: Size, source: str = "plane_library.cpp") -> pytest.MarkDecorator:
     builds = [Build(size, source=source) for size in those]
     return pytest.mark.parametrize("build", builds, ids=[str(size) for size in those])
 
