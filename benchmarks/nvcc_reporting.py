@@ -4,6 +4,7 @@ then need not be compiled for it again."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from benchmarks import check_cuda
 
 
 def main() -> int:
-    nvcc, arguments = shutil.which("nvcc"), sys.argv[1:]
+    toolkit = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    nvcc, arguments = shutil.which("nvcc") or shutil.which("nvcc", path=f"{toolkit}/bin"), sys.argv[1:]
     if nvcc is None:
         print("nvcc_reporting.py: nvcc is not found", file=sys.stderr)
         return 1
