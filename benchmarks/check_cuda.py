@@ -1,15 +1,17 @@
 """Gate for the CUDA kernels, which needs nvcc and no GPU: registers, spills, occupancy and instructions an element.
 
-Builds every csrc/cuda/*.cu for each architecture with the flags of the extension, and counts the instructions of usual
-calls in the machine code of check_cuda_count.cu. Fails on a spill beyond the allowance, and where fewer blocks fit on a
-multiprocessor, or a call takes over 3 % more instructions, than is recorded in check_cuda.json. Figures belong to one
-nvcc; `--record` writes them for the one at hand.
+Builds every csrc/cuda/*.cu for each architecture with the flags of the extension, or takes what nvcc_reporting.py has
+kept of these sources in a build of it, and counts the instructions of usual calls in the machine code of
+check_cuda_count.cu. Fails on a spill beyond the allowance, and where fewer blocks fit on a multiprocessor, or a call
+takes over 3 % more instructions, than is recorded in check_cuda.json. Figures belong to one nvcc; `--record` writes
+them for the one at hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import importlib.util
 import json
 import os
@@ -27,6 +29,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_suffix(".json")
+KEPT = ROOT / "build" / "check-cuda"
 COUNTED_SOURCE = Path(__file__).with_name("check_cuda_count.cu")
 # Bytes stored and loaded by any one kernel: room for one value of an address outside the inner code; in the passes over
 # large planes, whose strides the compiler does not know, for two or three.
@@ -58,6 +61,8 @@ COUNTED_PASSES = {
     "both masks": ("forward", "pixels", "between", "pixels", "inverse"),
 }
 LARGE_WARPS = 8  # of a block
+TICKET_LENGTH = 1024
+COUNTED_TICKETS = {"pds": "drift", "tdas": "noise"}  # one launch of tickets, by the Kind of its columns
 TARGETS = {"pds 32x32": 53, "pds 64x64": 66, "pds 128x128": 71}  # instructions an element
 ELEMENTS = 64  # of a thread
 
@@ -182,10 +187,36 @@ def compile_source(
         return Compiled(report, launch_bounds(next(Path(folder).glob("*.ptx")).read_text()))
 
 
+def digest(nvcc: str) -> str:
+    """Of all that the machine code of a source of csrc/cuda depends on."""
+    said = hashlib.sha256(f"{compiler_version(nvcc)} {compile_flags()}".encode())
+    for path in sorted([*ROOT.glob("csrc/*.h"), *ROOT.glob("csrc/cuda/*")]):
+        said.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
+    return said.hexdigest()
+
+
+def keep(nvcc: str, source: Path, compiled: Compiled) -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    (KEPT / f"{source.stem}.json").write_text(json.dumps({"digest": digest(nvcc), **compiled._asdict()}))
+
+
+def kept(nvcc: str, source: Path) -> list[Kernel]:
+    """The kernels of a source on those architectures for which nothing has changed since its report was kept."""
+    path = KEPT / f"{source.stem}.json"
+    if source.resolve().parent != ROOT / "csrc/cuda" or not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    kernels = parse(found["report"], found["threads"]) if found["digest"] == digest(nvcc) else []
+    return [kernel for kernel in kernels if kernel.architecture in SHARED_BYTES]
+
+
 def compile_kernels(nvcc: str, sources: list[Path], pool: ThreadPoolExecutor) -> list[Kernel]:
     """What the compiler says of every kernel, for all architectures."""
-    jobs = [(nvcc, source, architecture) for source in sources for architecture in SHARED_BYTES]
-    return [kernel for done in pool.map(lambda job: compile_source(*job), jobs) for kernel in parse(*done)]
+    kernels = [kernel for source in sources for kernel in kept(nvcc, source)]
+    known = {(source, kernel.architecture) for source in sources for kernel in kept(nvcc, source)}
+    jobs = [(nvcc, source, arch) for source in sources for arch in SHARED_BYTES if (source, arch) not in known]
+    kernels += [kernel for done in pool.map(lambda job: compile_source(*job), jobs) for kernel in parse(*done)]
+    return sorted(kernels, key=lambda kernel: list(SHARED_BYTES).index(kernel.architecture))
 
 
 def find_cuobjdump(nvcc: str) -> str | None:
@@ -235,6 +266,7 @@ def per_element(counts: list[Counter[str]]) -> dict[str, float]:
 
 
 SHAPED = {"shape": "plane_kernel", "row_shape": "rows_kernel", "column_shape": "columns_kernel"}
+SHAPED |= {"ticket_shape": "ticket_kernel"}
 
 
 def with_shared_memory(kernels: list[Kernel], report: str) -> list[Kernel]:
@@ -267,7 +299,7 @@ def of_all_warps(sass: str, length: int, of_rows: bool) -> list[Counter[str]]:
 
 
 def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor) -> Figures:
-    """Instructions an element of all of COUNTED and, by length, of COUNTED_PASSES."""
+    """Instructions an element of all of COUNTED and, by length, of COUNTED_PASSES, and of COUNTED_TICKETS."""
 
     def count_case(case: tuple[int, int, str]) -> list[Counter[str]]:
         defines = dict(zip(("HEIGHT", "WIDTH", "KIND"), case, strict=True))
@@ -279,15 +311,22 @@ def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor)
         defines = {"PASS" if of_rows else "COLUMNS": of_pass, "LENGTH": length}
         return of_all_warps(disassembled(nvcc, cuobjdump, defines, folder), length, of_rows)
 
+    def count_tickets(kind: str) -> list[Counter[str]]:
+        defines = {"TICKETS": kind, "LENGTH": TICKET_LENGTH}
+        return of_all_warps(disassembled(nvcc, cuobjdump, defines, folder), TICKET_LENGTH, of_rows=True)
+
     passes = sorted({of_pass for of_update in COUNTED_PASSES.values() for of_pass in of_update})
     cases = [(length, of_pass) for length in COUNTED_LENGTHS for of_pass in passes]
     on_chip, in_passes = pool.map(count_case, COUNTED.values()), pool.map(count_pass, cases)
+    by_tickets = pool.map(count_tickets, COUNTED_TICKETS.values())
     counts = {name: per_element(found) for name, found in zip(COUNTED, on_chip, strict=True)}
     found = dict(zip(cases, in_passes, strict=True))
     for length in COUNTED_LENGTHS:
         for name, of_update in COUNTED_PASSES.items():
             warps = zip(*(found[length, of_pass] for of_pass in of_update), strict=True)
             counts[f"{name} {length}x{length}"] = per_element([sum(of_warp, Counter()) for of_warp in warps])
+    for name, of_warps in zip(COUNTED_TICKETS, by_tickets, strict=True):
+        counts[f"{name} {TICKET_LENGTH}x{TICKET_LENGTH}, tickets"] = per_element(of_warps)
     return counts
 
 
@@ -318,7 +357,8 @@ def compare_counts(found: Figures, recorded: Figures) -> list[str]:
 
 
 def allowed_spills(kernel: Kernel) -> int:
-    return LARGE_SPILL_ALLOWANCE if kernel.name.startswith(("rows_kernel<", "columns_kernel<")) else SPILL_ALLOWANCE
+    large = kernel.name.startswith(("rows_kernel<", "columns_kernel<", "ticket_kernel<"))
+    return LARGE_SPILL_ALLOWANCE if large else SPILL_ALLOWANCE
 
 
 def spilling(kernels: list[Kernel]) -> list[str]:

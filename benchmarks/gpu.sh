@@ -13,7 +13,7 @@ PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-benchmarks/results}
 PASSED=build/gpu
 PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-planes bench-snr bench-chunks
-  bench-small bench-noise bench-iteration profile)
+  bench-small bench-noise bench-iteration profile test-tickets sanitize-tickets bench-tickets)
 mkdir -p "$PASSED"
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
@@ -31,8 +31,10 @@ print(json.dumps(m.build_info()))'
 }
 
 # A machine where GPU tests are skipped does not pass. Those that one GPU cannot run are left out, not skipped.
+# Blocks that wait for each other may wait for ever: what takes tickets comes last, and not for longer than this.
+PATIENCE=900
 tests() {
-  "$PYTHON" -m pytest tests/test_gpu.py -q -p no:cacheprovider --durations=5 | tee "$PASSED/test.log"
+  timeout "$PATIENCE" "$PYTHON" -m pytest "$1" -q -p no:cacheprovider --durations=5 | tee "$PASSED/test.log"
   grep -Eq '[1-9][0-9]* passed' "$PASSED/test.log" && ! grep -Eq '[0-9]+ skipped' "$PASSED/test.log"
 }
 
@@ -41,20 +43,24 @@ sanitize() {
     echo "gpu.sh: $1 is skipped: compute-sanitizer is not found"
     return
   fi
-  local checker=(compute-sanitizer --tool "$1" --target-processes all --error-exitcode 1)
+  local tool=${1/tickets/memcheck}
+  local checker=(compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 1)
   # What torch tries out on the driver's interface is no error; what our launches return, they report themselves.
-  [ "$1" != memcheck ] || checker+=(--report-api-errors no)
+  [ "$tool" != memcheck ] || checker+=(--report-api-errors no)
   if ! "${checker[@]}" "$PYTHON" -c 'import torch; torch.ones(1).cuda().cpu()' >"$PASSED/$1.log" 2>&1; then
     echo "gpu.sh: $1 is skipped: compute-sanitizer does not work on this machine; it says, in $PASSED/$1.log:"
     tail -n 3 "$PASSED/$1.log"
     return
   fi
   # Every tensor an allocation of its own, so that no neighbour hides what goes past an end.
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${checker[@]}" "$PYTHON" benchmarks/sanitize_cases.py
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout "$PATIENCE" "${checker[@]}" "$PYTHON" benchmarks/sanitize_cases.py "$1"
 }
 
 bench() {
   test -e "$PASSED/test" || { echo "gpu.sh: no figure without passing tests: run the part test first"; return 1; }
+  if [ "$1" = tickets ]; then
+    test -e "$PASSED/test-tickets" || { echo "gpu.sh: no figure without passing tests: run test-tickets first"; return 1; }
+  fi
   if [ "$1" = iteration ]; then
     "$PYTHON" -c 'import diffusers' 2>/dev/null ||
       { echo "gpu.sh: bench-iteration is skipped: diffusers is not installed"; return; }
@@ -84,7 +90,8 @@ for part in "${chosen[@]}"; do
   started=$SECONDS
   case $part in
     build) rm -rf "${PASSED:?}"/*; build ;;
-    test) tests ;;
+    test) tests tests/test_gpu.py ;;
+    test-tickets) tests tests/test_gpu_tickets.py ;;
     sanitize-*) sanitize "${part#sanitize-}" ;;
     bench-*) bench "${part#bench-}" ;;
     profile) "$PYTHON" benchmarks/gpu_profile.py --out "$RESULTS" ;;

@@ -1,6 +1,6 @@
 """Benchmarks on one CUDA device, in parts; `benchmarks/gpu.sh` runs them after the tests have passed on the same build.
 
-    python benchmarks/gpu_bench.py update|planes|snr|chunks|small|noise --parts build/gpu --out benchmarks/results
+    python benchmarks/gpu_bench.py update|planes|snr|chunks|small|noise|tickets --parts build/gpu --out folder
 
 A part keeps its rows under --parts. JSON and table under --out hold all parts of this build that are there.
 """
@@ -32,7 +32,18 @@ sys.path.insert(0, str(ROOT))
 import tdas_ops  # noqa: E402
 from benchmarks import contenders, gpu_table  # noqa: E402
 from benchmarks.circumstances import circumstances, command_output  # noqa: E402
-from benchmarks.gpu_table import CALL, CHUNKS, COMPILED, GRAPH, OPS, PACKAGE, SCRATCH, UPDATE, WHITE  # noqa: E402
+from benchmarks.gpu_table import (  # noqa: E402
+    CALL,
+    CHUNKS,
+    COMPILED,
+    GRAPH,
+    OPS,
+    PACKAGE,
+    SCRATCH,
+    TICKETS,
+    UPDATE,
+    WHITE,
+)
 from benchmarks.parity import Oracle  # noqa: E402
 
 Shape = tuple[int, ...]
@@ -47,6 +58,7 @@ FFT, COPY = "cuFFT alone", "copy"
 LARGE = [(8192, 3, 32, 32), (2048, 3, 64, 64), (512, 3, 128, 128)]  # 300 MB from x, v to x'
 IN_PASSES = [(128, 3, 256, 256), (32, 3, 512, 512), (8, 3, 1024, 1024), (2, 3, 2048, 2048)]  # as many bytes
 COMPOSED = [(8, 3, 721, 1440), (896, 3, 96, 96), (80, 3, 320, 320)]  # torch.fft and Triton
+WITH_TICKETS = [(1, 3, 1024, 1024), (8, 3, 1024, 1024), (32, 3, 1024, 1024)]
 CHUNK_MIB = [8, 16, 32, 64, 128, 256, 1024]
 SMALL = [(8, 3, 32, 32), (8, 3, 64, 64), (8, 3, 128, 128)]
 KINDS = [("pds", False), ("tdas", False), ("pds", True), ("tdas", True)]
@@ -330,6 +342,36 @@ def chunks_part() -> list[Row]:
     return rows
 
 
+def tickets_part() -> list[Row]:
+    """The passes over planes in launches of their own, and as tickets of one."""
+    copy, choose = copying(), tdas_ops._backends.choose_large
+    rows = []
+
+    def chosen(choice: str, own: Run) -> Run:
+        def run(i: int) -> object:
+            choose(choice)
+            return own(i)
+
+        return run
+
+    try:
+        for shape in WITH_TICKETS:
+            buffers = Buffers(shape, cold=True)
+            for op, (method, space) in (("step", KINDS[0]), ("step", KINDS[1]), ("langevin_step", KINDS[0])):
+                for choice in ("passes", "ticket"):
+                    choose(choice)
+                    check(shape, op, method, space)
+                own = own_run(op, contenders.masks(shape, method, space, "cuda").M, buffers)
+                runs = {PACKAGE: chosen("passes", own), "tickets": chosen("ticket", own)}
+                labels = labelled(TICKETS, f"{op}, {case_of(method, space)}", shape)
+                rows += rows_of(labels, in_turns({**runs, COPY: copy}), {}, 12 * math.prod(shape))
+            del buffers, own, runs
+            torch.cuda.empty_cache()
+    finally:
+        choose("passes")
+    return rows
+
+
 def small_part() -> list[Row]:
     """Steps of small batches: in a graph, and called from Python."""
     rows = []
@@ -406,7 +448,7 @@ def noise_part() -> list[Row]:
 
 
 PARTS = {"update": update_part, "planes": planes_part, "snr": snr_part, "chunks": chunks_part}
-PARTS |= {"small": small_part, "noise": noise_part}
+PARTS |= {"small": small_part, "noise": noise_part, "tickets": tickets_part}
 
 
 def device_circumstances() -> dict[str, Any]:

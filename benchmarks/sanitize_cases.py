@@ -1,6 +1,6 @@
 """Small launches of every CUDA kernel, for compute-sanitizer: every size and kind, last blocks partly empty, odd
 strides, narrow scores. No torch.fft: what cuFFT does is not ours to check. Tensors are made on the CPU and moved, so
-that hardly a kernel runs besides those of the package."""
+that hardly a kernel runs besides those of the package. `tickets` as argument: the kernel that takes them, alone."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, _extension
+from tdas_ops import NoiseStream, Preconditioner, _backends, _extension
 
 BATCH, CHANNELS = 3, 3  # nine planes: one more than blocks of eight, four or two hold
 PLANES = tuple(itertools.product((32, 64, 128), repeat=2))
@@ -76,28 +76,48 @@ def normals() -> None:
             torch.ops.tdas_ops.normals.cuda(out, torch.arange(count).cuda(), draw, 0, spectral)
 
 
+def tickets() -> None:
+    """More planes than the ring has, and fewer."""
+    _backends.choose_large("ticket")
+    for masks, method in (("R", "pds"), ("R", "tdas"), ("Rw", "pds")):
+        M = preconditioner(1024, 1024, masks, method)
+        for batch in (1, BATCH):
+            x, v = (torch.randn(batch, CHANNELS, 1024, 1024).cuda() for _ in range(2))
+            finite(
+                *tdas_ops.step(x, v.bfloat16(), M, 0.1, noise=NoiseStream(7), return_mean=True),
+                tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7), out=x),
+            )
+        if masks == "R":
+            finite(tdas_ops.noise(M, x.shape, NoiseStream(7)), tdas_ops.precondition(v, M, "MMt"))
+
+
+def launches() -> None:
+    """Those of every kernel but the one that takes tickets."""
+    normals()
+    for height, width in PLANES:
+        for masks, method in (("R", "pds"), ("R", "tdas"), ("RA", "pds"), ("RA", "tdas"), ("Rw", "pds")):
+            updates(height, width, masks, method)
+        updates(height, width, "RAw", "pds")
+    limit = _extension.load().limit_scratch
+    for height, width in IN_PASSES:
+        for chunk, masks, method in zip(
+            itertools.cycle((1, 16 * (height + 1) * width, 0)),  # one plane, four, all of them
+            ("R", "R", "RA", "RA", "Rw", "RAw"),
+            ("pds", "tdas", "pds", "tdas", "pds", "pds"),
+            strict=False,
+        ):
+            limit(chunk)
+            updates(height, width, masks, method)
+    limit(0)
+    for height, width in ((5, 7), (1, 1), (33, 34), (64, 64)):
+        for masks, method in itertools.product(("A", ""), ("pds", "tdas")):
+            updates(height, width, masks, method)
+
+
 def main() -> None:
     torch.manual_seed(0)
     with tdas_ops.use_backend("cuda"):
-        normals()
-        for height, width in PLANES:
-            for masks, method in (("R", "pds"), ("R", "tdas"), ("RA", "pds"), ("RA", "tdas"), ("Rw", "pds")):
-                updates(height, width, masks, method)
-            updates(height, width, "RAw", "pds")
-        limit = _extension.load().limit_scratch
-        for height, width in IN_PASSES:
-            for chunk, masks, method in zip(
-                itertools.cycle((1, 16 * (height + 1) * width, 0)),  # one plane, four, all of them
-                ("R", "R", "RA", "RA", "Rw", "RAw"),
-                ("pds", "tdas", "pds", "tdas", "pds", "pds"),
-                strict=False,
-            ):
-                limit(chunk)
-                updates(height, width, masks, method)
-        limit(0)
-        for height, width in ((5, 7), (1, 1), (33, 34), (64, 64)):
-            for masks, method in itertools.product(("A", ""), ("pds", "tdas")):
-                updates(height, width, masks, method)
+        tickets() if sys.argv[1:] == ["tickets"] else launches()
     torch.cuda.synchronize()
     print("sanitize_cases: every launch is done")
 

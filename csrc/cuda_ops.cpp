@@ -79,8 +79,19 @@ void check_count(const cuda::UpdateArgs& args) {
 }
 
 std::atomic<int64_t> most_scratch_bytes{0};  // 0: as keeps the device busy
+std::atomic<bool> tickets_chosen{false};
 
-// What the planes of one op go through: no transform, one on chip, or passes over memory, which is allocated here.
+void check_tickets(const cuda::UpdateArgs& args) {
+  TORCH_CHECK_VALUE(cuda::has_ticket_kernel(args), "cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has planes of ",
+                    args.height, " x ", args.width,
+                    args.masks.space != nullptr ? " with a space mask"
+                    : args.z.data != nullptr    ? " with noise of the caller's"
+                                                : "",
+                    "; expected planes of 1024 x 1024, without a space mask, noise by seed, and no filter M or Mt.");
+}
+
+// What the planes of one op go through: no transform, one on chip, or passes over memory, which is allocated here, in
+// launches of their own or as tickets of one.
 class Planes {
  public:
   Planes(const OnDevice& device, const cuda::UpdateArgs& args, const at::Tensor& out) : device_(device), out_(out) {
@@ -89,7 +100,8 @@ class Planes {
     } else if (cuda::has_plane_kernel(args.height, args.width)) {
       path_ = Path::on_chip;
     } else {
-      path_ = Path::passes;
+      path_ = tickets_chosen.load(std::memory_order_relaxed) ? Path::tickets : Path::passes;
+      if (path_ == Path::tickets) check_tickets(args);
       allocate(args);
     }
   }
@@ -99,6 +111,8 @@ class Planes {
       device_.check(cuda::update_pixels(args, device_.stream()));
     } else if (path_ == Path::on_chip) {
       device_.check(cuda::update_planes(args, device_.stream()));
+    } else if (path_ == Path::tickets) {
+      device_.check(cuda::update_in_tickets(args, scratch_, device_.multiprocessors(), device_.stream()));
     } else {
       device_.check(cuda::update_large(args, scratch_, device_.stream()));
     }
@@ -110,7 +124,7 @@ class Planes {
       device_.check(cuda::measure_planes(args, squares, device_.stream()));
       return;
     }
-    const bool passes = path_ == Path::passes;
+    const bool passes = path_ == Path::passes || path_ == Path::tickets;
     if (passes) device_.check(cuda::measure_large(args, squares, scratch_, device_.stream()));
     if (passes && args.filter == Filter::drift) return;
     cuda::UpdateArgs of_pixels = args;
@@ -123,22 +137,25 @@ class Planes {
   }
 
  private:
-  enum class Path { pixels, on_chip, passes };
+  enum class Path { pixels, on_chip, passes, tickets };
 
-  // Of as many planes at once as the device needs to be busy, or as there is memory for.
+  // Of as many planes at once as the device needs to be busy, or as there is memory for; a ring has all its planes.
   void allocate(const cuda::UpdateArgs& args) {
     const int64_t planes = std::max<int64_t>(args.batch * args.channels, 1);
     const int64_t floats = cuda::scratch_of_plane(args.height, args.width);
     const int64_t most = most_scratch_bytes.load(std::memory_order_relaxed);
     const int64_t wanted = most > 0 ? most : cuda::busy_scratch_bytes(device_.multiprocessors());
-    int64_t count = std::clamp<int64_t>(wanted / (4 * floats), 1, planes);
+    int64_t count = std::clamp<int64_t>(wanted / (4 * floats), 1, planes), least = 1;
+    if (path_ == Path::tickets)
+      count = least = std::min(planes, cuda::ring_planes(args.height, args.width, device_.multiprocessors()));
     for (;; count = (count + 1) / 2) {
       try {
         memory_ = at::empty({count * floats}, out_.options().dtype(at::kFloat));
         break;
       } catch (const c10::OutOfMemoryError&) {
-        TORCH_CHECK_WITH(OutOfMemoryError, count > 1, "cuda kernels: planes of ", args.height, " x ", args.width,
-                         " need ", 4 * floats, " bytes of scratch for one of them, which the device does not have.");
+        TORCH_CHECK_WITH(OutOfMemoryError, count > least, "cuda kernels: planes of ", args.height, " x ", args.width,
+                         " need ", 4 * floats * least, " bytes of scratch for ", least,
+                         " of them, which the device does not have.");
       }
     }
     scratch_ = {memory_.mutable_data_ptr<float>(), count};
@@ -246,6 +263,8 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
   update_state(arguments, args, planes, out, mean, cast);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
+
+void use_tickets(bool chosen) { tickets_chosen.store(chosen, std::memory_order_relaxed); }
 
 void limit_scratch(int64_t bytes) { most_scratch_bytes.store(bytes, std::memory_order_relaxed); }
 

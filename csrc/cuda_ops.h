@@ -35,4 +35,8 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
 // busy.
 void limit_scratch(int64_t bytes);
 
+// Whether the passes over large planes are tickets of one launch (cuda/large_ticket.cuh); updates that have no such
+// kernel are then refused. Not so at first.
+void use_tickets(bool chosen);
+
 }  // namespace tdas_ops

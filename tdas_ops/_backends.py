@@ -2,7 +2,8 @@
 
 A backend is an overload of an op (`_schema.py`). The table below says which backends have which op on which device; an
 automatic choice takes the first one of `_PREFERENCE` that is available, an explicit one (`use_backend`, or the
-environment variable `TDAS_OPS_BACKEND`) is honoured or refused in one sentence.
+environment variable `TDAS_OPS_BACKEND`) is honoured or refused in one sentence. So is `TDAS_OPS_LARGE`: "ticket" is one
+launch for the passes over planes that do not fit on chip, "passes", the default, is one for each.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _PREFERENCE = {
     "cuda without triton": ("cuda", "reference"),
     "cuda fused": ("cuda", "triton", "reference"),  # masks and sizes that the CUDA kernels take whole
 }
+_LARGE = ("passes", "ticket")
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normals")
 
@@ -125,6 +127,7 @@ _register()
 # Looking for a GPU here would start the driver in every process that imports the package.
 _INSTALLED = tuple(backend for backend in _schema.BACKENDS if _missing(backend) is None)
 _chosen: str | None = None
+_large = "passes"
 _table: dict[str, dict[str, Any]] = {op: {} for op in _OPS}
 
 
@@ -211,6 +214,23 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _fill()
 
 
+def choose_large(choice: str, source: str = "choice") -> None:
+    """How the CUDA kernels pass over planes that do not fit on chip: in launches of one "passes", or by "ticket".
+
+    Raises:
+        ValueError: there is no such way, or it is not available here; nothing has changed then.
+    """
+    global _large
+    if choice not in _LARGE:
+        raise ValueError(f"{source}: got {choice!r}, expected one of {', '.join(_LARGE)}")
+    module, reason = _extension.load(), _missing("cuda")
+    if module is not None and reason is None:
+        module.use_tickets(choice == "ticket")
+    elif choice == "ticket":
+        raise ValueError(f"{source}: got 'ticket', expected 'passes': {reason}")
+    _large = choice
+
+
 def _path(op: str, device: str) -> str:
     """What an op runs on a device, in words."""
     if device == "cuda":
@@ -232,7 +252,8 @@ def _path(op: str, device: str) -> str:
     composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
     if backend == "triton":
         composed = "torch.fft, triton kernels" + ("" if fused else "; pixels alone without a frequency mask")
-    sizes = "fused for H and W powers of two from 32 to 2048; pixels alone without a frequency mask"
+    tickets = ", those that do not fit on chip in one launch by tickets" if _large == "ticket" else ""
+    sizes = f"fused for H and W powers of two from 32 to 2048{tickets}; pixels alone without a frequency mask"
     return f"{sizes}; {composed} otherwise" if fused else composed
 
 
@@ -257,4 +278,6 @@ def backend_info() -> dict[str, Any]:
 _requested = os.environ.get("TDAS_OPS_BACKEND") or None
 _check(_requested, "TDAS_OPS_BACKEND")
 _chosen = _requested
+if os.environ.get("TDAS_OPS_LARGE"):
+    choose_large(os.environ["TDAS_OPS_LARGE"], "TDAS_OPS_LARGE")
 _fill()

@@ -130,6 +130,7 @@ class PlaneKernels:
         self.library.simt_update.argtypes = [POINTER(UpdateArgs)]
         self.library.simt_has_kernel.argtypes = [c_int64, c_int64]
         assert self.library.simt_args_bytes() == ctypes.sizeof(UpdateArgs)
+        self.update = self.library.simt_update
 
     def __call__(self, update: Update, out: Tensor, cast: Tensor | None = None) -> Tensor:
         assert self.library.simt_has_kernel(*out.shape[2:])
@@ -147,6 +148,6 @@ class PlaneKernels:
             update.first_sample,
             update.seeds is not None and len(update.seeds) > 1,
         )
-        if self.library.simt_update(args) != 0:
+        if self.update(args) != 0:
             raise RuntimeError(self.library.simt_error().decode())
         return out

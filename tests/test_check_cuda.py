@@ -8,11 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from benchmarks import check_cuda
+from benchmarks import check_cuda, nvcc_reporting
 
 ROOT = Path(__file__).parents[1]
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not found")
@@ -267,6 +268,10 @@ def test_every_case_is_recorded():
     records = json.loads(text)
     assert check_cuda.written(records) == text
     large = {f"{update} {n}x{n}" for update in check_cuda.COUNTED_PASSES for n in check_cuda.COUNTED_LENGTHS}
+    large |= {
+        f"{update} {check_cuda.TICKET_LENGTH}x{check_cuda.TICKET_LENGTH}, tickets"
+        for update in check_cuda.COUNTED_TICKETS
+    }
     for figures in records.values():
         assert figures["instructions"].keys() == check_cuda.COUNTED.keys() | large
         architectures = {name.rpartition("sm_")[2] for name in figures["kernels"]}
@@ -299,6 +304,33 @@ def test_what_does_not_compile_fails(tmp_path: Path):
     done = gate(str(source))
     assert done.returncode == 1
     assert "broken.cu does not compile for sm_80" in done.stdout and "missing" in done.stdout
+
+
+@needs_nvcc
+def test_what_a_build_has_compiled_is_not_compiled_again(tmp_path: Path, monkeypatch):
+    nvcc, source = shutil.which("nvcc"), ROOT / "csrc/cuda/noise.cu"
+    monkeypatch.setattr(check_cuda, "KEPT", tmp_path / "kept")
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ("80", "90")]
+    arguments = [*check_cuda.compile_flags(), *targets, "-c", str(source), "-o", str(tmp_path / "noise.o")]
+    monkeypatch.setattr(sys, "argv", ["nvcc", *arguments])
+    assert nvcc_reporting.main() == 0 and (tmp_path / "noise.o").exists()
+    compile_source, compiled = check_cuda.compile_source, []
+
+    def noted(nvcc, source, architecture):
+        compiled.append(architecture)
+        return compile_source(nvcc, source, architecture)
+
+    monkeypatch.setattr(check_cuda, "compile_source", noted)
+    with ThreadPoolExecutor(1) as pool:
+        found = check_cuda.compile_kernels(nvcc, [source], pool)
+        assert compiled == ["100"]
+        assert [kernel.architecture for kernel in found if kernel.name == "normals_kernel"] == ["80", "90", "100"]
+        assert {kernel.threads for kernel in found if kernel.name == "normals_kernel"} == {256}
+        flags = check_cuda.compile_flags()
+        monkeypatch.setattr(check_cuda, "compile_flags", lambda: [*flags, "-lineinfo"])
+        assert check_cuda.kept(nvcc, source) == []  # not of these flags
+    monkeypatch.setattr(sys, "argv", ["nvcc", "-c", str(source), "-o", str(tmp_path / "other.o"), "--missing-option"])
+    assert nvcc_reporting.main() != 0
 
 
 @needs_nvcc

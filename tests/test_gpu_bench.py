@@ -56,12 +56,12 @@ def test_the_script_goes_on_where_it_stopped(script):
     assert status == 1 and "build passed" in output and "build_ext" in calls and "gpu_bench" not in calls
     status, output, calls = script()
     assert status == 0 and "build has passed before" in output and "build_ext" not in calls
-    assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 6 and "gpu_profile.py" in calls
+    assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 7 and "gpu_profile.py" in calls
     assert "iteration.py --parts build/gpu" in calls
     status, output, calls = script()
-    assert status == 0 and output.count("has passed before") == 12
+    assert status == 0 and output.count("has passed before") == 15
     status, output, calls = script("bench")
-    assert status == 0 and calls.count("gpu_bench.py") == 6 and calls.count("iteration.py") == 1
+    assert status == 0 and calls.count("gpu_bench.py") == 7 and calls.count("iteration.py") == 1
     assert "pytest" not in calls
     script("build")
     status, output, calls = script("bench-small")
@@ -126,6 +126,9 @@ class Limits(list):
 
     limit_scratch = list.append
 
+    def use_tickets(self, chosen):
+        self.append(chosen)
+
 
 @pytest.fixture
 def faked(monkeypatch):
@@ -189,6 +192,14 @@ def test_the_chunk_is_swept(faked):
     assert [limit >> 20 for limit in dict.fromkeys(faked)] == [0, 8, 16, 32, 64, 128, 256, 1024] and faked[-1] == 0
     (head, _, line, *_) = gpu_table._table(rows, [])
     assert head.startswith("| what | shape | tdas_ops | 8 MiB |") and line.startswith("| step, pds, frequency mask")
+
+
+def test_tickets_are_compared_with_passes(faked, monkeypatch):
+    monkeypatch.setattr(gpu_bench, "WITH_TICKETS", [(2, 1, 64, 256)])
+    rows = gpu_bench.tickets_part()
+    assert [row["name"] for row in rows] == ["tdas_ops", "tickets"] * 3
+    assert {row["section"] for row in rows} == {gpu_table.TICKETS}
+    assert True in faked and faked[-1] is False
 
 
 def test_an_iteration_is_measured_and_resumed(tmp_path, capsys):

@@ -32,7 +32,7 @@ def compile_once(source: Path, *flags: str) -> Path:
     target = BUILD / f"{source.stem}.o"
     inputs = [Path(__file__), *NATIVE.iterdir(), *(ROOT / "csrc").rglob("*.*")]
     if not target.exists() or target.stat().st_mtime <= max(path.stat().st_mtime for path in inputs):
-        command = [COMPILER, "-std=c++17", "-g", "-ffp-contract=fast", *WARN, *flags, "-c", source, "-o", target]
+        command = [COMPILER, "-std=c++17", "-g1", "-ffp-contract=fast", *WARN, *flags, "-c", source, "-o", target]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return target

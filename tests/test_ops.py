@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import make_problem, relative_rms
 
 import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, _backends, _schema
+from tdas_ops import NoiseStream, Preconditioner, _backends, _extension, _schema
 
 SHAPE = (3, 8, 9)
 
@@ -382,6 +386,40 @@ def test_backend_info_says_which_planes_a_gpu_takes_whole(gpu, monkeypatch):
     assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, triton kernels otherwise"
     assert paths["precondition"] == fused + "torch.fft, triton kernels otherwise"
     assert paths["normals"] == "cuda"
+
+
+@pytest.fixture
+def large():
+    yield _backends.choose_large
+    _backends.choose_large("passes")
+
+
+def test_tickets_are_honoured_or_refused(gpu, large, monkeypatch):
+    used = []
+    extension = SimpleNamespace(
+        use_tickets=used.append, build_info=lambda: {"cuda": "13.0", "cpu_instruction_set": "any"}
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(_extension, "load", lambda: extension)
+    large("ticket")
+    assert "in one launch by tickets; pixels alone" in tdas_ops.backend_info()["paths"]["cuda"]["step"]
+    with pytest.raises(ValueError, match="choice: got 'lottery', expected one of passes, ticket"):
+        large("lottery")
+    monkeypatch.setattr(extension, "build_info", lambda: {"cuda": None, "cpu_instruction_set": "any"})
+    with pytest.raises(ValueError, match=r"choice: got 'ticket', expected 'passes': .* without its CUDA part"):
+        large("ticket")
+    assert used == [True]
+    large("passes")
+    assert "tickets" not in tdas_ops.backend_info()["paths"]["cuda"]["step"]
+
+
+@pytest.mark.parametrize("choice", ["ticket", "lottery"])
+def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(choice):
+    if choice == "ticket" and _backends._missing("cuda") is None:
+        pytest.skip("the extension has the CUDA kernels")
+    environment = {**os.environ, "TDAS_OPS_LARGE": choice}
+    done = subprocess.run([sys.executable, "-c", "import tdas_ops"], capture_output=True, text=True, env=environment)
+    assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_LARGE: got {choice!r}, expected")
 
 
 def test_a_gpu_without_a_fused_kernel_takes_triton_where_it_works(gpu, monkeypatch):

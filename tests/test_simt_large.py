@@ -6,30 +6,32 @@ Against the reference in float64 and the noise of the C++ ops. What this cannot 
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
+from functools import partial
 
 import pytest
+import test_simt_planes
 import torch
 from conftest import relative_rms
 from test_simt_planes import (
     CASES,
+    DRAW,
     LAYOUTS,
     check_cast,
+    check_noise,
     kernels_of,
     laid_out,
-    noise_of_ones,
     results,
     writes_only_its_elements,
 )
 
-import tdas_ops
 from tests.plane_kernels import ELEMENTS, kind_bits
 from tests.simt_library import ORDERS, Build, Size, needs_compiler, start_builds
 
 pytestmark = needs_compiler
 
+SOURCE = "large_library.cpp"
 SIZES = [(32, 2048), (64, 1024), (128, 512), (256, 256), (512, 128), (1024, 64), (2048, 32)]
 
 
@@ -39,11 +41,10 @@ def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def large(size: Size, *options) -> Build:
-    return Build(size, *options, source="large_library.cpp")
+    return Build(size, *options, source=SOURCE)
 
 
-def sizes(*those: Size) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("build", [large(size) for size in those], ids=[str(size) for size in those])
+sizes = partial(test_simt_planes.sizes, source=SOURCE)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -85,16 +86,8 @@ def test_orders_storage_and_scratch_change_no_bit(builds, build, case, monkeypat
 @pytest.mark.parametrize("masks", ["R", "RA"])
 @sizes(*SIZES)
 def test_the_noise_is_that_of_the_cpu(builds, build, masks):
-    backend = "cpp" if "cpp" in tdas_ops.backend_info()["available"] else "reference"
-    kernels, shape, seen = kernels_of(builds, build), (2, 2, *build.size), []
-    for seeds, draw, first in (([7], 0, 0), ([7], 1, 2**32 - 2), ([4, 1 << 63], (3 << 32) + 2, 0)):
-        update, stream = noise_of_ones(masks, shape, seeds, draw, first)
-        with tdas_ops.use_backend(backend):
-            expected = tdas_ops.noise(update.M, shape, stream)
-        seen.append(kernels(update, torch.full(shape, math.nan)))
-        assert (seen[-1] - expected).abs().max() < 1e-5, (seeds, draw, first)
-    for a, b in itertools.combinations(torch.cat(seen).flatten(0, 1), 2):
-        assert (a - b).square().mean() > 1
+    draws = [([7], 0, 0), ([7], 1, 2**32 - 2), ([4, 1 << 63], DRAW, 0)]
+    check_noise(kernels_of(builds, build), masks, (2, 2, *build.size), draws)
 
 
 @pytest.mark.parametrize("case", ["drift", "skew", "A, noise", "A"])

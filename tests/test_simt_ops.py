@@ -5,6 +5,7 @@ What stands between them and a GPU, the current stream and the launch errors of 
 
 from __future__ import annotations
 
+import ctypes
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from conftest import relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, _backends, _extension
-from tests.simt_library import COMPILER, CSRC, ORDERS, SIMT, needs_compiler
+from tests.simt_library import COMPILER, CSRC, ORDERS, SHARED, SIMT, needs_compiler
 
 pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reason=str(_extension.reason()))]
 
@@ -25,7 +26,7 @@ pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reas
 PLANES = [(2, 64, 32), (1, 128, 128), (3, 32, 128)]
 # Passes over memory, of rows and columns of which a block has many, or a few.
 LARGE = [(2, 256, 64), (1, 64, 256)]
-PLANE = PLANES[0]
+PLANE, TICKETS = PLANES[0], LARGE[1]
 SIZES = [(2, 6, 8), (1, 9, 10), (2, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 3)]
 OPS = ("normals", "noise", "precondition", "step", "langevin_step")
 
@@ -35,13 +36,13 @@ def build(folder: Path) -> Path:
     shutil.copytree(CSRC, csrc)
     shutil.copy(SIMT / "cuda_stream.h", csrc / "cuda_stream.h")
     include = [SIMT, csrc, torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
-    command = [COMPILER, "-std=c++20", "-O1", "-fPIC", "-shared", *(f"-I{path}" for path in include)]
+    command = [COMPILER, "-std=c++20", "-O1", "-fno-inline", *SHARED, *(f"-I{path}" for path in include)]
     sizes = " || ".join(f"(height == {height} && width == {width})" for _, height, width in PLANES)
     command += [f"-DSIMT_SIZE(height, width)=({sizes})"]
     for i, name in ((1, "HEIGHT"), (2, "WIDTH")):
         has = " || ".join(f"n == {n}" for n in sorted({shape[i] for shape in LARGE}))
         command += [f"-DSIMT_HAS_{name}(n)=({has})"]
-    command += [SIMT / "ops_library.cpp"]
+    command += [f"-DSIMT_TICKETS={TICKETS[1]}, {TICKETS[2]}", "-DSIMT_TICKET_KINDS=7", SIMT / "ops_library.cpp"]
     command += ["-o", folder / "ops.so", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -49,8 +50,14 @@ def build(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ops(tmp_path_factory: pytest.TempPathFactory):
-    torch.ops.load_library(build(tmp_path_factory.mktemp("simt")))
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = build(tmp_path_factory.mktemp("simt"))
+    torch.ops.load_library(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ops(library):
     return torch.ops.tdas_ops
 
 
@@ -69,6 +76,48 @@ def test_updates_of_planes_agree_with_float64(chosen, shape, method, mask, poiso
         pytest.skip("no such skew part")
     ops = ("step",) if method == "pds" and mask == (True, True, True) else ("step", "langevin_step")
     test_cpu.check_updates(test_cpu.problem(shape, method, mask), shape, f"{shape} {method} {mask}", ops)
+
+
+@pytest.fixture
+def use_tickets(library):
+    use = ctypes.CDLL(str(library)).simt_use_tickets
+    yield use
+    use(0)
+
+
+@pytest.mark.parametrize(("method", "skew"), [("pds", False), ("pds", True), ("tdas", False)])
+def test_tickets_give_the_bits_of_the_passes(chosen, use_tickets, method, skew, poisoned):
+    p = test_cpu.problem(TICKETS, method, (True, False, skew))
+    x, v = p.x.float(), p.v.bfloat16()
+    results = []
+    for choice in (0, 1):
+        use_tickets(choice)
+        cast = torch.empty_like(v)
+        results.append([*tdas_ops.step(x, v, p.M, 0.1, noise=test_cpu.stream(), return_mean=True, cast=cast), cast])
+        results[-1].append(tdas_ops.langevin_step(x, v, p.M, 0.16, noise=test_cpu.stream()))
+        if not skew:
+            results[-1] += [tdas_ops.noise(p.M, x.shape, test_cpu.stream()), tdas_ops.precondition(v, p.M, "MMt")]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "which", "said"),
+    [
+        (LARGE[0], (True, False, False), "MMt", "planes of 256 x 64; expected planes of 1024 x 1024"),
+        (TICKETS, (True, True, False), "MMt", "planes of 64 x 256 with a space mask; expected"),
+        (TICKETS, (True, False, False), "M", "no filter M or Mt"),
+        (TICKETS, (True, False, False), "z", "with noise of the caller's; expected"),
+    ],
+)
+def test_what_has_no_tickets_is_refused(chosen, use_tickets, shape, mask, which, said):
+    p = test_cpu.problem(shape, "pds", mask)
+    use_tickets(1)
+    with pytest.raises(ValueError, match=said) as raised:
+        if which == "z":
+            tdas_ops.step(p.x.float(), p.v.float(), p.M, 0.1, noise=p.v.float())
+        else:
+            tdas_ops.precondition(p.v.float(), p.M, which)
+    assert str(raised.value).startswith("cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has")
 
 
 @pytest.mark.parametrize("mask", [(False, True, False), (False, False, False)], ids=test_cpu.name)

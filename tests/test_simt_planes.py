@@ -44,8 +44,9 @@ def kernels_of(builds: Builds, build: Build) -> PlaneKernels:
     return PlaneKernels(builds.path(build))
 
 
-def sizes(*those: Size) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("build", [Build(size) for size in those], ids=[str(size) for size in those])
+def sizes(*those: Size, source: str = "plane_library.cpp") -> pytest.MarkDecorator:
+    builds = [Build(size, source=source) for size in those]
+    return pytest.mark.parametrize("build", builds, ids=[str(size) for size in those])
 
 
 all_sizes = sizes(*itertools.product((32, 64, 128), repeat=2))
@@ -234,17 +235,10 @@ def noise_of_ones(masks: str, shape, seeds: list[int], draw: int, first_sample: 
     return Update("noise", M, n=1.0, seeds=stream.seeds, draw=draw, first_sample=first_sample), stream
 
 
-@pytest.mark.parametrize("masks", ["R", "RA"])
-@all_sizes
-def test_the_noise_is_that_of_the_cpu(builds, build, masks):
-    backend = "cpp" if "cpp" in tdas_ops.backend_info()["available"] else "reference"
-    kernels, shape, seen = kernels_of(builds, build), (3, 2, *build.size), []
-    for seeds, draw, first in (
-        ([7], 0, 0),
-        ([7], 1, 2**32 - 3),
-        ([(1 << 64) - 1], DRAW, 5),
-        ([4, 9, 1 << 63], DRAW, 0),
-    ):
+def check_noise(kernels: PlaneKernels, masks: str, shape, draws: list[tuple[list[int], int, int]]) -> None:
+    """Every draw (seeds, draw, first sample) is that of the CPU, and no two planes are alike."""
+    backend, seen = "cpp" if "cpp" in tdas_ops.backend_info()["available"] else "reference", []
+    for seeds, draw, first in draws:
         update, stream = noise_of_ones(masks, shape, seeds, draw, first)
         with tdas_ops.use_backend(backend):
             expected = tdas_ops.noise(update.M, shape, stream)
@@ -252,6 +246,13 @@ def test_the_noise_is_that_of_the_cpu(builds, build, masks):
         assert (seen[-1] - expected).abs().max() < 1e-5, (seeds, draw, first)
     for a, b in itertools.combinations(torch.cat(seen).flatten(0, 1), 2):
         assert (a - b).square().mean() > 1
+
+
+@pytest.mark.parametrize("masks", ["R", "RA"])
+@all_sizes
+def test_the_noise_is_that_of_the_cpu(builds, build, masks):
+    draws = [([7], 0, 0), ([7], 1, 2**32 - 3), ([(1 << 64) - 1], DRAW, 5), ([4, 9, 1 << 63], DRAW, 0)]
+    check_noise(kernels_of(builds, build), masks, (3, 2, *build.size), draws)
 
 
 # The second output

@@ -3,28 +3,26 @@
 #include <algorithm>
 #include <cmath>
 
-#include "large.cuh"
+#include "large_ticket.cuh"
 #include "launches.h"
 #include "snr.h"
 
 namespace tdas_ops::cuda {
 namespace {
 
-const RowKernels* find_rows(int64_t width) {
-  for (const RowKernels& kernels : rows_to_256)
-    if (kernels.width == width) return &kernels;
-  for (const RowKernels& kernels : rows_from_512)
-    if (kernels.width == width) return &kernels;
+template <int kinds>
+const LineKernels<kinds>* find(const LineKernels<kinds> (&to_256)[4], const LineKernels<kinds> (&from_512)[3],
+                               int64_t length) {
+  for (const auto& kernels : to_256)
+    if (kernels.length == length) return &kernels;
+  for (const auto& kernels : from_512)
+    if (kernels.length == length) return &kernels;
   return nullptr;
 }
 
-const ColumnKernels* find_columns(int64_t height) {
-  for (const ColumnKernels& kernels : columns_to_256)
-    if (kernels.height == height) return &kernels;
-  for (const ColumnKernels& kernels : columns_from_512)
-    if (kernels.height == height) return &kernels;
-  return nullptr;
-}
+const RowKernels* find_rows(int64_t width) { return find(rows_to_256, rows_from_512, width); }
+
+const ColumnKernels* find_columns(int64_t height) { return find(columns_to_256, columns_from_512, height); }
 
 int log2_of(int64_t n) {
   int log = 0;
@@ -32,75 +30,87 @@ int log2_of(int64_t n) {
   return log;
 }
 
+// Of `count` planes of the batch, from plane `first` on.
+LargeWork large_work(const UpdateArgs& args, const PlaneWork& plane, const Scratch& scratch, int64_t first,
+                     int64_t count) {
+  LargeWork work = {};
+  const double elements = static_cast<double>(args.height * args.width);
+  work.plane = plane;
+  work.spectra = reinterpret_cast<float2*>(scratch.data);
+  work.squares = work.spectra + scratch.planes * args.height * (args.width / 2);
+  work.first_plane = static_cast<uint32_t>(first);
+  work.planes = static_cast<uint32_t>(count);
+  work.log_height = log2_of(args.height);
+  work.log_columns = log2_of(args.width / 2);
+  work.per_pixel = static_cast<float>(1.0 / elements);
+  work.white = static_cast<float>(1.0 / std::sqrt(2.0 * elements));
+  return work;
+}
+
 // The passes over some planes of the batch. After the first error nothing more is launched.
 class Passes {
  public:
   Passes(const UpdateArgs& args, cudaStream_t stream)
-      : rows_(*find_rows(args.width)),
-        columns_(*find_columns(args.height)),
-        log_height_(log2_of(args.height)),
-        log_columns_(log2_of(args.width / 2)),
-        stream_(stream) {}
+      : rows_(*find_rows(args.width)), columns_(*find_columns(args.height)), stream_(stream) {}
 
   cudaError_t error() const { return error_; }
 
-  LargeWork work(const PlaneWork& plane, const Scratch& scratch, int64_t first, int64_t count) const {
-    LargeWork work = {};
-    const double elements = std::ldexp(2.0, log_height_ + log_columns_);
-    work.plane = plane;
-    work.spectra = reinterpret_cast<float2*>(scratch.data);
-    work.squares = work.spectra + (scratch.planes << (log_height_ + log_columns_));
-    work.first_plane = static_cast<uint32_t>(first);
-    work.planes = static_cast<uint32_t>(count);
-    work.log_height = log_height_;
-    work.log_columns = log_columns_;
-    work.per_pixel = static_cast<float>(1.0 / elements);
-    work.white = static_cast<float>(1.0 / std::sqrt(2.0 * elements));
-    return work;
-  }
+  void rows(Pass pass, const LargeWork& work) { launch(rows_, static_cast<int>(pass), work.log_height, work); }
 
-  void rows(Pass pass, const LargeWork& work) {
-    const int64_t rows = static_cast<int64_t>(work.planes) << log_height_;
-    launch(rows_.kernels[static_cast<int>(pass)], rows, rows_.rows, rows_.shared_bytes, work);
-  }
-
-  void columns(Kind kind, const LargeWork& work) {
-    const int64_t columns = static_cast<int64_t>(work.planes) << log_columns_;
-    launch(columns_.kernels[static_cast<int>(kind)], columns, columns_.columns, columns_.shared_bytes, work);
-  }
+  void columns(Kind kind, const LargeWork& work) { launch(columns_, static_cast<int>(kind), work.log_columns, work); }
 
   void sum(const LargeWork& work, float* squares, bool drift, bool noise) {
     if (error_ != cudaSuccess) return;
-    error_ = sum_squares(reinterpret_cast<const float*>(work.squares), int64_t{1} << log_columns_, squares, work.planes,
-                         drift, noise, stream_);
+    error_ = sum_squares(reinterpret_cast<const float*>(work.squares), int64_t{1} << work.log_columns, squares,
+                         work.planes, drift, noise, stream_);
   }
 
  private:
-  void launch(void (*kernel)(LargeWork), int64_t lines, int64_t of_block, int shared_bytes, const LargeWork& work) {
-    if (error_ == cudaSuccess) error_ = grant_shared(kernel, shared_bytes);
+  // For 2^log_lines lines of each plane.
+  template <int kinds>
+  void launch(const LineKernels<kinds>& of_length, int kind, int log_lines, const LargeWork& work) {
+    const auto kernel = of_length.kernels[kind];
+    if (error_ == cudaSuccess) error_ = grant_shared(kernel, of_length.shared_bytes);
     if (error_ != cudaSuccess) return;
+    const int64_t lines = static_cast<int64_t>(work.planes) << log_lines;
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>((lines + of_block - 1) / of_block));
+    config.gridDim = dim3(static_cast<unsigned>((lines + of_length.lines - 1) / of_length.lines));
     config.blockDim = dim3(large_block);
-    config.dynamicSmemBytes = shared_bytes;
+    config.dynamicSmemBytes = of_length.shared_bytes;
     config.stream = stream_;
     error_ = cudaLaunchKernelEx(&config, kernel, work);
   }
 
   const RowKernels& rows_;
   const ColumnKernels& columns_;
-  int log_height_, log_columns_;
   cudaStream_t stream_;
   cudaError_t error_ = cudaSuccess;
 };
 
-// use(first, count) for as many planes at once as the scratch holds, and until an error.
+// use(first, count) for at most `most` planes at once, and until an error.
 template <class Use>
-cudaError_t for_chunks(int64_t planes, const Scratch& scratch, Use use) {
+cudaError_t for_chunks(int64_t planes, int64_t most, Use use) {
   cudaError_t error = cudaSuccess;
-  for (int64_t first = 0; first < planes && error == cudaSuccess; first += scratch.planes)
-    error = use(first, std::min(scratch.planes, planes - first));
+  for (int64_t first = 0; first < planes && error == cudaSuccess; first += most)
+    error = use(first, std::min(most, planes - first));
   return error;
+}
+
+const TicketKernels* find_tickets(int64_t height, int64_t width) {
+  for (const TicketKernels& kernels : ticket_sizes)
+    if (kernels.height == height && kernels.width == width) return &kernels;
+  return nullptr;
+}
+
+int64_t tiles_of(int64_t height, int64_t width) { return height * width / (large_block * 64); }
+
+// Planes by which two passes of tickets are apart at least, and a sixth of the ring. Where the columns take half of the
+// time, they and the inverse rows of a plane are three times as far apart: of the 15 T that a ring of 6 leaves, 3 T lie
+// before the columns, 9 T after them, 3 T after the inverse rows, to be no less than the 3 N that blocks hold. Of two
+// passes, columns and inverse rows, there are 10 T for 2 N.
+int64_t planes_apart(int64_t height, int64_t width, int multiprocessors) {
+  const int64_t blocks = int64_t{multiprocessors} * large_blocks, enough = 5 * tiles_of(height, width);
+  return (blocks + enough - 1) / enough;
 }
 
 }  // namespace
@@ -115,10 +125,10 @@ bool has_large_kernel(int64_t height, int64_t width) {
 }
 
 cudaError_t update_large(const UpdateArgs& args, const Scratch& scratch, cudaStream_t stream) {
-  return for_chunks(args.batch * args.channels, scratch, [&](int64_t first, int64_t count) {
+  return for_chunks(args.batch * args.channels, scratch.planes, [&](int64_t first, int64_t count) {
     return update_with(args, plane_work(args), [&](Kind kind, const PlaneWork& plane) {
       Passes passes(args, stream);
-      LargeWork work = passes.work(plane, scratch, first, count);
+      const LargeWork work = large_work(args, plane, scratch, first, count);
       if (kind != Kind::noise) passes.rows(Pass::forward, work);
       passes.columns(kind, work);
       if (plane.twice) {
@@ -131,12 +141,52 @@ cudaError_t update_large(const UpdateArgs& args, const Scratch& scratch, cudaStr
   });
 }
 
+bool has_ticket_kernel(const UpdateArgs& args) {
+  return find_tickets(args.height, args.width) != nullptr && args.filter != Filter::M && args.filter != Filter::Mt &&
+         args.masks.space == nullptr && args.z.data == nullptr;
+}
+
+int64_t ring_planes(int64_t height, int64_t width, int multiprocessors) {
+  return 6 * planes_apart(height, width, multiprocessors);
+}
+
+cudaError_t update_in_tickets(const UpdateArgs& args, const Scratch& scratch, int multiprocessors,
+                              cudaStream_t stream) {
+  constexpr int64_t most = 1 << 18;  // planes of a launch, whose tickets are counted in 32 bits
+  const TicketKernels& size = *find_tickets(args.height, args.width);
+  const uint32_t apart = static_cast<uint32_t>(planes_apart(args.height, args.width, multiprocessors));
+  return for_chunks(args.batch * args.channels, most, [&](int64_t first, int64_t count) {
+    return update_with(args, plane_work(args), [&](Kind kind, const PlaneWork& plane) {
+      TicketWork work = {};
+      work.large = large_work(args, plane, scratch, first, count);
+      work.order.planes = work.large.planes;
+      work.order.ring = static_cast<uint32_t>(scratch.planes);
+      work.order.passes = kind == Kind::noise ? 2 : 3;
+      work.order.lags[1] = kind == Kind::noise ? 3 * apart : apart;
+      work.order.lags[2] = 4 * apart;
+      work.order.log_tiles = log2_of(tiles_of(args.height, args.width));
+      work.counters = reinterpret_cast<uint32_t*>(work.large.squares);
+      cudaError_t error =
+          cudaMemsetAsync(work.counters, 0, static_cast<size_t>(1 + scratch.planes) * sizeof(uint32_t), stream);
+      const auto kernel = size.kernels[static_cast<int>(kind)];
+      if (error == cudaSuccess) error = grant_shared(kernel, size.shared_bytes);
+      if (error != cudaSuccess) return error;
+      cudaLaunchConfig_t config{};
+      config.gridDim = dim3(static_cast<unsigned>(multiprocessors * large_blocks));
+      config.blockDim = dim3(large_block);
+      config.dynamicSmemBytes = size.shared_bytes;
+      config.stream = stream;
+      return cudaLaunchKernelEx(&config, kernel, work);
+    });
+  });
+}
+
 cudaError_t measure_large(const UpdateArgs& args, float* squares, const Scratch& scratch, cudaStream_t stream) {
   const bool drift = args.filter == Filter::drift, space = args.masks.space != nullptr;
   const bool spectral = !space && args.z.data == nullptr;
-  return for_chunks(args.batch * args.channels, scratch, [&](int64_t first, int64_t count) {
+  return for_chunks(args.batch * args.channels, scratch.planes, [&](int64_t first, int64_t count) {
     Passes passes(args, stream);
-    LargeWork work = passes.work(plane_work(args), scratch, first, count);
+    LargeWork work = large_work(args, plane_work(args), scratch, first, count);
     if (drift) {
       LargeWork of_drift = work;
       PlaneWork& plane = of_drift.plane;

@@ -20,12 +20,11 @@
 
 namespace tdas_ops::cuda {
 
-// `thread()`: index of this thread in its block.
-template <int W, Pass pass, class Thread>
-TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared, Thread thread) {
+template <int W, Pass pass, class Place>
+TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared, Place place) {
   // Each phase works out anew where its thread stands, which costs less than registers that hold it all along.
-  const auto pixels = [&] { return LargePixels<W>(work, shared, thread()); };
-  const auto line = [&] { return LargeLine<W>(work, shared, thread()); };
+  const auto pixels = [&] { return LargePixels<W>(work, shared, place); };
+  const auto line = [&] { return LargeLine<W>(work, shared, place); };
   typename LargePixels<W>::Numbers numbers;
   if constexpr (pass == Pass::forward) {
     pixels().source(numbers);
@@ -42,10 +41,10 @@ TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared, Thread thre
   }
 }
 
-template <int H, Kind kind, class Thread>
-TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Thread thread) {
+template <int H, Kind kind, class Place>
+TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Place place) {
   const PlaneWork& plane = work.plane;
-  const auto columns = [&] { return LargeColumns<H, kind>(work, shared, thread()); };
+  const auto columns = [&] { return LargeColumns<H, kind>(work, shared, place); };
   Complex<float> X[32];
   if constexpr (kind == Kind::measure) {
     if (work.transformed) columns().forward(X);
@@ -73,24 +72,23 @@ TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Thread t
 template <int W, Pass pass>
 __global__ void __launch_bounds__(large_block, large_blocks) rows_kernel(LargeWork work) {
   TDAS_OPS_SHARED(float, shared);
-  pass_rows<W, pass>(work, shared, [] { return thread_index(); });
+  pass_rows<W, pass>(work, shared, BlockPlace());
 }
 
 template <int H, Kind kind>
 __global__ void __launch_bounds__(large_block, large_blocks) columns_kernel(LargeWork work) {
   TDAS_OPS_SHARED(float, shared);
-  pass_columns<H, kind>(work, shared, [] { return thread_index(); });
+  pass_columns<H, kind>(work, shared, BlockPlace());
 }
 
-// The kernels of one width or height.
-struct RowKernels {
-  int width, rows, shared_bytes;  // rows of a block
-  void (*kernels[3])(LargeWork);  // of a Pass
+// The kernels of lines of one length.
+template <int kinds>
+struct LineKernels {
+  int length, lines, shared_bytes;    // lines of a block
+  void (*kernels[kinds])(LargeWork);  // of a Pass or a Kind
 };
-struct ColumnKernels {
-  int height, columns, shared_bytes;  // columns of a block
-  void (*kernels[5])(LargeWork);      // of a Kind
-};
+using RowKernels = LineKernels<3>;
+using ColumnKernels = LineKernels<5>;
 
 template <int W>
 constexpr RowKernels row_kernels() {

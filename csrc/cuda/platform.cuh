@@ -58,6 +58,21 @@ TDAS_OPS_DEVICE int thread_index() {
   return index;
 }
 
+// One more, after all that this thread, or others before a barrier with it, wrote to global memory.
+TDAS_OPS_DEVICE void add_release(uint32_t* counter) {
+  asm volatile("red.release.gpu.add.u32 [%0], 1;" : : "l"(counter) : "memory");
+}
+
+// What was written before the additions that it finds is there for this thread, and others after a barrier with it.
+TDAS_OPS_DEVICE uint32_t load_acquire(const uint32_t* counter) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+
+// While waiting for another block.
+TDAS_OPS_DEVICE void pause() { __nanosleep(100); }
+
 #else
 
 inline float from_float16(uint16_t bits) {
@@ -82,6 +97,9 @@ inline uint16_t to_bfloat16(float value) {
 
 inline uint32_t opaque(uint32_t value) { return value; }
 inline int thread_index() { return static_cast<int>(threadIdx.x); }
+inline void add_release(uint32_t* counter) { simt::add_release(counter); }
+inline uint32_t load_acquire(const uint32_t* counter) { return simt::load_acquire(counter); }
+inline void pause() { simt::pause(); }
 
 #endif
 

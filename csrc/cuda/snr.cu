@@ -9,7 +9,7 @@ namespace {
 
 constexpr int threads = 256;
 
-struct Norms {
+struct Norms {  // or their squares, or sums of them
   double drift, noise;
 };
 
@@ -24,22 +24,22 @@ TDAS_OPS_DEVICE Norms norms_of(const SnrArgs& args, int64_t sample) {
 
 TDAS_OPS_DEVICE bool is_finite(double x) { return x - x == 0.0; }
 
-// The average over the batch of what is finite, from the sums and counts of all threads, by a tree of fixed order.
-TDAS_OPS_DEVICE double average(double sum, double count, double* shared) {
-  double *sums = shared, *counts = shared + threads;
+// The sums over the threads of a block, by a tree of fixed order.
+TDAS_OPS_DEVICE Norms sum_of(Norms own, double* shared) {
+  double *drift = shared, *noise = shared + threads;
   const int t = threadIdx.x;
   __syncthreads();
-  sums[t] = sum;
-  counts[t] = count;
+  drift[t] = own.drift;
+  noise[t] = own.noise;
   for (int half = threads / 2; half > 0; half /= 2) {
     __syncthreads();
     if (t < half) {
-      sums[t] += sums[t + half];
-      counts[t] += counts[t + half];
+      drift[t] += drift[t + half];
+      noise[t] += noise[t + half];
     }
   }
   __syncthreads();
-  return sums[0] / counts[0];  // 0 / 0 is NaN
+  return {drift[0], noise[0]};
 }
 
 // One block.
@@ -53,7 +53,9 @@ __global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
       if (is_finite(norms.drift)) sum.drift += norms.drift, count.drift += 1.0;
       if (is_finite(norms.noise)) sum.noise += norms.noise, count.noise += 1.0;
     }
-    mean = {average(sum.drift, count.drift, shared), average(sum.noise, count.noise, shared)};
+    sum = sum_of(sum, shared);
+    count = sum_of(count, shared);
+    mean = {sum.drift / count.drift, sum.noise / count.noise};  // of what is finite; 0 / 0 is NaN
   }
   for (int64_t b = threadIdx.x; b < args.batch; b += threads) {
     const Norms norms = args.per_sample ? norms_of(args, b) : mean;
@@ -66,24 +68,16 @@ __global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
 __global__ void __launch_bounds__(threads)
     sum_kernel(const float2* parts, int64_t count, float2* squares, bool of_drift, bool of_noise) {
   TDAS_OPS_SHARED(double, shared);
-  double *drift = shared, *noise = shared + threads;
-  const int t = threadIdx.x;
-  drift[t] = noise[t] = 0.0;
-  for (int64_t i = t; i < count; i += threads) {
+  Norms sum = {};
+  for (int64_t i = threadIdx.x; i < count; i += threads) {
     const float2 part = parts[blockIdx.x * count + i];
-    if (of_drift) drift[t] += part.x;
-    if (of_noise) noise[t] += part.y;
+    if (of_drift) sum.drift += part.x;
+    if (of_noise) sum.noise += part.y;
   }
-  for (int half = threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (t < half) {
-      drift[t] += drift[t + half];
-      noise[t] += noise[t + half];
-    }
-  }
-  if (t > 0) return;
-  if (of_drift) squares[blockIdx.x].x = static_cast<float>(drift[0]);
-  if (of_noise) squares[blockIdx.x].y = static_cast<float>(noise[0]);
+  sum = sum_of(sum, shared);
+  if (threadIdx.x > 0) return;
+  if (of_drift) squares[blockIdx.x].x = static_cast<float>(sum.drift);
+  if (of_noise) squares[blockIdx.x].y = static_cast<float>(sum.noise);
 }
 
 cudaLaunchConfig_t in_blocks(int64_t blocks, cudaStream_t stream) {

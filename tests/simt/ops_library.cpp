@@ -12,6 +12,8 @@
 #include "cuda/snr.cu"
 #include "cuda_ops.cpp"
 
+extern "C" void simt_use_tickets(int chosen) { tdas_ops::use_tickets(chosen != 0); }
+
 TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
   library.impl("normals.cuda", &tdas_ops::normals_cuda);
   library.impl("noise.cuda", &tdas_ops::noise_cuda);

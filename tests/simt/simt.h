@@ -1,16 +1,22 @@
 // Runs CUDA kernels as C++ on a CPU, for functional tests: x86-64 or ucontext, GCC or Clang.
 //
 // Every thread of a block is a fiber of ONE operating-system thread, and blocks run one after another: no real
-// concurrency, yet every ordering mistake that a permutation can show.
+// concurrency, yet every ordering mistake that a permutation can show. Compiled with SIMT_THREADS, up to SIMT_RESIDENT
+// blocks run at once, each on an operating-system thread of its own.
 //   - Barriers and shuffles are checked: one that a live thread misses, or reaches at another line, throws.
 //   - Shared memory is filled with 0xFF (NaN as a float) before each block.
 //   - SIMT_ORDER = fwd | rev | <number> permutes blocks, warps and lanes; a result that depends on it is a data race.
-//   - Under the address sanitizer, accesses outside global buffers and dynamic shared memory are reported.
+//   - Under the address sanitizer, accesses outside global buffers and dynamic shared memory are reported; under the
+//     thread sanitizer, what one block writes and another touches with nothing between that orders the two.
+//   - SIMT_HOLD = <n> holds a block after each n-th of its atomic additions, until all others wait for counters, are
+//   held
+//     too, or are done: what must wait for the block, and does not, goes wrong every time. Blocks that all wait throw.
 // Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies,
 // grid-wide barriers. Dynamic shared memory: SIMT_DYNAMIC_SHARED(type, name).
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -32,6 +38,16 @@
 #define SIMT_SANITIZER(...) __VA_ARGS__
 #else
 #define SIMT_SANITIZER(...)
+#endif
+
+#ifdef SIMT_THREADS
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <thread>
+#define SIMT_LOCAL thread_local
+#else
+#define SIMT_LOCAL
 #endif
 
 #define __global__
@@ -63,7 +79,7 @@ struct alignas(8) uint2 {
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
-inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // set before a fiber goes on
+inline SIMT_LOCAL dim3 threadIdx, blockIdx, blockDim, gridDim;  // set before a fiber goes on
 
 namespace simt {
 
@@ -100,7 +116,7 @@ struct Machine {
 };
 
 inline Machine& machine() {
-  static Machine m;
+  static SIMT_LOCAL Machine m;
   return m;
 }
 
@@ -269,33 +285,154 @@ inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
   return order;
 }
 
-inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel) {
+struct Launch {
+  dim3 grid, block;
+  size_t shared_bytes;
+  std::function<void()> kernel;
+  std::vector<unsigned> blocks, warps, lanes;  // in the order in which they run
+  std::atomic<size_t> started{0};
+};
+
+// Runs blocks that no other thread has started, one after the other.
+inline void run_blocks(Launch& launch) {
   Machine& m = machine();
+  const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
+  static SIMT_LOCAL std::vector<char> stacks;
+  if (stacks.size() < threads * stack_bytes) stacks.resize(threads * stack_bytes);
+  gridDim = launch.grid;
+  blockDim = launch.block;
+  m.kernel = launch.kernel;
+  m.fibers.assign(threads, Fiber());
+  m.shuffle_slots.assign(launch.warps.size() * 64, 0);
+  m.error.clear();
+  for (size_t i; (i = launch.started.fetch_add(1, std::memory_order_relaxed)) < launch.blocks.size();) {
+    const unsigned b = launch.blocks[i];
+    blockIdx = dim3(b % launch.grid.x, b / launch.grid.x % launch.grid.y, b / launch.grid.x / launch.grid.y);
+    std::vector<char> shared(launch.shared_bytes + 16, static_cast<char>(0xFF));
+    m.dynamic_shared = shared.data() + (16 - reinterpret_cast<uintptr_t>(shared.data()) % 16) % 16;
+    if (__start_simt_shared) std::memset(__start_simt_shared, 0xFF, __stop_simt_shared - __start_simt_shared);
+    for (unsigned t = 0; t < threads; ++t) place_fiber(m.fibers[t], t, stacks.data() + t * stack_bytes);
+    run_block(launch.warps, launch.lanes);
+  }
+}
+
+inline int setting(const char* name, int otherwise) {
+  const char* asked = std::getenv(name);
+  return asked == nullptr ? otherwise : std::atoi(asked);
+}
+
+#ifdef SIMT_THREADS
+
+// The threads that run blocks. Nothing here orders what they do to other memory: all is relaxed.
+struct Residents {
+  static constexpr uint64_t running = 0, done = ~uint64_t{0}, held = uint64_t{1} << 62;
+  std::unique_ptr<std::atomic<uint64_t>[]> states;  // of each: one of these, or the progress that it waits for more of
+  int count = 0, hold_each = 0;
+  std::atomic<uint64_t> progress{1};  // counters that were added to
+  std::atomic<unsigned> additions{0};
+  std::atomic<bool> failed{false};
+
+  bool is_waiting(int other) const {
+    const uint64_t state = states[other].load(std::memory_order_relaxed);
+    return state == progress.load(std::memory_order_relaxed) || state == done;
+  }
+};
+
+inline Residents& residents() {
+  static Residents r;
+  return r;
+}
+inline thread_local int own_index;
+inline thread_local uint64_t seen_progress;
+
+inline void set_state(uint64_t state) { residents().states[own_index].store(state, std::memory_order_relaxed); }
+
+inline void hold() {
+  Residents& r = residents();
+  if (r.hold_each == 0 || r.additions.fetch_add(1, std::memory_order_relaxed) % r.hold_each != 0) return;
+  set_state(Residents::held);
+  for (bool others_wait = false; !others_wait && !r.failed.load(std::memory_order_relaxed);) {
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+    others_wait = true;
+    for (int other = 0; other < r.count; ++other) {
+      const bool later = other > own_index && r.states[other].load(std::memory_order_relaxed) == Residents::held;
+      others_wait = others_wait && (other == own_index || later || r.is_waiting(other));
+    }
+  }
+  set_state(Residents::running);
+}
+
+inline void added() {
+  residents().progress.fetch_add(1, std::memory_order_relaxed);
+  hold();
+}
+
+inline void add_release(uint32_t* counter) {
+  std::atomic_ref<uint32_t>(*counter).fetch_add(1, std::memory_order_release);
+  added();
+}
+
+inline uint32_t load_acquire(const uint32_t* counter) {
+  return std::atomic_ref<uint32_t>(*const_cast<uint32_t*>(counter)).load(std::memory_order_acquire);
+}
+
+inline void pause() {
+  Residents& r = residents();
+  set_state(seen_progress);  // of before the counter was read in vain
+  seen_progress = r.progress.load(std::memory_order_relaxed);
+  bool all_wait = true;
+  for (int other = 0; other < r.count; ++other) all_wait = all_wait && r.is_waiting(other);
+  if (all_wait || r.failed.load(std::memory_order_relaxed)) throw std::runtime_error("deadlock: all blocks wait");
+  std::this_thread::sleep_for(std::chrono::microseconds(20));
+}
+
+inline void run_all(Launch& launch) {
+  Residents& r = residents();
+  r.count = std::min<int>(setting("SIMT_RESIDENT", 1), static_cast<int>(launch.blocks.size()));
+  r.hold_each = setting("SIMT_HOLD", 0);
+  r.states = std::make_unique<std::atomic<uint64_t>[]>(r.count);
+  r.failed = false;
+  r.additions = 0;
+  std::mutex mutex;
+  std::string error;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < r.count; ++i)
+    threads.emplace_back([&, i] {
+      own_index = i;
+      try {
+        run_blocks(launch);
+      } catch (std::exception& e) {
+        const std::lock_guard lock(mutex);
+        if (error.empty()) error = e.what();
+        r.failed = true;
+      }
+      set_state(Residents::done);
+    });
+  for (std::thread& thread : threads) thread.join();
+  if (!error.empty()) throw std::runtime_error(error);
+}
+
+#else
+
+inline void added() {}
+inline void add_release(uint32_t* counter) { ++*counter; }
+inline uint32_t load_acquire(const uint32_t* counter) { return *counter; }
+inline void pause() { throw std::runtime_error("deadlock: the only block that runs waits"); }
+inline void run_all(Launch& launch) { run_blocks(launch); }
+
+#endif
+
+inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel) {
   const unsigned threads = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
   if (threads == 0 || threads > 1024) throw std::runtime_error("bad block size " + std::to_string(threads));
   if (blocks == 0 || grid.y > 65535 || grid.z > 65535) throw std::runtime_error("bad grid size");
   if (shared_bytes > most_shared_bytes) throw std::runtime_error("too much shared memory");
-  static std::vector<char> stacks;
-  if (stacks.size() < threads * stack_bytes) stacks.resize(threads * stack_bytes);
-  const unsigned warps = (threads + 31) / 32;
-  gridDim = grid;
-  blockDim = block;
-  m.kernel = std::move(kernel);
-  m.fibers.assign(threads, Fiber());
-  m.shuffle_slots.assign(warps * 64, 0);
-  m.error.clear();
-  const char* asked = std::getenv("SIMT_ORDER");
-  std::mt19937 random(asked == nullptr ? 0 : std::atoi(asked));
-  const std::vector<unsigned> block_order = ordered(blocks, random), warp_order = ordered(warps, random),
-                              lane_order = ordered(32, random);
-  for (unsigned b : block_order) {
-    blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
-    std::vector<char> shared(shared_bytes + 16, static_cast<char>(0xFF));
-    m.dynamic_shared = shared.data() + (16 - reinterpret_cast<uintptr_t>(shared.data()) % 16) % 16;
-    if (__start_simt_shared) std::memset(__start_simt_shared, 0xFF, __stop_simt_shared - __start_simt_shared);
-    for (unsigned i = 0; i < threads; ++i) place_fiber(m.fibers[i], i, stacks.data() + i * stack_bytes);
-    run_block(warp_order, lane_order);
-  }
+  std::mt19937 random(setting("SIMT_ORDER", 0));
+  Launch launch{grid, block, shared_bytes, std::move(kernel), {}, {}, {}};
+  launch.blocks = ordered(blocks, random);
+  launch.warps = ordered((threads + 31) / 32, random);
+  launch.lanes = ordered(32, random);
+  run_all(launch);
 }
 
 }  // namespace simt
@@ -310,8 +447,8 @@ inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()
 
 template <class T>
 T atomicAdd(T* target, T value) {
-  const T before = *target;
-  *target += value;
+  const T before = std::atomic_ref<T>(*target).fetch_add(value, std::memory_order_relaxed);
+  simt::added();
   return before;
 }
 template <class T>
@@ -345,6 +482,11 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
   return bytes <= static_cast<int>(simt::most_shared_bytes) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+inline cudaError_t cudaMemsetAsync(void* target, int byte, size_t count, cudaStream_t) {
+  std::memset(target, byte, count);
+  return cudaSuccess;
 }
 
 namespace simt {
