@@ -21,6 +21,7 @@ from benchmarks.acceleration import points
 from benchmarks.acceleration.data import DATASETS, Dataset
 from benchmarks.acceleration.families import FAMILIES, Family, load_network
 from benchmarks.acceleration.filters import Filters
+from benchmarks.acceleration.ladders import for_data
 from benchmarks.acceleration.measures import precision_recall, radial_power
 from benchmarks.acceleration.points import COUNTS, MASKS, METHODS, Point, Row
 from benchmarks.acceleration.train import WEIGHTS
@@ -125,7 +126,8 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    data, family = DATASETS[args.dataset](args.data), FAMILIES[args.family]
+    data = DATASETS[args.dataset](args.data)
+    family = for_data(FAMILIES[args.family], data)
     bench = load(data, family, args.device, args.batch, args.compile, args.weights)
     measure_real(data, args.results / f"{data.name}-real.json")
     file = args.results / f"{data.name}-{family.name}.jsonl"
