@@ -92,9 +92,9 @@ def photographs(folder: Path, exclude: Sequence[str] = (), least: int = 0) -> li
         with Image.open(file) as opened:
             if min(opened.size) >= least:
                 found.append(file)
-    if len(found) < 2:
+    if len(found) < 3:
         raise SystemExit(
-            f"pictures: got {len(found)} photographs of {least} pixels below {folder}, expected two or more"
+            f"pictures: got {len(found)} photographs of {least} pixels below {folder}, expected three or more"
         )
     return found
 

