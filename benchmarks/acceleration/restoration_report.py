@@ -41,54 +41,50 @@ levels for all methods.
 """
 
 
-def over_photos(rows: Sequence[Row], name: str) -> float:
-    """A figure averaged over photographs: errors as root mean square, ratios as geometric mean."""
-    values = [math.inf if row[name] is None else row[name] for row in rows]
-    if name in ("single", "mean", "spread", "start"):
-        return 255 * math.sqrt(sum(v * v for v in values) / len(values))
-    return math.exp(sum(math.log(max(v, 1e-12)) for v in values) / len(values))
-
-
-def groups(rows: Sequence[Row]) -> dict[tuple[int, str, int], dict[str, list[Row]]]:
-    """Rows by size, task, iterations and method, of the photographs that every method of the group has restored."""
-    found: dict[tuple[int, str, int], dict[str, list[Row]]] = {}
-    keys = {(row["size"], row["task"], row["iterations"]) for row in rows}
-    for size, task, count in sorted(keys, key=lambda k: (k[0], list(TASKS).index(k[1]), k[2])):
-        group = page.select(rows, size=size, task=task, iterations=count)
-        methods = [m for m in METHODS if page.select(group, method=m)]
-        common = [p for p in page.values(group, "photo") if all(page.select(group, method=m, photo=p) for m in methods)]
-        if common:
-            kept = {m: [r for r in page.select(group, method=m) if r["photo"] in common] for m in methods}
-            found[size, task, count] = kept
-    return found
-
-
 def tables(rows: Sequence[Row]) -> list[str]:
-    """The headline and a table a size and task."""
-    found = groups(rows)
+    """The headline, and a table a photograph, size and task."""
+    order = lambda row: (row["size"], list(TASKS).index(row["task"]), row["photo"], row["iterations"])
+    rows = sorted(rows, key=lambda row: (*order(row), METHODS.index(row["method"])))
     lines = []
-    for (size, task, count), group in found.items():
-        some = next(iter(group.values()))
-        cells = [f"{over_photos(group[m], 'mean'):.1f}" if m in group else "-" for m in METHODS]
-        lines.append([str(size), task, str(len(some)), f"{over_photos(some, 'start'):.1f}", str(count), *cells])
-    header = ["pixels", "task", "photographs", "error of the start", "iterations", *METHODS]
-    text = page.section("Error of the mean of the samples", header, lines, 2)
-    for size, task in dict.fromkeys((size, task) for size, task, _ in found):
-        lines, photos, samples = [], set(), set()
-        for (_, _, count), group in ((key, g) for key, g in found.items() if key[:2] == (size, task)):
-            for method, own in group.items():
-                photos |= {row["photo"] for row in own}
-                samples |= {row["samples"] for row in own}
-                mean = over_photos(own, "mean")
-                figures = [20 * math.log10(255 / mean), mean, *(over_photos(own, n) for n in ("single", "spread"))]
-                ratios = [over_photos(own, name) for name in ("error_over_spread", "sharpness")]
-                seconds = sum(row["cpu_seconds"] / row["samples"] for row in own) / len(own)
-                cells = [f"{value:.1f}" for value in figures] + [f"{value:.2f}" for value in ratios]
-                lines.append([str(count), method, *cells, page.number(seconds)])
-        header = ["iterations", "method", "PSNR", "mean", "single", "spread", "error / spread", "sharpness"]
-        note = f"{', '.join(sorted(photos))}; {' or '.join(map(str, sorted(samples)))} samples a photograph, one seed."
-        text += page.section(f"{task}, {size} pixels", [*header, "CPU s a sample"], lines, 2, note)
+    for size, task, photo, count in dict.fromkeys((r["size"], r["task"], r["photo"], r["iterations"]) for r in rows):
+        own = {r["method"]: r for r in page.select(rows, size=size, task=task, photo=photo, iterations=count)}
+        cells = [levels(own[method]["mean"]) if method in own else "-" for method in METHODS]
+        start = levels(next(iter(own.values()))["start"])
+        lines.append([str(size), task, photo.split("_")[0], start, str(count), *cells])
+    header = ["pixels", "task", "photograph", "start", "iterations", *METHODS]
+    text = page.section("Error of the mean of the samples", header, lines, 3)
+    header = [
+        "iterations",
+        "method",
+        "PSNR",
+        "mean",
+        "single",
+        "spread",
+        "error / spread",
+        "sharpness",
+        "CPU s a sample",
+    ]
+    for size, task, photo in dict.fromkeys((r["size"], r["task"], r["photo"]) for r in rows):
+        own_rows = page.select(rows, size=size, task=task, photo=photo)
+        lines = [[str(row["iterations"]), row["method"], *_figures(row)] for row in own_rows]
+        counts = sorted({row["samples"] for row in own_rows})
+        note = (
+            f"{' or '.join(map(str, counts))} samples of one seed; error of the start {levels(own_rows[0]['start'])}."
+        )
+        text += page.section(f"{task}, {photo.split('_')[0]}, {size} pixels", header, lines, 2, note)
     return text
+
+
+def levels(value: float | None) -> str:
+    """An error in levels of 255; a dash where it is not finite."""
+    return "-" if value is None else f"{255 * value:.1f}"
+
+
+def _figures(row: Row) -> list[str]:
+    psnr = "-" if row["mean"] is None else f"{-20 * math.log10(row['mean']):.1f}"
+    errors = [levels(row[name]) for name in ("mean", "single", "spread")]
+    ratios = ["-" if row[name] is None else f"{row[name]:.2f}" for name in ("error_over_spread", "sharpness")]
+    return [psnr, *errors, *ratios, page.number(row["cpu_seconds"] / row["samples"])]
 
 
 def strip(rows: Sequence[Row], photo: str, size: int, task: str, folder: Path = PICTURES) -> Image.Image | None:
