@@ -20,7 +20,7 @@ Result = dict[str, Any]
 
 FOLDER = Path(__file__).resolve().parent / "results"
 PAGE = FOLDER.parent / "RESULTS.md"
-PARTS = ("kernels", "acceleration")
+PARTS = ("kernels", "acceleration", "restoration")
 PACKAGE = "cpp"
 WHO = ["cpp", "reference", "best torch", "compiled torch", "published"]
 COLOURS = dict(zip(WHO, ["#0b6e4f", "#8fb8a8", "#c8553d", "#e8a87c", "#6b7280"], strict=True))

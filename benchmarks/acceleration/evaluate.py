@@ -22,6 +22,7 @@ from benchmarks.acceleration import points
 from benchmarks.acceleration.data import DATASETS, Dataset
 from benchmarks.acceleration.families import FAMILIES, Family, load_network
 from benchmarks.acceleration.filters import Filters
+from benchmarks.acceleration.ladders import for_data
 from benchmarks.acceleration.measures import precision_recall, radial_power
 from benchmarks.acceleration.points import COUNTS, MASKS, METHODS, PAPER_ALPHA, SEEDS, Point, Row
 from benchmarks.acceleration.train import WEIGHTS
@@ -130,7 +131,8 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    data, family = DATASETS[args.dataset](args.data), FAMILIES[args.family]
+    data = DATASETS[args.dataset](args.data)
+    family = for_data(FAMILIES[args.family], data)
     bfloat16 = args.bfloat16 or args.device != "cpu"
     bench = load(data, family, args.device, args.batch, args.compile, bfloat16, args.weights)
     measure_real(data, args.results / f"{data.name}-real.json")

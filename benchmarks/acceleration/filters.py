@@ -22,7 +22,8 @@ class Filters:
         self.shape, self.family, self.device = data.shape, family, device
         self.target = calibrate.Target.from_images(family.encode(data.train))
         statistics = ImageStatistics()
-        statistics.add(data.train)
+        for part in data.train.split(1024):
+            statistics.add(part)
         self.statistics = statistics.result()
 
     def __call__(self, method: str, alpha: float, masks: str, iterations: int) -> Preconditioner | list[Preconditioner]:

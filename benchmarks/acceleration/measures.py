@@ -19,7 +19,8 @@ def radial_power(images: Tensor) -> Tensor:
     Returns: `[K]` float64, `mean |F x|^2 / (H W)` on the ring k = 0, 1, ..., the corner of the spectrum last.
     """
     height, width = images.shape[-2:]
-    power = torch.fft.fft2(images.double(), norm="ortho").abs().square().mean(dim=(0, 1))
+    parts = (torch.fft.fft2(part.double(), norm="ortho").abs().square().sum(dim=0) for part in images.split(256))
+    power = torch.stack([part.mean(dim=0) for part in parts]).sum(dim=0) / len(images)
     ky, kx = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) for n in (height, width))
     ring = torch.hypot(ky[:, None], kx[None, :]).round().long().flatten()
     total = torch.zeros(int(ring.max()) + 1, dtype=torch.float64).index_add_(0, ring, power.flatten())

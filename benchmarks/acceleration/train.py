@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.acceleration.data import DATASETS
 from benchmarks.acceleration.families import FAMILIES, Family
+from benchmarks.acceleration.ladders import for_data
 from tdas_ops.models.unet import UNet
 from tdas_ops.samplers import ScoreFn
 
@@ -116,7 +117,8 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    family, data = FAMILIES[args.family], DATASETS[args.dataset](args.data)
+    data = DATASETS[args.dataset](args.data)
+    family = for_data(FAMILIES[args.family], data)
     network = UNet(channels=data.shape[0], widths=tuple(args.widths))
     network = network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     called = torch.compile(network) if args.compile else network
