@@ -15,6 +15,7 @@ import tdas_ops
 from tdas_ops import calibrate, models
 from tdas_ops.models import frechet
 from tdas_ops.models.digits import train
+from tdas_ops.models.unet import UNet
 
 FOLDER = Path(models.__file__).parent / "digits"
 
@@ -292,6 +293,20 @@ def test_an_untrained_network_only_scales() -> None:
     x = torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(net.denoise(x, torch.full((2,), 0.5)), 0.5 * x)
     torch.testing.assert_close(net(x, torch.full((2,), 0.5)), -x / 0.5)
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_networks_run_in_bfloat16(weights: torch.dtype) -> None:
+    """Under autocast x may come in either dtype; without it, weights and x are of one."""
+    torch.manual_seed(0)
+    network = UNet(widths=(8, 8), embedding=16)
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    x, label = torch.randn(2, 1, 8, 8), torch.tensor([0.5, -1.0])
+    expected, network = network(x, label), network.to(weights)
+    for dtype in {weights, torch.bfloat16}:
+        with torch.autocast("cpu", torch.bfloat16, enabled=weights is torch.float32):
+            got = network(x.to(dtype), label.to(weights))
+        assert float((got.float() - expected).norm() / expected.norm()) < 0.03
 
 
 def test_load_digits_splits_every_class(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         e = self.embedding(x.new_zeros(len(x)) if label is None else label)
         with torch.autocast(x.device.type, enabled=False):  # in half precision x would gain noise, 0.2 % of itself
-            h = self.stem(F.pixel_unshuffle(x, 2))
+            h = self.stem(F.pixel_unshuffle(x.to(self.stem.weight.dtype), 2))
         skips = []
         for level, block in enumerate(self.down):
             h = block(h if level == 0 else F.avg_pool2d(h, 2), e)
