@@ -188,7 +188,9 @@ def test_a_picture_that_cannot_be_written_leaves_no_half_run(tmp_path: Path, mon
 
 def test_control_c_ends_with_130(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "tdas_ops.cli", "sample", "--samples", "8", "--no-progress", "--out", str(out)]
+    # One thread: several would wait for each other where other programs have the cores.
+    options = ["--samples", "8", "--threads", "1", "--no-progress", "--out", str(out)]
+    command = [sys.executable, "-m", "tdas_ops.cli", "sample", *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
         [*command, "--iterations", "2", "--iterations", "20000"],

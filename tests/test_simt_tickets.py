@@ -33,10 +33,11 @@ KINDS = kind_bits(("drift", "skewed drift", "noise"))
 ticket_build = partial(Build, SIZE, source="ticket_library.cpp")
 with_all_kinds = pytest.mark.parametrize("build", [ticket_build(KINDS)], ids=["tickets"])
 
-# Multiprocessors of two blocks, blocks at once, and of which additions each is followed by a hold.
-ONE, TWO, FIVE = (1, 1, 0), (1, 2, 1), (3, 5, 2)
+# Multiprocessors of two blocks, blocks at once, and of which additions each is followed by a hold. With SLOW the second
+# block comes to hold a tile of every pass, until the first one can do nothing without it.
+ONE, TWO, SLOW, FIVE = (1, 1, 0), (1, 2, 1), (1, 2, -1), (3, 5, 2)
 MANY = (80, 8, 3)  # 160 blocks for 90 tickets, passes 16 planes apart
-DEVICES = [ONE, TWO, (1, 2, 0), FIVE, (3, 6, 0), MANY]
+DEVICES = [ONE, TWO, SLOW, (1, 2, 0), FIVE, (3, 6, 0), MANY]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_planted_mistakes_are_caught(builds, build, monkeypatch):
     update = CASES["drift"].update(SIZE, batch=13, channels=1)
     expected = update.expected(update.v.shape)
     try:
-        for device, order in ((TWO, "fwd"), (FIVE, "rev")):
+        for device, order in ((SLOW, "fwd"), (TWO, "fwd"), (FIVE, "rev")):
             monkeypatch.setenv("SIMT_ORDER", order)
             out = tickets(builds, build, device, monkeypatch)(update, torch.full(update.v.shape, math.nan))
             if not relative_rms(out, expected) < 1e-6:

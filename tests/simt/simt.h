@@ -9,8 +9,8 @@
 //   - Under the address sanitizer, accesses outside global buffers and dynamic shared memory are reported; under the
 //     thread sanitizer, what one block writes and another touches with nothing between that orders the two.
 //   - SIMT_HOLD = <n> holds a block after each n-th of its atomic additions, until all others wait for counters, are
-//   held
-//     too, or are done: what must wait for the block, and does not, goes wrong every time. Blocks that all wait throw.
+//     held too, or are done: what must wait for the block, and does not, goes wrong every time. -<n> leaves out
+//     additions that release: a block is held where it has taken something on. Blocks that all wait throw.
 // Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies,
 // grid-wide barriers. Dynamic shared memory: SIMT_DYNAMIC_SHARED(type, name).
 #pragma once
@@ -347,9 +347,11 @@ inline thread_local uint64_t seen_progress;
 
 inline void set_state(uint64_t state) { residents().states[own_index].store(state, std::memory_order_relaxed); }
 
-inline void hold() {
+inline void hold(bool releases) {
   Residents& r = residents();
-  if (r.hold_each == 0 || r.additions.fetch_add(1, std::memory_order_relaxed) % r.hold_each != 0) return;
+  const int each = std::abs(r.hold_each);
+  if (each == 0 || (releases && r.hold_each < 0)) return;
+  if (r.additions.fetch_add(1, std::memory_order_relaxed) % each != 0) return;
   set_state(Residents::held);
   for (bool others_wait = false; !others_wait && !r.failed.load(std::memory_order_relaxed);) {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -362,14 +364,14 @@ inline void hold() {
   set_state(Residents::running);
 }
 
-inline void added() {
+inline void added(bool releases = false) {
   residents().progress.fetch_add(1, std::memory_order_relaxed);
-  hold();
+  hold(releases);
 }
 
 inline void add_release(uint32_t* counter) {
   std::atomic_ref<uint32_t>(*counter).fetch_add(1, std::memory_order_release);
-  added();
+  added(true);
 }
 
 inline uint32_t load_acquire(const uint32_t* counter) {
