@@ -99,3 +99,21 @@ def poisoned():
     assert torch.empty(4).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def save_ncsnpp(folder: Path, steps: int, sigma_max: float) -> Path:
+    """A small NCSN++ checkpoint as diffusers saves it."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=16,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        time_embedding_type="fourier",
+        down_block_types=("SkipDownBlock2D", "AttnSkipDownBlock2D"),
+        up_block_types=("AttnSkipUpBlock2D", "SkipUpBlock2D"),
+        attention_head_dim=8,
+    )
+    scheduler = diffusers.ScoreSdeVeScheduler(num_train_timesteps=steps, sigma_max=sigma_max)
+    diffusers.ScoreSdeVePipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
+    return folder

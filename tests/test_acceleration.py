@@ -179,6 +179,19 @@ def test_the_queue_measures_what_is_missing(blobs, tmp_path, monkeypatch):
     assert {len(row["mean"]) for row in again if row["finite"] == 1} <= {4}
 
 
+def test_naming_any_list_leaves_the_plan(blobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(data.DATASETS, "blobs", lambda folder: blobs)
+    run = trained(families.FAMILIES["ncsnpp"], blobs, 1)
+    train.save_weights(run, tmp_path / "blobs-ncsnpp.safetensors", {"data": "blobs"})
+    rows = evaluated(monkeypatch, tmp_path, "--iterations", "4", "--seeds", "2")
+    assert {(row["iterations"], row["seed"]) for row in rows} == {(4, 2)}
+    assert [row["method"] for row in rows] == list(points.METHODS)
+
+
+def test_the_plan_has_every_point():
+    assert set(points.plan(50)) >= set(points.queue()) | set(points.queue(points.FIXED, [50], [1], points.ALPHAS))
+
+
 def test_a_run_that_diverged_has_no_distance(blobs, tmp_path):
     samples = blobs.half_a.clone()
     fine = evaluate.measured(blobs.evaluator, samples)

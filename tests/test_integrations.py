@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import save_ncsnpp
 from torch import Tensor, nn
 
 import tdas_ops
@@ -170,22 +171,7 @@ def test_ve_sde_reads_a_scheduler() -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small NCSN++ checkpoint as diffusers saves it."""
-    diffusers = pytest.importorskip("diffusers")
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        sample_size=16,
-        block_out_channels=(32, 32),
-        layers_per_block=1,
-        time_embedding_type="fourier",
-        down_block_types=("SkipDownBlock2D", "AttnSkipDownBlock2D"),
-        up_block_types=("AttnSkipUpBlock2D", "SkipUpBlock2D"),
-        attention_head_dim=8,
-    )
-    scheduler = diffusers.ScoreSdeVeScheduler(num_train_timesteps=10, sigma_max=20.0)
-    folder = str(tmp_path_factory.mktemp("checkpoint"))
-    diffusers.ScoreSdeVePipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
-    return folder
+    return str(save_ncsnpp(tmp_path_factory.mktemp("checkpoint"), steps=10, sigma_max=20.0))
 
 
 def test_load_ve_samples_from_a_checkpoint(checkpoint: str) -> None:

@@ -8,30 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import save_ncsnpp
 from PIL import Image
 
 from benchmarks.acceleration import ncsnpp_hub, points
 from tdas_ops.models.frechet import frechet_distance, moments
 
-diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("diffusers")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        sample_size=16,
-        block_out_channels=(32, 32),
-        layers_per_block=1,
-        time_embedding_type="fourier",
-        down_block_types=("SkipDownBlock2D", "AttnSkipDownBlock2D"),
-        up_block_types=("AttnSkipUpBlock2D", "SkipUpBlock2D"),
-        attention_head_dim=8,
-    )
-    scheduler = diffusers.ScoreSdeVeScheduler(num_train_timesteps=4, sigma_max=5.0)
-    folder = tmp_path_factory.mktemp("hub") / "tiny-16"
-    diffusers.ScoreSdeVePipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
-    return folder
+    return save_ncsnpp(tmp_path_factory.mktemp("hub") / "tiny-16", steps=4, sigma_max=5.0)
 
 
 @pytest.fixture(scope="module")

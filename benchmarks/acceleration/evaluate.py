@@ -24,7 +24,7 @@ from benchmarks.acceleration.families import FAMILIES, Family, load_network
 from benchmarks.acceleration.filters import Filters
 from benchmarks.acceleration.ladders import for_data
 from benchmarks.acceleration.measures import precision_recall, radial_power
-from benchmarks.acceleration.points import COUNTS, MASKS, METHODS, PAPER_ALPHA, SEEDS, Point, Row
+from benchmarks.acceleration.points import MASKS, METHODS, SEEDS, Point, Row
 from benchmarks.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream
 from tdas_ops._pictures import picture
@@ -113,11 +113,11 @@ def main() -> None:
     parser.add_argument("--family", required=True, choices=list(FAMILIES))
     parser.add_argument("--dataset", default="digits", choices=list(DATASETS))
     parser.add_argument("--data", type=Path, required=True, help="where the data set lies; see README.md")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="without this, the whole plan")
-    parser.add_argument("--iterations", nargs="+", type=int, default=list(COUNTS), help="beside --methods, as the next")
-    parser.add_argument("--alphas", nargs="+", type=float, default=[PAPER_ALPHA])
-    parser.add_argument("--masks", nargs="+", default=["both"], choices=list(MASKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="without any of these five, the whole plan")
+    parser.add_argument("--iterations", nargs="+", type=int)
+    parser.add_argument("--alphas", nargs="+", type=float)
+    parser.add_argument("--masks", nargs="+", choices=list(MASKS))
+    parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--ablation-at", type=int, help="in the plan: vary strength and masks at this iteration count")
     parser.add_argument("--samples", type=int, default=672, help="of a seed")
     parser.add_argument("--batch", type=int, default=112)
@@ -138,8 +138,9 @@ def main() -> None:
     measure_real(data, args.results / f"{data.name}-real.json")
     file = args.results / f"{data.name}-{family.name}.jsonl"
     chosen = points.plan(args.ablation_at)
-    if args.methods:
-        chosen = points.queue(args.methods, args.iterations, args.seeds, args.alphas, args.masks)
+    named = {name: getattr(args, name) for name in ("methods", "iterations", "seeds", "alphas", "masks")}
+    if named := {name: value for name, value in named.items() if value is not None}:
+        chosen = points.queue(**named)
     for method, alpha, masks, iterations, seed in chosen:
         point = Point(args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
         have = {points.point_of(row) for row in points.read(file) if row["weights"] == bench.weights}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,3 +54,15 @@ def pooled_moments(parts: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor,
         ((count - 1) * cov + count * torch.outer(m - mean, m - mean) for count, m, cov in parts), torch.zeros(())
     )
     return mean, scatter / (total - 1)
+
+
+def moments_of(rows: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the features of all samples of several rows, each of which keeps those of its own."""
+    parts = []
+    for row in rows:
+        mean = torch.tensor(row["mean"], dtype=torch.float64)
+        cov = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        lower = torch.tril_indices(*cov.shape)
+        cov[lower[0], lower[1]] = torch.tensor(row["covariance"], dtype=torch.float64)
+        parts.append((row["samples"], mean, cov + cov.tril(-1).T))
+    return pooled_moments(parts)

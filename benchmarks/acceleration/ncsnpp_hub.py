@@ -30,7 +30,7 @@ from benchmarks.acceleration.evaluate import measured, save_strip
 from benchmarks.acceleration.families import NCSNpp
 from benchmarks.acceleration.filters import Filters
 from benchmarks.acceleration.ladders import changed
-from benchmarks.acceleration.measures import NEIGHBOUR, pooled_moments
+from benchmarks.acceleration.measures import NEIGHBOUR, moments_of
 from benchmarks.acceleration.points import MASKS, METHODS, Row
 from tdas_ops import NoiseStream, calibrate
 from tdas_ops.integrations.diffusers import Loaded, load_ve
@@ -130,14 +130,7 @@ def _figures(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> list[str]:
     seconds = page.number(sum(row["seconds"] for row in rows) / count)
     if any(row["finite"] < 1 for row in rows):
         return ["diverged", "-", "-", str(count), seconds]
-    parts = []
-    for row in rows:
-        mean = torch.tensor(row["mean"], dtype=torch.float64)
-        cov = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-        lower = torch.tril_indices(*cov.shape)
-        cov[lower[0], lower[1]] = torch.tensor(row["covariance"], dtype=torch.float64)
-        parts.append((row["samples"], mean, cov + cov.tril(-1).T))
-    distance = page.number(frechet_distance(*pooled_moments(parts), *target))
+    distance = page.number(frechet_distance(*moments_of(rows), *target))
     shares = [f"{sum(row[name] for row in rows) / len(rows):.2f}" for name in ("precision", "recall")]
     return [distance, *shares, str(count), seconds]
 

@@ -96,8 +96,8 @@ def variants(methods: Iterable[str], alphas: Iterable[float], masks: Iterable[st
 
 
 def queue(
-    methods: Sequence[str],
-    iterations: Sequence[int],
+    methods: Sequence[str] = METHODS,
+    iterations: Sequence[int] = COUNTS,
     seeds: Sequence[int] = SEEDS,
     alphas: Sequence[float] = (PAPER_ALPHA,),
     masks: Sequence[str] = ("both",),
@@ -128,4 +128,4 @@ def plan(ablation_at: int | None = None) -> Iterator[Variant]:
     yield from queue(["plain"], MANY, others)
     yield from queue(["tdas", "pds"], BETWEEN, others)
     yield from queue(compared[1:], MANY, first)
-    yield from queue(METHODS, COUNTS)
+    yield from queue()

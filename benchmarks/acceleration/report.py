@@ -20,7 +20,7 @@ from benchmarks import report as page
 from benchmarks.acceleration import points
 from benchmarks.acceleration.data import EVALUATORS
 from benchmarks.acceleration.families import FAMILIES
-from benchmarks.acceleration.measures import pooled_moments
+from benchmarks.acceleration.measures import moments_of
 from benchmarks.acceleration.points import METHODS, PAPER_ALPHA, Row
 from tdas_ops._pictures import grid, read_picture
 from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
@@ -65,16 +65,9 @@ def pooled(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> tuple[float, f
     count = sum(row["samples"] for row in rows)
     if any(row["finite"] < 1 for row in rows):
         return math.inf, 0.0, count
-    parts = []
-    for row in rows:
-        mean = torch.tensor(row["mean"], dtype=torch.float64)
-        cov = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-        lower = torch.tril_indices(*cov.shape)
-        cov[lower[0], lower[1]] = torch.tensor(row["covariance"], dtype=torch.float64)
-        parts.append((row["samples"], mean, cov + cov.tril(-1).T))
     each = torch.tensor([row["distance"] for row in rows], dtype=torch.float64)
     error = float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else 0.0
-    return frechet_distance(*pooled_moments(parts), *target), error, count
+    return frechet_distance(*moments_of(rows), *target), error, count
 
 
 def curves(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> list[Curve]:
