@@ -80,6 +80,21 @@ def test_the_exact_score_of_pure_noise_has_the_least_loss(family):
     assert float(train.loss_fn(family, lambda x, told: 0.5 * exact(x, told), zeros, generator)) > 0.2
 
 
+def test_a_denoiser_is_trained_at_all_levels_alike_and_gives_the_same_score(blobs):
+    family, sigma_data = families.FAMILIES["ncsnpp"], 0.3
+    torch.manual_seed(0)
+    network = families.Denoiser(**TINY, sigma_data=sigma_data)
+    score = family.score(network)
+    x, sigma = torch.rand(3, *SHAPE), torch.tensor([0.02, 1.0, 40.0])
+    expected = (network.denoise(x, sigma) - x) / sigma.reshape(-1, 1, 1, 1) ** 2
+    torch.testing.assert_close(score(x, sigma), expected)
+    # The network puts out nothing at first: its denoiser shrinks x, and of normal data of that variance it is the best.
+    data = sigma_data * torch.randn(512, *SHAPE, generator=torch.Generator().manual_seed(1))
+    losses = [train.loss_fn(family, score, data, torch.Generator().manual_seed(2), sigma_data)]
+    losses.append(train.loss_fn(family, lambda x, told: 0 * x, data, torch.Generator().manual_seed(2), sigma_data))
+    assert losses[0].item() == pytest.approx(1, abs=0.05) and losses[1].item() > 100
+
+
 def test_images_survive_their_encoding():
     images = torch.rand(2, *SHAPE)
     for family in families.FAMILIES.values():
@@ -214,6 +229,21 @@ def test_weights_carry_what_made_them(blobs, tmp_path):
     torch.testing.assert_close(network(x), run.average(x), atol=2e-3, rtol=2e-2)
 
 
+def test_a_denoiser_comes_back_as_one(blobs, tmp_path):
+    network = families.Denoiser(**TINY, fold=4, sigma_data=0.3)
+    train.save_weights(train.Run(network, 4, 8, 1e-2, 0), tmp_path / "w.safetensors", {})
+    loaded, _ = families.load_network(tmp_path / "w.safetensors")
+    assert isinstance(loaded, families.Denoiser) and loaded.config == network.config
+
+
+@pytest.mark.parametrize("fold", [1, 2, 4])
+def test_pixels_fold_into_channels_and_back(fold):
+    torch.manual_seed(0)
+    network = UNet(channels=3, **TINY, fold=fold)
+    assert network(torch.rand(2, 3, 16, 16), torch.zeros(2)).shape == (2, 3, 16, 16)
+    assert network.stem.weight.shape[1] == network.head.weight.shape[0] == 3 * fold**2
+
+
 # The report
 
 
@@ -225,13 +255,16 @@ def row(distance: float, iterations: int, method: str = "plain", seed: int = 1, 
     return {**run, "samples": 100, "weights": "w", **figures, "mean": [distance**0.5], "covariance": [1.0], **more}
 
 
-def test_report_pools_seeds_and_finds_the_speed_up(blobs, monkeypatch):
-    monkeypatch.setitem(report.EVALUATORS, "blobs", lambda: blobs.evaluator)
-    monkeypatch.setattr(report, "moments", lambda features: (torch.zeros(1).double(), torch.eye(1).double()))
+REAL = {"target": {"samples": 100, "mean": [0.0], "covariance": [1.0]}, "floors": [[0.5, 0.1, 100]]}
+
+
+def test_report_pools_seeds_and_finds_the_speed_up():
     rows = [row(1.0, 1000, seed=1), row(1.21, 1000, seed=2), row(2.0, 100), row(3.0, 50)]
     rows += [row(1.0, 200, "tdas"), row(1.05, 100, "tdas"), row(4.0, 66, "tdas"), row(1.0, 50, "tdas")]
-    rows += [row(0.0, 100, "pds", finite=0.5)]
-    text, found = report.render("blobs", {"ncsnpp": rows}, {**row(0.0, 0), "spectrum": [4.0, 2.0, 0.5, 0.5]})
+    rows += [row(0.0, 100, "pds", finite=0.5), row(4.0, 50, "tdas", images=8)]
+    real = {**row(0.0, 0), "spectrum": [4.0, 2.0, 0.5, 0.5], **REAL}
+    cost = {"device": "a CPU", "batch": 4, "seconds": dict.fromkeys(points.METHODS, 0.001) | {"tdas": 0.002}}
+    text, found = report.render("blobs", {"ncsnpp": rows}, real, {"ncsnpp": cost})
     native = found["ncsnpp"][0].distances[1000]
     assert native[0] == pytest.approx(1.1, abs=0.02) and native[1] == pytest.approx(0.105) and native[2] == 200
     listed = "\n".join(text)
@@ -239,6 +272,11 @@ def test_report_pools_seeds_and_finds_the_speed_up(blobs, monkeypatch):
     assert "| ncsnpp | plain | 1.10 ± 0.10 | 1x (1000) | - | 2.00 | 3.00 |" in listed
     assert "| ncsnpp | pds | 1.10 ± 0.10 | none | - | diverged | - |" in listed
     assert "| 100 | tdas | 0.50 | 0.25 | 2.00 |" in listed
+    assert "(their number): 0.500 ± 0.100 (100)" in listed
+    assert "| plain, native | 1000 | 1.00 | 1 |" in listed and "| tdas | 50 | 2.00 | 0.1 |" in listed
+    assert "| 50 | tdas | both | 4.00 | 1.00 |" in listed
+    sizes = {"blobs": 16}
+    assert "| 16 | blobs | 1x (1000) | 20x (50, not at 66) | none |" in report.resolutions({"blobs": found}, sizes)
 
 
 def test_parts_of_the_page_leave_each_other_alone(tmp_path):

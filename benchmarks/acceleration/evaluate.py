@@ -45,6 +45,7 @@ class Bench:
     weights: str
     device: torch.device
     batch: int
+    bfloat16: bool
 
     @torch.no_grad()
     def sample(self, point: Point) -> Tensor:
@@ -78,27 +79,22 @@ def measured(evaluator: Evaluator, samples: Tensor) -> Row:
     }
 
 
-def measure_real(data: Dataset, file: Path) -> None:
-    """What the figures of samples are read against: those of held-out half A, and the spectrum of the training data."""
-    if not file.exists():
-        spectrum = radial_power(data.train).tolist()
-        row = measured(data.evaluator, data.half_a) | {"spectrum": spectrum, "samples": len(data.half_a)}
-        points.write(file, row)
-
-
-def load(
-    data: Dataset, family: Family, device: str, batch: int, compiled: bool, bfloat16: bool, weights: Path = WEIGHTS
-) -> Bench:
-    """A bench for the trained network of a family on a data set."""
-    file = weights / f"{data.name}-{family.name}.safetensors"
-    if not file.is_file():
-        raise SystemExit(f"evaluate: {file} is missing; benchmarks.acceleration.train makes it")
-    network, _ = load_network(file, device)
-    if compiled:
-        network.compile(options={"freezing": True})
-    score = family.score(network, torch.bfloat16 if bfloat16 else None)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return Bench(data, family, score, Filters(data, family, device), digest, torch.device(device), batch)
+def measure_real(data: Dataset, samples: int, file: Path) -> None:
+    """What the figures of samples are read against: those of held-out half A, the spectrum of the training data, the
+    moments of half B, and the floors of one, two and three seeds of `samples`."""
+    if file.exists():
+        return
+    mean, cov = moments(data.evaluator.half_b)
+    lower = torch.tril_indices(*cov.shape)
+    counts = sorted({min(seeds * samples, len(data.half_a)) for seeds in range(1, len(SEEDS) + 1)})
+    row = measured(data.evaluator, data.half_a) | {
+        "samples": len(data.half_a),
+        "spectrum": radial_power(data.train).tolist(),
+        "target": {"samples": len(data.half_b), "mean": mean.tolist(), "covariance": cov[lower[0], lower[1]].tolist()},
+        "floors": [list(data.evaluator.floor(count)) for count in counts],
+        "size": data.shape[-1],
+    }
+    points.write(file, row)
 
 
 def save_strip(samples: Tensor, path: Path) -> None:
@@ -108,11 +104,45 @@ def save_strip(samples: Tensor, path: Path) -> None:
     picture(torch.cat(list(F.pad(levels, (0, 2)).unbind()), dim=-1)).save(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those that say what is measured and on what; `bench_of` reads them."""
     parser.add_argument("--family", required=True, choices=list(FAMILIES))
     parser.add_argument("--dataset", default="digits", choices=list(DATASETS))
     parser.add_argument("--data", type=Path, required=True, help="where the data set lies; see README.md")
+    parser.add_argument("--mask-images", type=int, default=0, help="make filters from the first images of so many only")
+    parser.add_argument("--batch", type=int, default=112)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network: faster after a minute")
+    parser.add_argument("--bfloat16", action="store_true", help="as always on a GPU; faster on a CPU that has it")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--results", type=Path, default=points.RESULTS)
+
+
+def bench_of(args: argparse.Namespace) -> Bench:
+    """The bench for the trained network of a family on a data set, with filters from some or all of its images."""
+    torch.set_num_threads(args.threads)
+    data = DATASETS[args.dataset](args.data)
+    if not 0 <= args.mask_images <= len(data.train):
+        got = f"got {args.mask_images}, expected at most the {len(data.train)} there are for training"
+        raise SystemExit(f"evaluate: --mask-images: {got}")
+    family, device = for_data(FAMILIES[args.family], data), torch.device(args.device)
+    file = args.weights / f"{data.name}-{family.name}.safetensors"
+    if not file.is_file():
+        raise SystemExit(f"evaluate: {file} is missing; benchmarks.acceleration.train makes it")
+    network, _ = load_network(file, device)
+    if args.compile:
+        network.compile(options={"freezing": True})
+    bfloat16 = args.bfloat16 or device.type != "cpu"
+    score = family.score(network, torch.bfloat16 if bfloat16 else None)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    filters = Filters(data, family, device, args.mask_images)
+    return Bench(data, family, score, filters, digest, device, args.batch, bfloat16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="without any of these five, the whole plan")
     parser.add_argument("--iterations", nargs="+", type=int)
     parser.add_argument("--alphas", nargs="+", type=float)
@@ -120,29 +150,20 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--ablation-at", type=int, help="in the plan: vary strength and masks at this iteration count")
     parser.add_argument("--samples", type=int, default=672, help="of a seed")
-    parser.add_argument("--batch", type=int, default=112)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network: faster after a minute")
-    parser.add_argument("--bfloat16", action="store_true", help="as always on a GPU; faster on a CPU that has AMX")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--results", type=Path, default=points.RESULTS)
     parser.add_argument("--pictures", type=Path, default=Path("build/acceleration/pictures"))
     args = parser.parse_args()
 
-    torch.set_num_threads(args.threads)
-    data = DATASETS[args.dataset](args.data)
-    family = for_data(FAMILIES[args.family], data)
-    bfloat16 = args.bfloat16 or args.device != "cpu"
-    bench = load(data, family, args.device, args.batch, args.compile, bfloat16, args.weights)
-    measure_real(data, args.results / f"{data.name}-real.json")
+    bench = bench_of(args)
+    data, family = bench.data, bench.family
+    measure_real(data, args.samples, args.results / f"{data.name}-real.json")
     file = args.results / f"{data.name}-{family.name}.jsonl"
     chosen = points.plan(args.ablation_at)
     named = {name: getattr(args, name) for name in ("methods", "iterations", "seeds", "alphas", "masks")}
     if named := {name: value for name, value in named.items() if value is not None}:
         chosen = points.queue(**named)
     for method, alpha, masks, iterations, seed in chosen:
-        point = Point(args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
+        chosen_point = (args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
+        point = Point(*chosen_point, args.mask_images)
         have = {points.point_of(row) for row in points.read(file) if row["weights"] == bench.weights}
         if point in have or iterations < family.fewest:
             continue
@@ -150,7 +171,7 @@ def main() -> None:
         samples = bench.sample(point)
         seconds = time.perf_counter() - started
         row = measured(data.evaluator, samples)
-        row |= {"weights": bench.weights, "seconds": seconds, "device": args.device, "bfloat16": bfloat16}
+        row |= {"weights": bench.weights, "seconds": seconds, "device": args.device, "bfloat16": bench.bfloat16}
         points.append(file, point, row)
         if seed == SEEDS[0]:
             save_strip(samples, args.pictures / f"{point.name}.png")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tdas_ops import samplers
 from tdas_ops.calibrate import PC, AnnealedLangevin, Run
 from tdas_ops.integrations import networks
-from tdas_ops.models.unet import UNet
+from tdas_ops.models.unet import ScoreUNet, UNet
 from tdas_ops.noise import NoiseStream
 from tdas_ops.samplers import ScoreFn
 from tdas_ops.sde import VE, VP
@@ -36,11 +36,20 @@ LANGEVIN_STEPS = 5
 Noised = tuple[Tensor, Tensor, Tensor]
 
 
+class Denoiser(ScoreUNet):
+    """A denoiser in the place of the U-Net of "ncsnpp": told log sigma, it puts out sigma * score as that does."""
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:  # type: ignore[override]
+        sigma = label.exp()
+        return sigma.reshape(-1, 1, 1, 1) * super().forward(x, sigma)
+
+
 def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[UNet, dict[str, str]]:
     """A network from the weights that `train` wrote, for sampling, and what they say about themselves."""
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
-    network = UNet(**json.loads(about["config"]))
+    config = json.loads(about["config"])
+    network = Denoiser(**config) if "sigma_data" in config else UNet(**config)
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     network = network.eval().requires_grad_(False)
     return network.to(device, memory_format=torch.channels_last), about  # type: ignore[call-overload]

@@ -16,13 +16,20 @@ CALIBRATED: dict[str, Literal["pds", "tdas"]] = {"calibrated": "pds", "calibrate
 
 
 class Filters:
-    """Makes filters: `filters(method, alpha, masks, iterations)`."""
+    """Makes filters: `filters(method, alpha, masks, iterations)`.
 
-    def __init__(self, data: Dataset, family: Family, device: torch.device | str = "cpu") -> None:
+    Args:
+        data, family: what is sampled, and how.
+        device: of the filters.
+        images: the first of the training images, from which they are made; 0 for all of them.
+    """
+
+    def __init__(self, data: Dataset, family: Family, device: torch.device | str = "cpu", images: int = 0) -> None:
         self.shape, self.family, self.device = data.shape, family, device
-        self.target = calibrate.Target.from_images(family.encode(data.train))
+        train = data.train[: images or None]
+        self.target = calibrate.Target.from_images(family.encode(train))
         statistics = ImageStatistics()
-        for part in data.train.split(1024):
+        for part in train.split(1024):
             statistics.add(part)
         self.statistics = statistics.result()
 

@@ -35,6 +35,7 @@ class Point:
         iterations: of the run.
         seed: of its noise.
         samples: their number.
+        images: training images that the filter was made from, 0 for all of them.
     """
 
     data: str
@@ -45,15 +46,17 @@ class Point:
     iterations: int
     seed: int
     samples: int
+    images: int = 0
 
     @property
     def name(self) -> str:
         chosen = f"-{self.alpha:g}-{self.masks}" if self.method in FIXED else ""
-        return f"{self.data}-{self.family}-{self.method}{chosen}-{self.iterations}-{self.seed}"
+        few = f"-of-{self.images}" if self.images else ""
+        return f"{self.data}-{self.family}-{self.method}{chosen}{few}-{self.iterations}-{self.seed}"
 
 
 def point_of(row: Row) -> Point:
-    return Point(**{field.name: row[field.name] for field in fields(Point)})
+    return Point(**{field.name: row[field.name] for field in fields(Point) if field.name in row})
 
 
 def read(file: Path) -> list[Row]:

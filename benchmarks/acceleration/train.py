@@ -3,6 +3,9 @@
 Denoising score matching with the weight std^2, as published for all three families: `|std score(x) + z|^2`. The run
 saves its state every few hundred steps and continues from it when started again. It is deterministic for a given seed,
 thread count and machine. With `--bfloat16` the network runs in bfloat16 (autocast), as it always does on a GPU.
+
+With `--denoiser` the network of "ncsnpp" gets the denoiser scaling of Karras et al. (arXiv 2206.00364), and training
+their weight of the noise levels: a small network then need not carry the pixels of larger images through.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.acceleration.data import DATASETS
-from benchmarks.acceleration.families import FAMILIES, Family
+from benchmarks.acceleration.families import FAMILIES, Denoiser, Family
 from benchmarks.acceleration.ladders import for_data
 from tdas_ops.models.unet import UNet
 from tdas_ops.samplers import ScoreFn
@@ -29,13 +32,24 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 WARM_UP = 300
 
 
-def loss_fn(family: Family, score_fn: ScoreFn, data: Tensor, generator: torch.Generator) -> Tensor:
-    """Mean of `|std score + z|^2` over pixels; levels and noise come from the generator on the CPU."""
+def loss_fn(
+    family: Family, score_fn: ScoreFn, data: Tensor, generator: torch.Generator, sigma_data: float | None = None
+) -> Tensor:
+    """Mean of `|std score + z|^2` over pixels; levels and noise come from the generator on the CPU.
+
+    With `sigma_data`, that of a denoiser, the weight makes all levels equally hard (Karras et al., table 1), and levels
+    in the middle, where images form, are drawn more often than the ends: u is the median of three.
+    """
     u = torch.rand(len(data), generator=generator)
+    if sigma_data:
+        u = torch.stack([u, *torch.rand(2, len(data), generator=generator)]).median(dim=0).values
     z = torch.randn(data.shape, generator=generator).to(data.device)
     told, mean_scale, std = (t.to(data.device) for t in family.levels(u))
     scale, deviation = mean_scale.reshape(-1, 1, 1, 1), std.reshape(-1, 1, 1, 1)
-    return (deviation * score_fn(scale * data + deviation * z, told) + z).square().mean()
+    error = deviation * score_fn(scale * data + deviation * z, told) + z
+    if sigma_data:
+        error = error * (1 + (deviation / sigma_data).square()).sqrt()
+    return error.square().mean()
 
 
 class Run:
@@ -55,7 +69,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * min(1.0, (self.step + 1) / min(WARM_UP, self.steps / 10)) * decay + 1e-6
         chosen = torch.randint(len(images), (self.batch,), generator=self.generator)
-        loss = loss_fn(family, score_fn, family.encode(images[chosen.to(images.device)]), self.generator)
+        data = family.encode(images[chosen.to(images.device)])
+        loss = loss_fn(family, score_fn, data, self.generator, self.network.config.get("sigma_data"))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -104,6 +119,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("build/acceleration"), help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights")
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--fold", type=int, default=2, help="squares of this side become channels in the network")
+    parser.add_argument("--denoiser", action="store_true", help="the denoiser scaling, for ncsnpp")
     parser.add_argument("--steps", type=int, default=14_000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate of Adam")
@@ -115,11 +132,16 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=500)
     args = parser.parse_args()
 
+    if args.denoiser and args.family != "ncsnpp":
+        parser.error(f"--denoiser: got the family {args.family}, expected ncsnpp")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data = DATASETS[args.dataset](args.data)
     family = for_data(FAMILIES[args.family], data)
-    network = UNet(channels=data.shape[0], widths=tuple(args.widths))
+    config = {"channels": data.shape[0], "widths": tuple(args.widths), "fold": args.fold}
+    network = UNet(**config)
+    if args.denoiser:
+        network = Denoiser(**config, sigma_data=round(float(family.encode(data.train).std()), 3))
     network = network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     called = torch.compile(network) if args.compile else network
     score_fn = family.score(called, torch.bfloat16 if args.bfloat16 or args.device != "cpu" else None)

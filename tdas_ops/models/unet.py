@@ -81,16 +81,20 @@ class UNet(nn.Module):
 
     Args:
         channels: image channels C.
-        widths: channels at resolutions H/2, H/4, H/8, ...; attention sits at the second one.
+        widths: channels at resolutions H/fold, H/(2 fold), H/(4 fold), ...; attention sits at the second one.
         embedding: width of the noise-level embedding.
+        fold: squares of this many pixels a side become channels before the first convolution.
 
-    `forward(x, label)`: x `[B, C, H, W]`, `H` and `W` divisible by `2 ** len(widths)`; label `[B]` float32, log sigma
+    `forward(x, label)`: x `[B, C, H, W]`, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; label `[B]` float32, log sigma
     or what spans as much, or nothing for a network that is not told; returns `[B, C, H, W]`.
     """
 
-    def __init__(self, channels: int = 1, widths: Sequence[int] = (32, 64, 128), embedding: int = 128) -> None:
+    def __init__(
+        self, channels: int = 1, widths: Sequence[int] = (32, 64, 128), embedding: int = 128, fold: int = 2
+    ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"channels": channels, "widths": list(widths), "embedding": embedding}
+        self.config["fold"] = self.fold = fold
         self.embedding = nn.Sequential(
             FourierFeatures(embedding // 2),
             nn.Linear(embedding, embedding),
@@ -98,20 +102,20 @@ class UNet(nn.Module):
             nn.Linear(embedding, embedding),
             nn.SiLU(),
         )
-        self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(fold**2 * channels, widths[0], 3, padding=1)
         shallower = (widths[0], *widths[:-1])
         self.down = nn.ModuleList(ResidualBlock(a, b, embedding) for a, b in zip(shallower, widths, strict=True))
         self.attend = SelfAttention(widths[1])
         self.middle = ResidualBlock(widths[-1], widths[-1], embedding)
         self.up = nn.ModuleList(ResidualBlock(2 * b, a, embedding) for a, b in zip(shallower, widths, strict=True))
         self.norm = nn.GroupNorm(_groups(widths[0]), widths[0])
-        self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], fold**2 * channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         e = self.embedding(x.new_zeros(len(x)) if label is None else label)
         with torch.autocast(x.device.type, enabled=False):  # in half precision x would gain noise, 0.2 % of itself
-            h = self.stem(F.pixel_unshuffle(x.to(self.stem.weight.dtype), 2))
+            h = self.stem(F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.fold))
         skips = []
         for level, block in enumerate(self.down):
             h = block(h if level == 0 else F.avg_pool2d(h, 2), e)
@@ -123,17 +127,17 @@ class UNet(nn.Module):
             h = self.up[level](torch.cat([h, skips[level]], dim=1), e)
             if level > 0:
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), 2)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.fold)
 
 
 class ScoreUNet(UNet):
     """The score `s(x, sigma) = (D(x, sigma) - x) / sigma^2` of a U-Net denoiser D.
 
     Args:
-        channels, widths, embedding: of the `UNet`, F of Karras et al.
+        channels, widths, embedding, fold: of the `UNet`, F of Karras et al.
         sigma_data: standard deviation of the data, for the scaling of Karras et al.
 
-    `forward(x, sigma)`: x `[B, C, H, W]` float, `H` and `W` divisible by `2 ** len(widths)`; sigma `[B]`, in the units
+    `forward(x, sigma)`: x `[B, C, H, W]` float, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; sigma `[B]`, in the units
     of x; returns the score `[B, C, H, W]` in x's dtype.
     """
 
@@ -143,8 +147,9 @@ class ScoreUNet(UNet):
         widths: Sequence[int] = (40, 64, 96),
         embedding: int = 128,
         sigma_data: float = 0.5,
+        fold: int = 2,
     ) -> None:
-        super().__init__(channels, widths, embedding)
+        super().__init__(channels, widths, embedding, fold)
         self.config["sigma_data"] = self.sigma_data = sigma_data
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

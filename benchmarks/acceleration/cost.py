@@ -1,0 +1,58 @@
+"""What an iteration costs with each filter: `python -m benchmarks.acceleration.cost --data PACKAGE --family ncsnpp`.
+
+Short runs of every method in turns, in one process; seconds are those of the CPU, or wall time on a GPU. From these and
+the curves, `report` makes the cost of a sample at equal quality.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from benchmarks.acceleration import evaluate, points
+from benchmarks.acceleration.points import METHODS, PAPER_ALPHA, Row
+from benchmarks.circumstances import cpu_model
+from tdas_ops import NoiseStream
+
+ROUNDS = 7
+ITERATIONS = 6
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@torch.no_grad()
+def measured(bench: evaluate.Bench, rounds: int = ROUNDS, iterations: int = ITERATIONS) -> Row:
+    """Median seconds of an iteration for one sample, of every method."""
+    iterations = max(iterations, bench.family.fewest)
+    filters = {method: bench.filters(method, PAPER_ALPHA, "both", iterations) for method in METHODS}
+    shape = (bench.batch, *bench.data.shape)
+    found: dict[str, list[float]] = {method: [] for method in METHODS}
+    for turn in range(rounds + 1):  # the first one warms up
+        for method, M in filters.items():
+            started = clock(bench.device)
+            bench.family.sample(bench.score, shape, M, iterations, NoiseStream(turn, device=bench.device))
+            found[method].append((clock(bench.device) - started) / iterations / bench.batch)
+    return {method: statistics.median(each[1:]) for method, each in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    evaluate.add_arguments(parser)
+    args = parser.parse_args()
+
+    bench = evaluate.bench_of(args)
+    device = cpu_model() if bench.device.type == "cpu" else torch.cuda.get_device_name(bench.device)
+    row = {"weights": bench.weights, "device": device, "batch": bench.batch, "seconds": measured(bench)}
+    points.write(args.results / f"{bench.data.name}-{bench.family.name}-cost.json", row)
+
+
+if __name__ == "__main__":
+    main()
