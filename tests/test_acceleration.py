@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import report as page
-from benchmarks.acceleration import data, evaluate, families, filters, measures, points, report, train
+from benchmarks.acceleration import cost, data, evaluate, families, filters, measures, points, report, train
 from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
 from tdas_ops.models.unet import UNet
@@ -203,7 +203,30 @@ def test_naming_any_list_leaves_the_plan(blobs, tmp_path, monkeypatch):
     assert [row["method"] for row in rows] == list(points.METHODS)
 
 
+def test_filters_from_few_images_are_rows_of_their_own(blobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(data.DATASETS, "blobs", lambda folder: blobs)
+    train.save_weights(trained(families.FAMILIES["ncsnpp"], blobs, 1), tmp_path / "blobs-ncsnpp.safetensors", {})
+    flags = ["--methods", "pds", "--iterations", "4", "--seeds", "1"]
+    evaluated(monkeypatch, tmp_path, *flags)
+    rows = evaluated(monkeypatch, tmp_path, *flags, "--mask-images", "8")
+    assert [row["images"] for row in rows] == [0, 8] and rows[0]["distance"] != rows[1]["distance"]
+    with pytest.raises(SystemExit, match="got 65, expected at most the 64"):
+        evaluated(monkeypatch, tmp_path, *flags, "--mask-images", "65")
+
+
+def test_the_cost_of_an_iteration_is_measured_for_every_method(blobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(data.DATASETS, "blobs", lambda folder: blobs)
+    train.save_weights(trained(families.FAMILIES["ncsnpp"], blobs, 1), tmp_path / "blobs-ncsnpp.safetensors", {})
+    flags = ["--weights", str(tmp_path), "--results", str(tmp_path), "--dataset", "blobs", "--batch", "2"]
+    monkeypatch.setattr(sys, "argv", ["cost", "--family", "ncsnpp", "--data", "-", *flags])
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    cost.main()
+    (timed,) = points.read(tmp_path / "blobs-ncsnpp-cost.json")
+    assert set(timed["seconds"]) == set(points.METHODS) and min(timed["seconds"].values()) > 0
+
+
 def test_the_plan_has_every_point():
+    assert set(points.short_plan()) >= set(points.queue())
     assert set(points.plan(50)) >= set(points.queue()) | set(points.queue(points.FIXED, [50], [1], points.ALPHAS))
 
 
@@ -263,8 +286,8 @@ def test_report_pools_seeds_and_finds_the_speed_up():
     rows += [row(1.0, 200, "tdas"), row(1.05, 100, "tdas"), row(4.0, 66, "tdas"), row(1.0, 50, "tdas")]
     rows += [row(0.0, 100, "pds", finite=0.5), row(4.0, 50, "tdas", images=8)]
     real = {**row(0.0, 0), "spectrum": [4.0, 2.0, 0.5, 0.5], **REAL}
-    cost = {"device": "a CPU", "batch": 4, "seconds": dict.fromkeys(points.METHODS, 0.001) | {"tdas": 0.002}}
-    text, found = report.render("blobs", {"ncsnpp": rows}, real, {"ncsnpp": cost})
+    timed = {"device": "a CPU", "batch": 4, "seconds": dict.fromkeys(points.METHODS, 0.001) | {"tdas": 0.002}}
+    text, found = report.render("blobs", {"ncsnpp": rows}, real, {"ncsnpp": timed})
     native = found["ncsnpp"][0].distances[1000]
     assert native[0] == pytest.approx(1.1, abs=0.02) and native[1] == pytest.approx(0.105) and native[2] == 200
     listed = "\n".join(text)

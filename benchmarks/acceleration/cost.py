@@ -29,13 +29,13 @@ def clock(device: torch.device) -> float:
 
 
 @torch.no_grad()
-def measured(bench: evaluate.Bench, rounds: int = ROUNDS, iterations: int = ITERATIONS) -> Row:
+def measured(bench: evaluate.Bench) -> Row:
     """Median seconds of an iteration for one sample, of every method."""
-    iterations = max(iterations, bench.family.fewest)
+    iterations = max(ITERATIONS, bench.family.fewest)
     filters = {method: bench.filters(method, PAPER_ALPHA, "both", iterations) for method in METHODS}
     shape = (bench.batch, *bench.data.shape)
     found: dict[str, list[float]] = {method: [] for method in METHODS}
-    for turn in range(rounds + 1):  # the first one warms up
+    for turn in range(ROUNDS + 1):  # the first one warms up
         for method, M in filters.items():
             started = clock(bench.device)
             bench.family.sample(bench.score, shape, M, iterations, NoiseStream(turn, device=bench.device))

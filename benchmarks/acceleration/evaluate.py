@@ -1,8 +1,8 @@
 """Measures points of the curves: `python -m benchmarks.acceleration.evaluate --data PACKAGE --family ncsnpp`.
 
-Works off `points.plan()`, or the combinations of what is named. It can be stopped at any time: what a result file holds
-already, for the same weights, is not measured again.
-Every row keeps the moments of its features, so that the report can pool seeds into one distance.
+Works off `points.plan()`, for images larger than digits `points.short_plan()`, or the combinations of what is named. It
+can be stopped at any time: what a result file holds already, for the same weights, is not measured again. Every row
+keeps the moments of its features, so that the report can pool seeds into one distance.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
 from tdas_ops.samplers import ScoreFn
 
 SHOWN = 16
+SMALL = 32  # pixels, of images that the whole plan is for
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def main() -> None:
     parser.add_argument("--alphas", nargs="+", type=float)
     parser.add_argument("--masks", nargs="+", choices=list(MASKS))
     parser.add_argument("--seeds", nargs="+", type=int)
-    parser.add_argument("--ablation-at", type=int, help="in the plan: vary strength and masks at this iteration count")
+    parser.add_argument("--ablation-at", type=int, help="of digits: vary strength and masks at this iteration count")
     parser.add_argument("--samples", type=int, default=672, help="of a seed")
     parser.add_argument("--pictures", type=Path, default=Path("build/acceleration/pictures"))
     args = parser.parse_args()
@@ -157,7 +158,7 @@ def main() -> None:
     data, family = bench.data, bench.family
     measure_real(data, args.samples, args.results / f"{data.name}-real.json")
     file = args.results / f"{data.name}-{family.name}.jsonl"
-    chosen = points.plan(args.ablation_at)
+    chosen = points.plan(args.ablation_at) if data.shape[-1] <= SMALL else points.short_plan()
     named = {name: getattr(args, name) for name in ("methods", "iterations", "seeds", "alphas", "masks")}
     if named := {name: value for name, value in named.items() if value is not None}:
         chosen = points.queue(**named)

@@ -132,3 +132,14 @@ def plan(ablation_at: int | None = None) -> Iterator[Variant]:
     yield from queue(["tdas", "pds"], BETWEEN, others)
     yield from queue(compared[1:], MANY, first)
     yield from queue()
+
+
+def short_plan() -> Iterator[Variant]:
+    """The same for images that take longer: fewer counts come first, and every seed has its native one early."""
+    compared, few = ("plain", "tdas", "pds", "schedule"), (100, 50, 33, 20)
+    for seed in SEEDS:
+        yield from queue(compared, few, [seed])
+        yield from queue(["plain"], [1000, 200], [seed])
+        if seed == SEEDS[0]:
+            yield from queue(FIXED, [50], [seed], masks=["freq", "space"])
+    yield from plan()

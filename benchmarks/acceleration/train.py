@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights")
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--fold", type=int, default=2, help="squares of this side become channels in the network")
+    parser.add_argument("--skip", action="store_true", help="add the input to the output, scaled by the noise level")
     parser.add_argument("--denoiser", action="store_true", help="the denoiser scaling, for ncsnpp")
     parser.add_argument("--steps", type=int, default=14_000)
     parser.add_argument("--batch", type=int, default=128)
@@ -138,7 +139,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     data = DATASETS[args.dataset](args.data)
     family = for_data(FAMILIES[args.family], data)
-    config = {"channels": data.shape[0], "widths": tuple(args.widths), "fold": args.fold}
+    config = {"channels": data.shape[0], "widths": tuple(args.widths), "fold": args.fold, "skip": args.skip}
     network = UNet(**config)
     if args.denoiser:
         network = Denoiser(**config, sigma_data=round(float(family.encode(data.train).std()), 3))

@@ -84,17 +84,26 @@ class UNet(nn.Module):
         widths: channels at resolutions H/fold, H/(2 fold), H/(4 fold), ...; attention sits at the second one.
         embedding: width of the noise-level embedding.
         fold: squares of this many pixels a side become channels before the first convolution.
+        skip: the input is added to the output, each of its `fold**2 * channels` folded channels with a factor that
+            depends on the noise level alone. A network with fewer channels than that needs it: what it puts out
+            contains the noise of every pixel.
 
     `forward(x, label)`: x `[B, C, H, W]`, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; label `[B]` float32, log sigma
     or what spans as much, or nothing for a network that is not told; returns `[B, C, H, W]`.
     """
 
     def __init__(
-        self, channels: int = 1, widths: Sequence[int] = (32, 64, 128), embedding: int = 128, fold: int = 2
+        self,
+        channels: int = 1,
+        widths: Sequence[int] = (32, 64, 128),
+        embedding: int = 128,
+        fold: int = 2,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"channels": channels, "widths": list(widths), "embedding": embedding}
-        self.config["fold"] = self.fold = fold
+        self.config |= {"fold": fold, "skip": skip}
+        self.fold = fold
         self.embedding = nn.Sequential(
             FourierFeatures(embedding // 2),
             nn.Linear(embedding, embedding),
@@ -111,11 +120,15 @@ class UNet(nn.Module):
         self.norm = nn.GroupNorm(_groups(widths[0]), widths[0])
         self.head = nn.Conv2d(widths[0], fold**2 * channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
+        self.skip = nn.Linear(embedding, fold**2 * channels) if skip else None
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         e = self.embedding(x.new_zeros(len(x)) if label is None else label)
         with torch.autocast(x.device.type, enabled=False):  # in half precision x would gain noise, 0.2 % of itself
-            h = self.stem(F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.fold))
+            folded = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.fold)
+            h = self.stem(folded)
         skips = []
         for level, block in enumerate(self.down):
             h = block(h if level == 0 else F.avg_pool2d(h, 2), e)
@@ -127,14 +140,17 @@ class UNet(nn.Module):
             h = self.up[level](torch.cat([h, skips[level]], dim=1), e)
             if level > 0:
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.fold)
+        h = self.head(F.silu(self.norm(h)))
+        if self.skip is not None:
+            h = h + self.skip(e)[:, :, None, None] * folded
+        return F.pixel_shuffle(h, self.fold)
 
 
 class ScoreUNet(UNet):
     """The score `s(x, sigma) = (D(x, sigma) - x) / sigma^2` of a U-Net denoiser D.
 
     Args:
-        channels, widths, embedding, fold: of the `UNet`, F of Karras et al.
+        channels, widths, embedding, fold, skip: of the `UNet`, F of Karras et al.
         sigma_data: standard deviation of the data, for the scaling of Karras et al.
 
     `forward(x, sigma)`: x `[B, C, H, W]` float, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; sigma `[B]`, in the units
@@ -148,8 +164,9 @@ class ScoreUNet(UNet):
         embedding: int = 128,
         sigma_data: float = 0.5,
         fold: int = 2,
+        skip: bool = False,
     ) -> None:
-        super().__init__(channels, widths, embedding, fold)
+        super().__init__(channels, widths, embedding, fold, skip)
         self.config["sigma_data"] = self.sigma_data = sigma_data
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
