@@ -298,8 +298,11 @@ def test_report_pools_seeds_and_finds_the_speed_up():
     assert "(their number): 0.500 ± 0.100 (100)" in listed
     assert "| plain, native | 1000 | 1.00 | 1 |" in listed and "| tdas | 50 | 2.00 | 0.1 |" in listed
     assert "| 50 | tdas | both | 4.00 | 1.00 |" in listed
-    sizes = {"blobs": 16}
-    assert "| 16 | blobs | 1x (1000) | 20x (50, not at 66) | none |" in report.resolutions({"blobs": found}, sizes)
+    compared = report.resolutions({"large": found, "blobs": found}, {"blobs": 16, "large": 64})
+    assert (
+        compared[-2] == "| 64 | large | 1x (1000) | 20x (50, not at 66) | none |" and "| 16 | blobs |" in compared[-3]
+    )
+    assert report.resolutions({"blobs": found}, {"blobs": 16}) == []
 
 
 def test_parts_of_the_page_leave_each_other_alone(tmp_path):
