@@ -47,7 +47,7 @@ TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Place pl
   const auto columns = [&] { return LargeColumns<H, kind>(work, shared, place); };
   Complex<float> X[32];
   if constexpr (kind == Kind::measure) {
-    if (work.transformed) columns().forward(X);
+    if (work.transformed) columns().forward(0, X);
     float2 own = make_float2(0.0f, 0.0f);
     if (plane.filter_drift) own.x = work.per_pixel * columns().square(plane.square, plane.masks.skew != nullptr, X);
     if (work.noisy)
@@ -55,7 +55,7 @@ TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Place pl
                                                       : columns().noise_square();
     columns().sum(work, own);
   } else {
-    if constexpr (kind != Kind::noise) columns().forward(X);
+    if constexpr (kind != Kind::noise) columns().forward(work.to_noise, X);
     const uint32_t sample = columns().at.sample;
     if constexpr (kind == Kind::pixels) {
       const float scale = plane.noise_first ? noise_scale(plane.samples, sample) : 1.0f;

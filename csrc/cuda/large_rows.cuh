@@ -55,12 +55,12 @@ struct LargePixels {
       each([&](int e) { u[m][e][j] = __fmaf_rn(n, z[e], d * u[m][e][j]); });
     };
     if (plane.masks.space != nullptr) multiply(u);
-    if (noisy && plane.z.data == nullptr) {
+    if (!noisy) {
+      each_run([&](int m, int j) { each([&](int e) { u[m][e][j] *= d; }); });
+    } else if (plane.z.data == nullptr) {
       draw(update);
     } else {
-      each_staged([&](int m, int e, int j, float* staged) {
-        *staged = plane.z.data == nullptr ? 0.0f : pixel(plane.z, place(plane.z, m, e, j));
-      });
+      each_staged([&](int m, int e, int j, float* staged) { *staged = pixel(plane.z, place(plane.z, m, e, j)); });
       each_run([&](int m, int j) {
         Run z;
         each([&](int e) { z[e] = *staged_pixel(m, e, j); });

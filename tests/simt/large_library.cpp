@@ -14,7 +14,8 @@ struct OwnScratch {
       : OwnScratch(args, simt::setting("SIMT_PLANES", static_cast<int>(args.batch * args.channels))) {}
 
   OwnScratch(const tdas_ops::cuda::UpdateArgs& args, int64_t planes) {
-    scratch.planes = planes;
+    scratch.planes = scratch.chunk = planes;
+    scratch.spectra = 1;
     floats.assign(scratch.planes * tdas_ops::cuda::scratch_of_plane(args.height, args.width), NAN);
     scratch.data = floats.data();
   }
@@ -38,10 +39,5 @@ int simt_has_kernel(int64_t height, int64_t width) {
 int simt_update(const tdas_ops::cuda::UpdateArgs* args) {
   const OwnScratch own(*args);
   return tdas_ops::cuda::update_large(*args, own.scratch, nullptr);
-}
-
-int simt_measure(const tdas_ops::cuda::UpdateArgs* args, float* squares) {
-  const OwnScratch own(*args);
-  return tdas_ops::cuda::measure_large(*args, squares, own.scratch, nullptr);
 }
 }
