@@ -3,7 +3,9 @@
 //   rows     pixels to spectra of rows,
 //   columns  along the columns: transform, filter and noise, transform back,
 //   rows     spectra of rows to pixels, and the update.
-// Both masks take five: between two passes along the columns, rows go to pixels and back.
+// Both masks take five: between two passes along the columns, rows go to pixels and back. Where norms come before the
+// update it takes eight: the spectra of drift and noise before their last filter are measured, stay, and are added up
+// in the last pass along the columns (Terms of large.cu).
 //
 // A thread holds 64 floats throughout, in blocks of 256 threads that exchange them through shared memory once in a
 // transform of a line. A row of W pixels: pixel i + 32 j, i < 32, is j-th of short line i, of W / 32 real numbers that
