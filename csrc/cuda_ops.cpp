@@ -93,10 +93,10 @@ cuda::UpdateArgs of_samples(cuda::UpdateArgs args, Samples samples) {
   args.batch = samples.count;
   args.d = scale_from(args.d, samples.first);
   args.n = scale_from(args.n, samples.first);
-  if (args.seed_per_sample) {
-    args.seeds += samples.first;
-  } else {
+  if (!args.seed_per_sample) {
     args.first_sample += samples.first;
+  } else if (args.seeds != nullptr) {  // a mean has none
+    args.seeds += samples.first;
   }
   return args;
 }

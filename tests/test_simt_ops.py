@@ -124,7 +124,7 @@ def test_the_scratch_of_a_langevin_step_changes_no_bit(chosen, limit_scratch, sh
         for norm, noise in (("batch", "seeds"), ("sample", "stream"), ("sample", "seeds"), ("sample", "tensor")):
             run = partial(tdas_ops.langevin_step, score=v, M=p.M, snr=0.16, alpha=alpha, norm=norm)
             drawn = [test_cpu.noise_of(noise, x, layout) for layout in ("last", "plain")]
-            cast, in_place = torch.empty_like(v), test_cpu.laid_out(x, "last")
+            cast, in_place = torch.empty_like(v), test_cpu.laid_out(x, "last").clone()
             outs += [*run(x, noise=drawn[0], return_mean=True, cast=cast), cast]
             outs.append(run(in_place, noise=drawn[1], out=in_place))
         results.append(outs)
