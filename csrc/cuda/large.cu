@@ -100,9 +100,9 @@ bool has_all_planes(const Scratch& scratch, const UpdateArgs& args) {
   return scratch.planes >= args.batch * args.channels;
 }
 
-// By linearity an update is made of two terms: d D v and n M z. Each of some planes, up to the filter that comes last:
-// the drift is v, or A A F^-1 R F v with a space mask, the noise z or A z. A term of which a scratch has all planes has
-// a place of its own for each, the noise after the drift where there are two spectra.
+// By linearity an update is made of two terms, d D v and n M z, here of some planes and up to the filter that comes
+// last: the drift is v, or A A F^-1 R F v with a space mask, the noise z or A z. In a scratch that has all planes of
+// the batch each has a place of its own, the noise after the drift where there are two spectra.
 struct Terms {
   LargeWork drift, noise;
 
