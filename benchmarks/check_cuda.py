@@ -53,12 +53,18 @@ COUNTED = {
     **{f"tdas {size}x{size}": (size, size, "noise") for size in (32, 64, 128)},
     **{f"both masks {size}x{size}": (size, size, "pixels") for size in (32, 64, 128)},
 }
-# Large planes: the passes of an update, rows by a Pass and columns by a Kind, each counted for a length of its lines.
+# Large planes: the passes of an update, rows by a Pass and columns by a Kind, each counted for a length of its lines;
+# those of langevin_step by what they are of, an enum class Part of COUNTED_SOURCE.
 COUNTED_LENGTHS = (256, 1024, 2048)
 COUNTED_PASSES = {
     "pds": ("forward", "drift", "inverse"),
     "tdas": ("noise", "inverse"),
     "both masks": ("forward", "pixels", "between", "pixels", "inverse"),
+    "snr rule, both masks": (
+        *("forward", "pixels", "between of drift", "measure of drift"),
+        *("forward of noise", "measure of drift"),  # as of noise
+        *("pixels of both", "inverse"),
+    ),
 }
 LARGE_WARPS = 8  # of a block
 TICKET_LENGTH = 1024
@@ -307,8 +313,9 @@ def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor)
 
     def count_pass(case: tuple[int, str]) -> list[Counter[str]]:
         length, of_pass = case
-        of_rows = of_pass in NAMED["4PassE"]
-        defines = {"PASS" if of_rows else "COLUMNS": of_pass, "LENGTH": length}
+        kind, _, part = of_pass.partition(" of ")
+        of_rows = kind in NAMED["4PassE"]
+        defines = {"PASS" if of_rows else "COLUMNS": kind, "LENGTH": length, "PART": part or "update"}
         return of_all_warps(disassembled(nvcc, cuobjdump, defines, folder), length, of_rows)
 
     def count_tickets(kind: str) -> list[Counter[str]]:

@@ -30,12 +30,36 @@ struct PlaceInWarp : BlockPlace {
 
 #if defined TDAS_OPS_COUNTED_PASS || defined TDAS_OPS_COUNTED_COLUMNS
 
+// Of an update, or of what langevin_step measures with both masks before it adds it up: the drift, the noise, both.
+enum class Part { update, drift, noise, both };
+
+#ifndef TDAS_OPS_COUNTED_PART
+#define TDAS_OPS_COUNTED_PART update
+#endif
+
+TDAS_OPS_DEVICE LargeWork usual(LargeWork work, Kind kind) {
+  constexpr Part part = Part::TDAS_OPS_COUNTED_PART;
+  work.plane = usual(work.plane, kind);
+  if (part == Part::drift) {
+    work.plane.samples.seeds = nullptr;
+    work.plane.filter_drift = work.transformed = true;
+    work.plane.square = work.noisy = false;
+    work.plane.masks.skew = nullptr;
+  }
+  if (part == Part::noise) work.plane.noise_first = work.plane.space_first = true;
+  if (part == Part::both) {
+    __builtin_assume(work.to_noise != 0);
+  } else {
+    work.to_noise = 0;
+  }
+  return work;
+}
+
 #ifdef TDAS_OPS_COUNTED_PASS
 template <int W, int warp>
 __global__ void __launch_bounds__(large_block, large_blocks) counted_kernel(LargeWork call) {
   TDAS_OPS_SHARED(float, shared);
-  LargeWork work = call;
-  work.plane = usual(call.plane, Kind::drift);
+  const LargeWork work = usual(call, Kind::drift);
   pass_rows<W, Pass::TDAS_OPS_COUNTED_PASS>(work, shared, PlaceInWarp<warp>());
 }
 #else
@@ -44,8 +68,7 @@ template <int H, int warp>
 __global__ void __launch_bounds__(large_block, large_blocks) counted_kernel(LargeWork call) {
   TDAS_OPS_SHARED(float, shared);
   __builtin_assume((blockIdx.x * ColumnShape<H>::columns & ((1u << call.log_columns) - 1)) != 0);
-  LargeWork work = call;
-  work.plane = usual(call.plane, Kind::TDAS_OPS_COUNTED_COLUMNS);
+  const LargeWork work = usual(call, Kind::TDAS_OPS_COUNTED_COLUMNS);
   pass_columns<H, Kind::TDAS_OPS_COUNTED_COLUMNS>(work, shared, PlaceInWarp<warp>());
 }
 #endif

@@ -70,6 +70,37 @@ cuda::UpdateArgs state_update(const Arguments& arguments, const at::Tensor& out,
   return args;
 }
 
+int64_t bytes_of(Element element) { return element == Element::float32 ? 4 : 2; }
+
+// The scale of the samples from `first` on.
+cuda::Scale scale_from(cuda::Scale scale, int64_t first) {
+  const int64_t bytes = scale.type == cuda::Number::float64 ? 8 : scale.type == cuda::Number::float32 ? 4 : 2;
+  if (scale.per_sample) scale.values = static_cast<const char*>(scale.values) + first * bytes;
+  return scale;
+}
+
+struct Samples {
+  int64_t first, count;
+};
+
+// The same for some samples of the batch.
+cuda::UpdateArgs of_samples(cuda::UpdateArgs args, Samples samples) {
+  const auto move = [&](auto& field, auto* data) {
+    if (data != nullptr) field.data = data + samples.first * field.strides[0] * bytes_of(field.element);
+  };
+  for (OutField* field : {&args.out, &args.cast}) move(*field, static_cast<char*>(field->data));
+  for (Field* field : {&args.base, &args.v, &args.z}) move(*field, static_cast<const char*>(field->data));
+  args.batch = samples.count;
+  args.d = scale_from(args.d, samples.first);
+  args.n = scale_from(args.n, samples.first);
+  if (!args.seed_per_sample) {
+    args.first_sample += samples.first;
+  } else if (args.seeds != nullptr) {  // a mean has none
+    args.seeds += samples.first;
+  }
+  return args;
+}
+
 // Planes, and the elements of a sample, are counted in 32 bits.
 void check_count(const cuda::UpdateArgs& args) {
   const int64_t planes = args.batch * args.channels, elements = args.channels * args.height * args.width;
@@ -78,6 +109,8 @@ void check_count(const cuda::UpdateArgs& args) {
                     " planes and fewer than 2^32 elements.");
 }
 
+// Of the spectra that stay from the norms of langevin_step to its update, unless told otherwise.
+constexpr int64_t most_kept_bytes = int64_t{1} << 30;
 std::atomic<int64_t> most_scratch_bytes{0};  // 0: as keeps the device busy
 std::atomic<bool> tickets_chosen{false};
 
@@ -94,7 +127,9 @@ void check_tickets(const cuda::UpdateArgs& args) {
 // launches of their own or as tickets of one.
 class Planes {
  public:
-  Planes(const OnDevice& device, const cuda::UpdateArgs& args, const at::Tensor& out) : device_(device), out_(out) {
+  // Where norms are measured before the update, `together` samples have one step size.
+  Planes(const OnDevice& device, const cuda::UpdateArgs& args, const at::Tensor& out, int64_t together = 0)
+      : device_(device), out_(out), at_once_(args.batch) {
     if (without_transform(args)) {
       path_ = Path::pixels;
     } else if (cuda::has_plane_kernel(args.height, args.width)) {
@@ -102,9 +137,14 @@ class Planes {
     } else {
       path_ = tickets_chosen.load(std::memory_order_relaxed) ? Path::tickets : Path::passes;
       if (path_ == Path::tickets) check_tickets(args);
-      allocate(args);
+      measured_ = together > 0 && args.masks.space != nullptr;
+      allocate(args, together * args.channels);
+      if (measured_) at_once_ = std::max(together, scratch_.planes / std::max<int64_t>(args.channels, 1));
     }
   }
+
+  // Samples that are measured and updated before the next ones.
+  int64_t at_once() const { return at_once_; }
 
   void update(const cuda::UpdateArgs& args) const {
     if (without_transform(args)) {  // noise joins a mean, or not
@@ -113,6 +153,8 @@ class Planes {
       device_.check(cuda::update_planes(args, device_.stream()));
     } else if (path_ == Path::tickets) {
       device_.check(cuda::update_in_tickets(args, scratch_, device_.multiprocessors(), device_.stream()));
+    } else if (measured_) {
+      device_.check(cuda::update_measured(args, scratch_, device_.stream()));
     } else {
       device_.check(cuda::update_large(args, scratch_, device_.stream()));
     }
@@ -139,15 +181,22 @@ class Planes {
  private:
   enum class Path { pixels, on_chip, passes, tickets };
 
-  // Of as many planes at once as the device needs to be busy, or as there is memory for; a ring has all its planes.
-  void allocate(const cuda::UpdateArgs& args) {
+  // Of as many planes at once as the device needs to be busy, or as there is memory for; a ring has all its planes. Of
+  // as many as stay from norms to update, where there may be room for the `together` planes that have one step size.
+  void allocate(const cuda::UpdateArgs& args, int64_t together) {
     const int64_t planes = std::max<int64_t>(args.batch * args.channels, 1);
-    const int64_t floats = cuda::scratch_of_plane(args.height, args.width);
+    const int64_t spectra = measured_ ? cuda::measured_spectra(args.filter) : 1;
+    const int64_t floats = cuda::scratch_of_plane(args.height, args.width, spectra);
     const int64_t most = most_scratch_bytes.load(std::memory_order_relaxed);
-    const int64_t wanted = most > 0 ? most : cuda::busy_scratch_bytes(device_.multiprocessors());
-    int64_t count = std::clamp<int64_t>(wanted / (4 * floats), 1, planes), least = 1;
+    const int64_t wanted = most > 0 ? most : cuda::busy_scratch_bytes(device_.multiprocessors()) * spectra;
+    const int64_t chunk = std::clamp<int64_t>(wanted / (4 * floats), 1, planes);
+    int64_t count = chunk, least = 1;
     if (path_ == Path::tickets)
       count = least = std::min(planes, cuda::ring_planes(args.height, args.width, device_.multiprocessors()));
+    if (measured_ && together > 0) {
+      const int64_t room = (most > 0 ? most : most_kept_bytes) / (4 * floats) / together * together;
+      count = std::max(count, std::min(planes, room));
+    }
     for (;; count = (count + 1) / 2) {
       try {
         memory_ = at::empty({count * floats}, out_.options().dtype(at::kFloat));
@@ -158,22 +207,24 @@ class Planes {
                          " of them, which the device does not have.");
       }
     }
-    scratch_ = {memory_.mutable_data_ptr<float>(), count};
+    scratch_ = {memory_.mutable_data_ptr<float>(), count, std::min(chunk, count), spectra};
   }
 
   const OnDevice& device_;
   const at::Tensor& out_;
+  int64_t at_once_;
   Path path_;
+  bool measured_ = false;  // its terms are in the scratch
   at::Tensor memory_;
   cuda::Scratch scratch_ = {};
 };
 
-// The update of a state, with its mean and its copy in another format where they are asked for.
-void update_state(const Arguments& arguments, const cuda::UpdateArgs& args, const Planes& planes, const at::Tensor& out,
-                  const OptionalTensor& mean, const OptionalTensor& cast) {
+// The update of some samples of a state, with its mean and its copy in another format where they are asked for.
+void update_state(const Arguments& arguments, const cuda::UpdateArgs& args, const Planes& planes, Samples samples,
+                  const at::Tensor& out, const OptionalTensor& mean, const OptionalTensor& cast) {
   update_with_mean(arguments, args, out, mean, [&](cuda::UpdateArgs part) {
     if (part.out.data != args.out.data) part.cast = {};  // of the mean
-    planes.update(part);
+    planes.update(of_samples(part, samples));
   });
   if (cast && mean && !has_noise(args)) cast->copy_(out);  // which is the mean
 }
@@ -231,7 +282,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
   check_count(args);
   const OnDevice device("step.cuda", out);
   const Planes planes(device, args, out);
-  update_state(arguments, args, planes, out, mean, cast);
+  update_state(arguments, args, planes, {0, args.batch}, out, mean, cast);
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 
@@ -251,16 +302,23 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
   TORCH_CHECK_VALUE(!(filter_drift && space && skew),
                     "langevin_step.cuda: got a skew part beside a space mask; expected one of the two.");
   const OnDevice device("langevin_step.cuda", out);
-  const Planes planes(device, args, out);
+  const Planes planes(device, args, out, per_sample ? 1 : args.batch);
   const int64_t count = args.batch * args.channels;
   const at::Tensor numbers = at::empty({2 * count + args.batch}, out.options());
   float* const squares = numbers.mutable_data_ptr<float>();
   float* const eta = squares + 2 * count;
-  planes.measure(args, squares);
-  device.check(cuda::snr_rule({squares, eta, args.batch, args.channels, snr, each_alpha, per_sample}, device.stream()));
-  args.d = {eta, cuda::Number::float32, true, 0.0f};
-  args.langevin_noise = true;
-  update_state(arguments, args, planes, out, mean, cast);
+  cuda::UpdateArgs update = args;
+  update.d = {eta, cuda::Number::float32, true, 0.0f};
+  update.langevin_noise = true;
+  for (int64_t first = 0; first < args.batch; first += planes.at_once()) {
+    const Samples samples = {first, std::min(planes.at_once(), args.batch - first)};
+    float* const own_squares = squares + 2 * first * args.channels;
+    planes.measure(of_samples(args, samples), own_squares);
+    const cuda::Scale alphas = scale_from(each_alpha, first);
+    device.check(cuda::snr_rule({own_squares, eta + first, samples.count, args.channels, snr, alphas, per_sample},
+                                device.stream()));
+    update_state(arguments, update, planes, samples, out, mean, cast);
+  }
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 

@@ -32,7 +32,7 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
                         const OptionalTensor& draw, int64_t first_sample, const OptionalTensor& cast);
 
 // Bytes of scratch that passes over large planes take at most, beyond what one plane needs; 0 is what keeps a device
-// busy.
+// busy, or up to 1 GiB where spectra stay from the norms of langevin_step to its update.
 void limit_scratch(int64_t bytes);
 
 // Whether the passes over large planes are tickets of one launch (cuda/large_ticket.cuh); updates that have no such

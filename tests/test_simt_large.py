@@ -6,6 +6,7 @@ Against the reference in float64 and the noise of the C++ ops. What this cannot 
 
 from __future__ import annotations
 
+import ctypes
 import math
 import random
 from functools import partial
@@ -26,7 +27,7 @@ from test_simt_planes import (
     writes_only_its_elements,
 )
 
-from tests.plane_kernels import ELEMENTS, kind_bits
+from tests.plane_kernels import ELEMENTS, PlaneKernels, Update, kind_bits, pointer
 from tests.simt_library import ORDERS, Build, Size, needs_compiler, start_builds
 
 pytestmark = needs_compiler
@@ -47,12 +48,10 @@ def large(size: Size, *options) -> Build:
 sizes = partial(test_simt_planes.sizes, source=SOURCE)
 
 
-@pytest.mark.parametrize("case", CASES)
-@sizes(*SIZES)
-def test_updates_agree_with_float64(builds, build, case, monkeypatch):
-    """Storage, order of threads, and how many planes the scratch holds drawn at random."""
-    rng = random.Random(f"{build.size} {case}")
-    update = CASES[case].update(build.size, batch=rng.choice([1, 2, 3]), channels=rng.choice([1, 2]))
+def check_update(kernels: PlaneKernels, case: str, size: Size, monkeypatch: pytest.MonkeyPatch) -> Update:
+    """Against float64, the storage, the order of threads, and how many planes the scratch holds drawn at random."""
+    rng = random.Random(f"{size} {case}")
+    update = CASES[case].update(size, batch=rng.choice([1, 2, 3]), channels=rng.choice([1, 2]))
     shape, layouts = update.v.shape, [rng.choice(LAYOUTS) for _ in range(4)]
     whole, dtype = update.filter in ("M", "Mt", "MMt"), rng.choice(ELEMENTS)
     update = update._replace(
@@ -66,10 +65,17 @@ def test_updates_agree_with_float64(builds, build, case, monkeypatch):
     expected = update.expected(shape)
     in_place = update.base is not None and layouts[0] == layouts[3]
     out = update.base if in_place else laid_out(torch.full(shape, math.nan), layouts[3])
-    kernels_of(builds, build)(update, out)
+    kernels(update, out)
     drawn = (tuple(shape), dtype, layouts, order, planes)
     assert relative_rms(out, expected) < 1e-6, drawn
     assert writes_only_its_elements(out), drawn
+    return update
+
+
+@pytest.mark.parametrize("case", CASES)
+@sizes(*SIZES)
+def test_updates_agree_with_float64(builds, build, case, monkeypatch):
+    check_update(kernels_of(builds, build), case, build.size, monkeypatch)
 
 
 @pytest.mark.parametrize("case", ["drift", "skew", "noise", "A", "A, noise"])
@@ -105,6 +111,87 @@ def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
 @sizes((256, 256), (32, 2048))
 def test_the_second_output_is_the_first(builds, build, case):
     check_cast(kernels_of(builds, build), case, build.size)
+
+
+# Updates after their norms
+
+
+class MeasuredKernels(PlaneKernels):
+    """Those of updates with a space mask; `squares` are of the planes of the last one."""
+
+    def __call__(self, update: Update, out: torch.Tensor, cast: torch.Tensor | None = None) -> torch.Tensor:
+        self.squares = torch.full((*out.shape[:2], 2), math.nan)
+        squares = ctypes.c_void_p(pointer(self.squares))
+        self.update = lambda args: self.library.simt_update_measured(ctypes.byref(args), squares)
+        return super().__call__(update, out, cast)
+
+
+def squared_norms(update: Update) -> torch.Tensor:
+    """|D v|^2 and |M z|^2 of every plane by the reference in float64."""
+    nothing = torch.zeros(update.v.shape)
+    drift = Update("MMt", update.M, v=update.v)
+    noise = update._replace(filter="noise", base=nothing, v=nothing, d=0.0, n=1.0)
+    return torch.stack([each.expected(update.v.shape).square().sum((2, 3)) for each in (drift, noise)], -1)
+
+
+MEASURED = ["A", "A, z", "A, noise"]
+
+
+@pytest.mark.parametrize("case", MEASURED)
+@sizes(*SIZES)
+def test_measured_updates_and_their_norms_agree_with_float64(builds, build, case, monkeypatch):
+    kernels = MeasuredKernels(builds.path(build))
+    update = check_update(kernels, case, build.size, monkeypatch)
+    measured = 0 if update.filter == "drift" else 1  # |v|^2 is of another kernel
+    assert (kernels.squares / squared_norms(update) - 1)[..., measured:].abs().max() < 2e-6
+    assert update.filter == "drift" or kernels.squares[..., 0].isnan().all()
+
+
+@pytest.mark.parametrize("case", MEASURED)
+@sizes((256, 256), (2048, 32))
+def test_nothing_is_transformed_twice_where_the_scratch_has_all_planes(builds, build, case, monkeypatch):
+    """To the same bits as where it has not: eight passes, four of TDAS, and a sum a chunk, with a z of the caller's."""
+    update = CASES[case].update(build.size, batch=3, channels=2)
+    kernels, outs = MeasuredKernels(builds.path(build)), []
+    before_last_filter, whole = (4, 8) if update.filter == "drift" else (1, 4)
+    for planes, chunk in ((6, 6), (6, 4), (6, 1), (2, 2), (1, 1)):
+        monkeypatch.setenv("SIMT_PLANES", str(planes))
+        monkeypatch.setenv("SIMT_CHUNK", str(chunk))
+        launches = kernels.library.simt_launches()
+        outs.append(kernels(update, torch.full(update.v.shape, math.nan)))
+        again = 0 if planes == 6 else before_last_filter
+        assert kernels.library.simt_launches() - launches == -(-6 // chunk) * (whole + 1 + again)
+    assert all(torch.equal(out, outs[0]) for out in outs[1:])
+    x = update.base.clone()
+    assert torch.equal(kernels(update._replace(base=x), x), outs[0])
+
+
+MEASURED_MISTAKES = {  # with the planes of the scratch and of a launch
+    "the drift comes without its step size": ("{d * numbers[i].re, d *", "{d * numbers[i].re,", 2, 2),
+    "a chunk takes the place of the one before": ("drift.spectra += first *", "drift.spectra += 0 *", 2, 1),
+    "the noise lies over the drift": ("(scratch.spectra - 1) * scratch.planes", "0 * scratch.planes", 2, 2),
+    "sums lie over the noise": ("scratch.spectra * scratch.planes * args.height", "scratch.planes * args.height", 2, 2),
+    "what is gone is not made again": ("if (!has_all_planes(scratch, args)) {", "if (false) {", 1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "planes", "chunk"),
+    [
+        (large((256, 32), kind_bits(("pixels", "measure")), said, says), planes, chunk)
+        for said, says, planes, chunk in MEASURED_MISTAKES.values()
+    ],
+    ids=MEASURED_MISTAKES,
+)
+def test_planted_mistakes_of_measured_updates_are_caught(builds, build, planes, chunk, monkeypatch):
+    monkeypatch.setenv("SIMT_PLANES", str(planes))
+    monkeypatch.setenv("SIMT_CHUNK", str(chunk))
+    update = CASES["A"].update(build.size, batch=2, channels=1)
+    try:
+        out = MeasuredKernels(builds.path(build))(update, torch.empty(update.v.shape))
+    except RuntimeError:  # the harness noticed
+        return
+    assert not relative_rms(out, update.expected(update.v.shape)) < 1e-6
 
 
 MISTAKES = {

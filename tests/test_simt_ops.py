@@ -9,6 +9,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,40 @@ def test_tickets_give_the_bits_of_the_passes(chosen, use_tickets, method, skew, 
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@pytest.fixture
+def limit_scratch(library):
+    limit = ctypes.CDLL(str(library)).simt_limit_scratch
+    limit.argtypes = [ctypes.c_int64]
+    yield limit
+    limit(0)
+
+
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_the_scratch_of_a_langevin_step_changes_no_bit(chosen, limit_scratch, shape, method, poisoned):
+    """Spectra stay of all planes, of those of two samples of three, or of none."""
+    p = test_cpu.problem(shape, method, (True, True, False))
+    x, v, alpha = p.x.float(), p.v.bfloat16(), torch.tensor([0.5, 0.8, 1.1], dtype=torch.float64)
+    channels, height, width = shape
+    plane = 4 * ((2 if method == "pds" else 1) * height + 1) * width  # bytes
+    results = []
+    for most in (0, 2 * channels * plane, 1):
+        limit_scratch(most)
+        outs = []
+        for norm, noise in (("batch", "seeds"), ("sample", "stream"), ("sample", "seeds"), ("sample", "tensor")):
+            run = partial(tdas_ops.langevin_step, score=v, M=p.M, snr=0.16, alpha=alpha, norm=norm)
+            drawn = [test_cpu.noise_of(noise, x, layout) for layout in ("last", "plain")]
+            cast, in_place = torch.empty_like(v), test_cpu.laid_out(x, "last").clone()
+            outs += [*run(x, noise=drawn[0], return_mean=True, cast=cast), cast]
+            outs.append(run(in_place, noise=drawn[1], out=in_place))
+        results.append(outs)
+    assert all(torch.equal(a, b) for others in results[1:] for a, b in zip(others, results[0], strict=True))
+    limit_scratch(0)
+    last = NoiseStream(5, first_sample=9, draw=2)
+    alone = tdas_ops.langevin_step(x[2:], v[2:], p.M, 0.16, alpha=alpha[2:], noise=last, norm="sample")
+    assert torch.equal(alone, results[0][7][2:])
+
+
 @pytest.mark.parametrize(
     ("shape", "mask", "which", "said"),
     [
@@ -157,8 +192,9 @@ def test_noise_is_that_of_the_cpu(ops, mask, poisoned, monkeypatch):
 @pytest.mark.parametrize("norm", ["batch", "sample"])
 @pytest.mark.parametrize("masks", [(True, False), (True, True)])
 @pytest.mark.parametrize("method", ["pds", "tdas"])
-def test_a_broken_sample_leaves_the_norms_of_the_others(chosen, method, masks, norm):
-    p = test_cpu.problem(PLANE, method, (*masks, False), batch=5)
+@pytest.mark.parametrize("shape", [PLANE, LARGE[1]], ids=str)
+def test_a_broken_sample_leaves_the_norms_of_the_others(chosen, shape, method, masks, norm):
+    p = test_cpu.problem(shape, method, (*masks, False), batch=5)
     x, v = p.x.float(), p.v.float()
     whole = [0, 1, 3, 4]
     v[2, 0, 5, 7] = torch.inf

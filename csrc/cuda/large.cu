@@ -30,14 +30,14 @@ int log2_of(int64_t n) {
   return log;
 }
 
-// Of `count` planes of the batch, from plane `first` on.
+// Of `count` planes of the batch, from plane `first` on, at the beginning of the scratch.
 LargeWork large_work(const UpdateArgs& args, const PlaneWork& plane, const Scratch& scratch, int64_t first,
                      int64_t count) {
   LargeWork work = {};
   const double elements = static_cast<double>(args.height * args.width);
   work.plane = plane;
   work.spectra = reinterpret_cast<float2*>(scratch.data);
-  work.squares = work.spectra + scratch.planes * args.height * (args.width / 2);
+  work.squares = work.spectra + scratch.spectra * scratch.planes * args.height * (args.width / 2);
   work.first_plane = static_cast<uint32_t>(first);
   work.planes = static_cast<uint32_t>(count);
   work.log_height = log2_of(args.height);
@@ -96,6 +96,44 @@ cudaError_t for_chunks(int64_t planes, int64_t most, Use use) {
   return error;
 }
 
+bool has_all_planes(const Scratch& scratch, const UpdateArgs& args) {
+  return scratch.planes >= args.batch * args.channels;
+}
+
+// By linearity an update is made of two terms, d D v and n M z, here of some planes and up to the filter that comes
+// last: the drift is v, or A A F^-1 R F v with a space mask, the noise z or A z. In a scratch that has all planes of
+// the batch each has a place of its own, the noise after the drift where there are two spectra.
+struct Terms {
+  LargeWork drift, noise;
+
+  Terms(const UpdateArgs& args, const Scratch& scratch, int64_t first, int64_t count) {
+    const int64_t numbers = args.height * (args.width / 2);
+    drift = noise = large_work(args, plane_work(args), scratch, first, count);
+    if (has_all_planes(scratch, args)) drift.spectra += first * numbers;
+    noise.spectra = drift.spectra + (scratch.spectra - 1) * scratch.planes * numbers;
+
+    const bool space = args.masks.space != nullptr;
+    drift.transformed = drift.plane.filter_drift = true;
+    drift.plane.square = !space;
+    drift.plane.samples.d = {nullptr, Number::float32, false, 1.0f};
+    if (space) {
+      drift.plane.z.data = nullptr;
+      drift.plane.samples.seeds = nullptr;
+    }
+    noise.noisy = noise.plane.noise_first = true;
+    noise.plane.space_first = space;
+  }
+
+  void make_drift(Passes& passes) const {
+    passes.rows(Pass::forward, drift);
+    if (drift.plane.masks.space == nullptr) return;
+    passes.columns(Kind::pixels, drift);
+    passes.rows(Pass::between, drift);
+  }
+
+  void make_noise(Passes& passes) const { passes.rows(Pass::forward, noise); }
+};
+
 const TicketKernels* find_tickets(int64_t height, int64_t width) {
   for (const TicketKernels& kernels : ticket_sizes)
     if (kernels.height == height && kernels.width == width) return &kernels;
@@ -125,7 +163,7 @@ bool has_large_kernel(int64_t height, int64_t width) {
 }
 
 cudaError_t update_large(const UpdateArgs& args, const Scratch& scratch, cudaStream_t stream) {
-  return for_chunks(args.batch * args.channels, scratch.planes, [&](int64_t first, int64_t count) {
+  return for_chunks(args.batch * args.channels, scratch.chunk, [&](int64_t first, int64_t count) {
     return update_with(args, plane_work(args), [&](Kind kind, const PlaneWork& plane) {
       Passes passes(args, stream);
       const LargeWork work = large_work(args, plane, scratch, first, count);
@@ -182,35 +220,41 @@ cudaError_t update_in_tickets(const UpdateArgs& args, const Scratch& scratch, in
 }
 
 cudaError_t measure_large(const UpdateArgs& args, float* squares, const Scratch& scratch, cudaStream_t stream) {
-  const bool drift = args.filter == Filter::drift, space = args.masks.space != nullptr;
-  const bool spectral = !space && args.z.data == nullptr;
-  return for_chunks(args.batch * args.channels, scratch.planes, [&](int64_t first, int64_t count) {
+  const bool drift = args.filter == Filter::drift, spectral = args.masks.space == nullptr && args.z.data == nullptr;
+  return for_chunks(args.batch * args.channels, scratch.chunk, [&](int64_t first, int64_t count) {
     Passes passes(args, stream);
-    LargeWork work = large_work(args, plane_work(args), scratch, first, count);
+    Terms terms(args, scratch, first, count);
     if (drift) {
-      LargeWork of_drift = work;
-      PlaneWork& plane = of_drift.plane;
-      plane.samples.d = {nullptr, Number::float32, false, 1.0f};
-      plane.filter_drift = of_drift.transformed = true;
-      plane.square = !space;
-      of_drift.noisy = spectral;
-      passes.rows(Pass::forward, of_drift);
-      if (space) {
-        plane.z.data = nullptr;
-        plane.samples.seeds = nullptr;
-        passes.columns(Kind::pixels, of_drift);
-        passes.rows(Pass::between, of_drift);
-      }
-      passes.columns(Kind::measure, of_drift);
+      terms.drift.noisy = spectral;
+      terms.make_drift(passes);
+      passes.columns(Kind::measure, terms.drift);
     }
     if (!drift || !spectral) {
-      work.transformed = !spectral;
-      work.noisy = work.plane.noise_first = true;
-      work.plane.space_first = space;
-      if (!spectral) passes.rows(Pass::forward, work);
-      passes.columns(Kind::measure, work);
+      terms.noise.transformed = !spectral;
+      if (!spectral) terms.make_noise(passes);
+      passes.columns(Kind::measure, terms.noise);
     }
-    passes.sum(work, squares + 2 * first, drift, true);
+    passes.sum(terms.noise, squares + 2 * first, drift, true);
+    return passes.error();
+  });
+}
+
+cudaError_t update_measured(const UpdateArgs& args, const Scratch& scratch, cudaStream_t stream) {
+  const bool drift = args.filter == Filter::drift, noisy = args.seeds != nullptr || args.z.data != nullptr;
+  return for_chunks(args.batch * args.channels, scratch.chunk, [&](int64_t first, int64_t count) {
+    Passes passes(args, stream);
+    const Terms terms(args, scratch, first, count);
+    if (!has_all_planes(scratch, args)) {
+      if (drift) terms.make_drift(passes);
+      if (noisy) terms.make_noise(passes);
+    }
+    LargeWork work = drift ? terms.drift : terms.noise;
+    work.plane = plane_work(args);
+    work.plane.noise_first = !drift;
+    work.plane.add_v = !drift && args.v.data != nullptr;
+    if (drift) work.to_noise = terms.noise.spectra - terms.drift.spectra;
+    passes.columns(Kind::pixels, work);
+    passes.rows(Pass::inverse, work);
     return passes.error();
   });
 }

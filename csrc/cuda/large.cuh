@@ -3,7 +3,9 @@
 //   rows     pixels to spectra of rows,
 //   columns  along the columns: transform, filter and noise, transform back,
 //   rows     spectra of rows to pixels, and the update.
-// Both masks take five: between two passes along the columns, rows go to pixels and back.
+// Both masks take five: between two passes along the columns, rows go to pixels and back. Where norms come before the
+// update it takes eight: the spectra of drift and noise before their last filter are measured, stay, and are added up
+// in the last pass along the columns (Terms of large.cu).
 //
 // A thread holds 64 floats throughout, in blocks of 256 threads that exchange them through shared memory once in a
 // transform of a line. A row of W pixels: pixel i + 32 j, i < 32, is j-th of short line i, of W / 32 real numbers that
@@ -47,7 +49,7 @@ TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Place pl
   const auto columns = [&] { return LargeColumns<H, kind>(work, shared, place); };
   Complex<float> X[32];
   if constexpr (kind == Kind::measure) {
-    if (work.transformed) columns().forward(X);
+    if (work.transformed) columns().forward(0, X);
     float2 own = make_float2(0.0f, 0.0f);
     if (plane.filter_drift) own.x = work.per_pixel * columns().square(plane.square, plane.masks.skew != nullptr, X);
     if (work.noisy)
@@ -55,7 +57,7 @@ TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Place pl
                                                       : columns().noise_square();
     columns().sum(work, own);
   } else {
-    if constexpr (kind != Kind::noise) columns().forward(X);
+    if constexpr (kind != Kind::noise) columns().forward(work.to_noise, X);
     const uint32_t sample = columns().at.sample;
     if constexpr (kind == Kind::pixels) {
       const float scale = plane.noise_first ? noise_scale(plane.samples, sample) : 1.0f;

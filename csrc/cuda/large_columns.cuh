@@ -38,13 +38,16 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
       : LargeColumns(work, shared, place, place.thread(), place.tile() * Shape::columns) {}
 
   // X[k], k < 16, in the order of `offset`, X[k + 16] those H / 2 further.
-  TDAS_OPS_DEVICE void forward(Complex<float> (&X)[32]) const {
+  TDAS_OPS_DEVICE void forward(int64_t to_noise, Complex<float> (&X)[32]) const {
     Complex<float> in[32];
     const int stride = parts * this->columns.count;
     TDAS_OPS_UNROLL
     for (int i = 0; i < 32; ++i) {
       const float2 number = __ldcg(numbers_there + i * stride);
       in[i] = {number.x, number.y};
+    }
+    if constexpr (kind == Kind::pixels) {
+      if (to_noise != 0) combine(numbers_there + to_noise, in);
     }
     if constexpr (parts == 1) {
       transform<32, false>(in, X);
@@ -98,6 +101,22 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
   }
 
  private:
+  // d times these numbers, plus n times those of the noise.
+  TDAS_OPS_DEVICE void combine(const float2* noise, Complex<float> (&numbers)[32]) const {
+    const SampleWork& samples = this->work.samples;
+    const float d = drift_scale(samples, this->at.sample);
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 32; ++i) numbers[i] = {d * numbers[i].re, d * numbers[i].im};
+    if (samples.seeds == nullptr && this->work.z.data == nullptr) return;
+    const float n = noise_scale(samples, this->at.sample);
+    const int stride = parts * this->columns.count;
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < 32; ++i) {
+      const float2 number = __ldcg(noise + i * stride);
+      numbers[i] = {__fmaf_rn(n, number.x, numbers[i].re), __fmaf_rn(n, number.y, numbers[i].im)};
+    }
+  }
+
   static TDAS_OPS_DEVICE int column_of(int thread) {
     return thread % Shape::neighbours + thread / (Shape::neighbours * parts) * Shape::neighbours;
   }

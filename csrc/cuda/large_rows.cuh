@@ -50,22 +50,24 @@ struct LargePixels {
   TDAS_OPS_DEVICE void between(Numbers& u) const {
     const PlaneWork& plane = work.plane;
     const bool noisy = plane.z.data != nullptr || plane.samples.seeds != nullptr;
-    const float d = drift_scale(plane.samples, at.sample), n = noisy ? noise_scale(plane.samples, at.sample) : 0.0f;
-    const auto update = [&](int m, int j, const Run& z) {
-      each([&](int e) { u[m][e][j] = __fmaf_rn(n, z[e], d * u[m][e][j]); });
-    };
+    const float d = drift_scale(plane.samples, at.sample);
     if (plane.masks.space != nullptr) multiply(u);
-    if (noisy && plane.z.data == nullptr) {
-      draw(update);
-    } else {
-      each_staged([&](int m, int e, int j, float* staged) {
-        *staged = plane.z.data == nullptr ? 0.0f : pixel(plane.z, place(plane.z, m, e, j));
-      });
-      each_run([&](int m, int j) {
-        Run z;
-        each([&](int e) { z[e] = *staged_pixel(m, e, j); });
-        update(m, j, z);
-      });
+    each_run([&](int m, int j) { each([&](int e) { u[m][e][j] *= d; }); });
+    if (noisy) {
+      const float n = noise_scale(plane.samples, at.sample);
+      const auto add = [&](int m, int j, const Run& z) {
+        each([&](int e) { u[m][e][j] = __fmaf_rn(n, z[e], u[m][e][j]); });
+      };
+      if (plane.z.data == nullptr) {
+        draw(add);
+      } else {
+        each_staged([&](int m, int e, int j, float* staged) { *staged = pixel(plane.z, place(plane.z, m, e, j)); });
+        each_run([&](int m, int j) {
+          Run z;
+          each([&](int e) { z[e] = *staged_pixel(m, e, j); });
+          add(m, j, z);
+        });
+      }
     }
     if (plane.masks.space != nullptr) multiply(u);
   }

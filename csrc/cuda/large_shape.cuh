@@ -17,6 +17,8 @@ struct LargeWork {
   float2* squares;
   bool transformed;  // there are spectra
   bool noisy;
+  // Kind pixels: where not 0, u is d times its spectra plus, of an update with noise, n times those so far behind them.
+  int64_t to_noise;
 };
 
 // A plane of a launch; past the last one the last once more, of which nothing is stored.

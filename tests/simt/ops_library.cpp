@@ -12,7 +12,12 @@
 #include "cuda/snr.cu"
 #include "cuda_ops.cpp"
 
-extern "C" void simt_use_tickets(int chosen) { tdas_ops::use_tickets(chosen != 0); }
+extern "C" {
+
+void simt_use_tickets(int chosen) { tdas_ops::use_tickets(chosen != 0); }
+
+void simt_limit_scratch(int64_t bytes) { tdas_ops::limit_scratch(bytes); }
+}
 
 TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
   library.impl("normals.cuda", &tdas_ops::normals_cuda);

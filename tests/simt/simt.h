@@ -496,11 +496,16 @@ inline std::string& last_error() {
   static std::string text;
   return text;
 }
+inline int& launches() {
+  static int count = 0;
+  return count;
+}
 }  // namespace simt
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* launch, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+  ++simt::launches();
   try {
     simt::run(launch->gridDim, launch->blockDim, launch->dynamicSmemBytes, [&] { kernel(arguments...); });
     return cudaSuccess;

@@ -13,7 +13,7 @@ int update_in_tickets(const tdas_ops::cuda::UpdateArgs& args, int multiprocessor
   using namespace tdas_ops::cuda;
   if (!has_ticket_kernel(args)) return cudaErrorInvalidValue;
   const int64_t ring = ring_planes(args.height, args.width, multiprocessors);
-  const OwnScratch own(args, std::min(ring, args.batch * args.channels));
+  const OwnScratch own(args, 1, std::min(ring, args.batch * args.channels));
   return update_in_tickets(args, own.scratch, multiprocessors, nullptr);
 }
 
