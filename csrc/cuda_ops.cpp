@@ -80,6 +80,7 @@ void check_count(const cuda::UpdateArgs& args) {
 
 std::atomic<int64_t> most_scratch_bytes{0};  // 0: as keeps the device busy
 std::atomic<bool> tickets_chosen{false};
+std::atomic<bool> cooperative_chosen{false};
 
 void check_tickets(const cuda::UpdateArgs& args) {
   TORCH_CHECK_VALUE(cuda::has_ticket_kernel(args), "cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has planes of ",
@@ -256,13 +257,22 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
   const at::Tensor numbers = at::empty({2 * count + args.batch}, out.options());
   float* const squares = numbers.mutable_data_ptr<float>();
   float* const eta = squares + 2 * count;
-  planes.measure(args, squares);
-  device.check(cuda::snr_rule({squares, eta, args.batch, args.channels, snr, each_alpha, per_sample}, device.stream()));
-  args.d = {eta, cuda::Number::float32, true, 0.0f};
-  args.langevin_noise = true;
-  update_state(arguments, args, planes, out, mean, cast);
+  const cuda::SnrArgs rule = {squares, eta, args.batch, args.channels, snr, each_alpha, per_sample};
+  if (!mean && cooperative_chosen.load(std::memory_order_relaxed) &&
+      cuda::has_snr_kernel(args, per_sample, device.multiprocessors())) {
+    uint32_t* const counters = reinterpret_cast<uint32_t*>(eta);  // in whose place nothing else will be
+    device.check(cuda::langevin_planes(args, rule, squares, counters, device.stream()));
+  } else {
+    planes.measure(args, squares);
+    device.check(cuda::snr_rule(rule, device.stream()));
+    args.d = {eta, cuda::Number::float32, true, 0.0f};
+    args.langevin_noise = true;
+    update_state(arguments, args, planes, out, mean, cast);
+  }
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
+
+void use_cooperative(bool chosen) { cooperative_chosen.store(chosen, std::memory_order_relaxed); }
 
 void use_tickets(bool chosen) { tickets_chosen.store(chosen, std::memory_order_relaxed); }
 

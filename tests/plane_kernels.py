@@ -16,7 +16,7 @@ from tdas_ops import Preconditioner, reference
 from tests.simt_library import load
 
 FILTERS = ("drift", "noise", "M", "Mt", "MMt")
-KINDS = {"drift": 1, "skewed drift": 2, "noise": 4, "pixels": 8}  # bits of SIMT_KINDS
+KINDS = {"drift": 1, "skewed drift": 2, "noise": 4, "pixels": 8, "measure": 16}  # bits of SIMT_KINDS
 ELEMENTS = (torch.float32, torch.bfloat16, torch.float16)
 NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
