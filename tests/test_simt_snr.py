@@ -192,7 +192,11 @@ MISTAKES = {
         "load_acquire(counter) + 1 < blocks",
         True,
     ),
-    "a block too many is waited for": ("last / planes - first / planes + 1", "last / planes - first / planes + 2", True),
+    "a block too many is waited for": (
+        "last / planes - first / planes + 1",
+        "last / planes - first / planes + 2",
+        True,
+    ),
     "squares are announced before they are there": (
         "__syncthreads(); if (waits && blocks > 1 && at.there",
         "if (waits && blocks > 1 && at.there",

@@ -28,7 +28,9 @@ cudaError_t launch(const PlaneKernels& size, Kind kind, const PlaneWork& work, c
 
 const SnrKernels* find_snr(const UpdateArgs& args) {
   const bool step = args.filter == Filter::drift || args.filter == Filter::noise;
-  if (!step || args.masks.freq == nullptr || args.masks.space != nullptr || args.masks.skew != nullptr || args.seeds == nullptr) return nullptr;
+  if (!step || args.masks.freq == nullptr || args.masks.space != nullptr || args.masks.skew != nullptr ||
+      args.seeds == nullptr)
+    return nullptr;
   for (const SnrKernels& kernels : snr_sizes)
     if (kernels.height == args.height && kernels.width == args.width) return &kernels;
   return nullptr;

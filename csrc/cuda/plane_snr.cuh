@@ -1,9 +1,9 @@
-// langevin_step of planes on chip in one launch, which works out its step size on the way. A block measures its planes and
-// keeps what that takes most of the time to make: the spectrum of the score in registers, the noise in shared memory,
-// where its columns lie, a radius and an angle each. It leaves the squares in memory, waits for the blocks that have
-// planes of the same samples, or for all of them where norms are averaged over the batch, adds up what they have left,
-// each block for itself, and finishes the update. All sums are those of measure_plane and snr_kernel, and the update is
-// that of update_plane, to the bit: nothing depends on which way a batch goes.
+// langevin_step of planes on chip in one launch, which works out its step size on the way. A block measures its planes
+// and keeps what that takes most of the time to make: the spectrum of the score in registers, the noise in shared
+// memory, where its columns lie, a radius and an angle each. It leaves the squares in memory, waits for the blocks that
+// have planes of the same samples, or for all of them where norms are averaged over the batch, adds up what they have
+// left, each block for itself, and finishes the update. All sums are those of measure_plane and snr_kernel, and the
+// update is that of update_plane, to the bit: nothing depends on which way a batch goes.
 //
 // Blocks that wait for each other have to be on the device all at once: their launch is cooperative.
 #pragma once

@@ -13,10 +13,17 @@ struct Norms {  // or their squares, or sums of them
 };
 
 TDAS_OPS_DEVICE Norms norms_of(const SnrArgs& args, int64_t sample) {
+  constexpr int together = 4;  // loads that are under way at once
+  const float2* const squares = reinterpret_cast<const float2*>(args.squares) + sample * args.channels;
   Norms sum = {};
-  for (int64_t c = 0; c < args.channels; ++c) {
-    const float* squares = args.squares + 2 * (sample * args.channels + c);
-    sum = {sum.drift + squares[0], sum.noise + squares[1]};
+  TDAS_OPS_NO_UNROLL
+  for (int64_t c = 0; c < args.channels; c += together) {
+    float2 parts[together];
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < together; ++i)
+      parts[i] = c + i < args.channels ? __ldcg(squares + c + i) : make_float2(0.0f, 0.0f);
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < together; ++i) sum = {sum.drift + parts[i].x, sum.noise + parts[i].y};
   }
   return {sqrt(sum.drift), sqrt(sum.noise)};
 }

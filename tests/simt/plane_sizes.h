@@ -39,7 +39,7 @@ constexpr PlaneKernels compiled_kernels() {
   }
 }
 
-inline void missing_snr_kernel(SnrWork) { missing_kernel({}); }
+inline void missing_snr_kernel(SnrWork work) { missing_kernel(work.plane); }
 
 template <int H, int W>
 constexpr SnrKernels compiled_snr() {

@@ -530,15 +530,21 @@ inline std::string& last_error() {
   static std::string text;
   return text;
 }
+inline int& launches() {
+  static int count = 0;
+  return count;
+}
 }  // namespace simt
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* launch, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+  ++simt::launches();
   try {
     bool cooperative = false;
     for (unsigned i = 0; i < launch->numAttrs; ++i)
-      cooperative = cooperative || (launch->attrs[i].id == cudaLaunchAttributeCooperative && launch->attrs[i].val.cooperative);
+      cooperative =
+          cooperative || (launch->attrs[i].id == cudaLaunchAttributeCooperative && launch->attrs[i].val.cooperative);
     const auto run = [&] { kernel(arguments...); };
     simt::run(launch->gridDim, launch->blockDim, launch->dynamicSmemBytes, run, cooperative);
     return cudaSuccess;
