@@ -35,7 +35,7 @@ TDAS_OPS_DEVICE void meet(const SnrWork& work, uint32_t first_plane, int t) {
   const uint32_t blocks = per_sample ? last / planes - first / planes + 1 : gridDim.x;
   uint32_t* const counter = work.counters + (per_sample ? at.sample : 0);
   __syncthreads();
-  if (waits && blocks > 1 && at.there && (t == 0 || at.channel == 0)) add_release(counter);
+  if (waits && blocks > 1 && (t == 0 || at.channel == 0)) add_release(counter);
   __syncthreads();
   if (waits && blocks > 1)
     while (load_acquire(counter) < blocks) pause();

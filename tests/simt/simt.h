@@ -11,7 +11,7 @@
 //   - SIMT_HOLD = <n> holds a block after each n-th of its atomic additions, until all others wait for counters, are
 //     held too, or are done: what must wait for the block, and does not, goes wrong every time. -<n> leaves out
 //     additions that release: a block is held where it has taken something on. Blocks that all wait throw.
-//   - SIMT_LATE = <i> holds the block on the i-th thread before all that it releases.
+//   - SIMT_LATE = <i> holds the block on the i-th thread before it begins, until all others wait.
 //   - A cooperative launch needs SIMT_THREADS and has all its blocks at once, at most SIMT_MULTIPROCESSORS (132) times
 //     SIMT_OCCUPANCY (2).
 // Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies.
@@ -297,8 +297,14 @@ struct Launch {
   std::atomic<size_t> started{0};
 };
 
-// Runs blocks that no other thread has started, one after the other.
-inline void run_blocks(Launch& launch) {
+#ifdef SIMT_THREADS
+inline void wait_if_late();
+#else
+inline void wait_if_late() {}
+#endif
+
+// Runs blocks that no other thread has started, one after the other, or one alone.
+inline void run_blocks(Launch& launch, bool one = false) {
   Machine& m = machine();
   const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
   static SIMT_LOCAL std::vector<char> stacks;
@@ -316,7 +322,9 @@ inline void run_blocks(Launch& launch) {
     m.dynamic_shared = shared.data() + (16 - reinterpret_cast<uintptr_t>(shared.data()) % 16) % 16;
     if (__start_simt_shared) std::memset(__start_simt_shared, 0xFF, __stop_simt_shared - __start_simt_shared);
     for (unsigned t = 0; t < threads; ++t) place_fiber(m.fibers[t], t, stacks.data() + t * stack_bytes);
+    wait_if_late();
     run_block(launch.warps, launch.lanes);
+    if (one) return;
   }
 }
 
@@ -366,6 +374,10 @@ inline void hold() {
   set_state(Residents::running);
 }
 
+inline void wait_if_late() {
+  if (own_index == residents().late) hold();
+}
+
 inline void added(bool releases = false) {
   Residents& r = residents();
   r.progress.fetch_add(1, std::memory_order_relaxed);
@@ -375,7 +387,6 @@ inline void added(bool releases = false) {
 }
 
 inline void add_release(uint32_t* counter) {
-  if (own_index == residents().late) hold();
   std::atomic_ref<uint32_t>(*counter).fetch_add(1, std::memory_order_release);
   added(true);
 }
@@ -415,7 +426,7 @@ inline void run_all(Launch& launch) {
     threads.emplace_back([&, i] {
       own_index = i;
       try {
-        run_blocks(launch);
+        run_blocks(launch, launch.cooperative);
       } catch (std::exception& e) {
         const std::lock_guard lock(mutex);
         if (error.empty()) error = e.what();
