@@ -193,7 +193,11 @@ def test_updates_of_more_than_one_filter_have_no_such_launch(builds, build, case
 # With a mistake in the batch rule, or in that of samples.
 MISTAKES = {
     "nobody waits": ("while (load_acquire(counter) < blocks) pause();", "{}", False),
-    "no block of the sample is waited for": ("last / planes - first / planes + 1", "1", True),
+    "no block of the sample is waited for": (
+        "last / planes - first / planes + 1",
+        "last / planes - last / planes + 1",
+        True,
+    ),
     "one block is not waited for": ("load_acquire(counter) < blocks", "load_acquire(counter) + 1 < blocks", False),
     "one block of the sample is not waited for": (
         "load_acquire(counter) < blocks",
@@ -283,8 +287,11 @@ def test_under_the_thread_sanitizer(thread_sanitizer, builds, build, monkeypatch
 
 
 UNORDERED = {
-    "a release that orders nothing": ("add_release(counter)", "atomicAdd(counter, 1u)"),
-    "an acquisition that orders nothing": ("load_acquire(counter)", "__ldcg(counter)"),
+    "a release that orders nothing": (
+        "at.channel == 0)) add_release(counter)",
+        "at.channel == 0)) atomicAdd(counter, 1u)",
+    ),
+    "an acquisition that orders nothing": ("load_acquire(counter) < blocks", "__ldcg(counter) < blocks"),
 }
 
 

@@ -61,10 +61,8 @@ TDAS_OPS_DEVICE void langevin_plane(const SnrWork& all, float* shared, Thread th
   Complex<float> X[32];
   if constexpr (is_noise) {
     sums[thread()].x = pixels().square();
-    pixels().fetch_base(thread());
   } else {
     pixels().source(false, false);
-    pixels().fetch_base(thread());
     Shape::plane_barrier();
     rows().forward();
     __syncthreads();
@@ -72,6 +70,7 @@ TDAS_OPS_DEVICE void langevin_plane(const SnrWork& all, float* shared, Thread th
     own_sum()->x = Shape::per_pixel * columns().square(true, false, X);
   }
   own_sum()->y = columns().hold_noise();
+  pixels().fetch_base(thread());
   sum_planes<H, W>(work, sums, first_plane, thread());
   meet<Shape::planes>(all, first_plane, thread());
 

@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
   TDAS_OPS_SHARED(double, shared);
   Norms mean = {};
   if (!args.per_sample) mean = mean_norms<threads>(args, shared, threadIdx.x);
-  for (int64_t b = threadIdx.x; b < args.batch; b += threads)
+  for (uint32_t b = threadIdx.x; b < args.batch; b += threads)
     args.eta[b] = eta_of(args, b, args.per_sample ? norms_of(args, b) : mean);
 }
 

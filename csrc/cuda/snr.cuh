@@ -12,16 +12,17 @@ struct Norms {  // or their squares, or sums of them
   double drift, noise;
 };
 
-TDAS_OPS_DEVICE Norms norms_of(const SnrArgs& args, int64_t sample) {
+TDAS_OPS_DEVICE Norms norms_of(const SnrArgs& args, uint32_t sample) {
   constexpr int together = 4;  // loads that are under way at once
-  const float2* const squares = reinterpret_cast<const float2*>(args.squares) + sample * args.channels;
+  const uint32_t channels = static_cast<uint32_t>(args.channels);
+  const float2* const squares = reinterpret_cast<const float2*>(args.squares) + sample * channels;
   Norms sum = {};
   TDAS_OPS_NO_UNROLL
-  for (int64_t c = 0; c < args.channels; c += together) {
+  for (uint32_t c = 0; c < channels; c += together) {
     float2 parts[together];
     TDAS_OPS_UNROLL
     for (int i = 0; i < together; ++i)
-      parts[i] = c + i < args.channels ? __ldcg(squares + c + i) : make_float2(0.0f, 0.0f);
+      parts[i] = c + i < channels ? __ldcg(squares + c + i) : make_float2(0.0f, 0.0f);
     TDAS_OPS_UNROLL
     for (int i = 0; i < together; ++i) sum = {sum.drift + parts[i].x, sum.noise + parts[i].y};
   }
@@ -57,26 +58,27 @@ constexpr int norm_lanes = 256;
 template <int threads>
 TDAS_OPS_DEVICE Norms mean_norms(const SnrArgs& args, double* shared, int t) {
   static_assert(2 * threads == norm_lanes || threads == norm_lanes, "a thread has one sum or two");
-  Norms sum = {}, count = {};
+  Norms sum = {};
+  uint32_t drifts = 0, noises = 0;
   TDAS_OPS_NO_UNROLL
   for (int lane = t; lane < norm_lanes; lane += threads) {
     Norms of_lane = {};
     TDAS_OPS_NO_UNROLL
-    for (int64_t b = lane; b < args.batch; b += norm_lanes) {
+    for (uint32_t b = lane; b < args.batch; b += norm_lanes) {
       const Norms norms = norms_of(args, b);
-      if (is_finite(norms.drift)) of_lane.drift += norms.drift, count.drift += 1.0;
-      if (is_finite(norms.noise)) of_lane.noise += norms.noise, count.noise += 1.0;
+      if (is_finite(norms.drift)) of_lane.drift += norms.drift, ++drifts;
+      if (is_finite(norms.noise)) of_lane.noise += norms.noise, ++noises;
     }
     sum = {sum.drift + of_lane.drift, sum.noise + of_lane.noise};
   }
   sum = sum_of<threads>(sum, shared, t);
-  count = sum_of<threads>(count, shared, t);
+  const Norms count = sum_of<threads>({static_cast<double>(drifts), static_cast<double>(noises)}, shared, t);
   return {sum.drift / count.drift, sum.noise / count.noise};
 }
 
-TDAS_OPS_DEVICE float eta_of(const SnrArgs& args, int64_t sample, Norms norms) {
+TDAS_OPS_DEVICE float eta_of(const SnrArgs& args, uint32_t sample, Norms norms) {
   const double ratio = args.snr * norms.noise / norms.drift;
-  return static_cast<float>(2.0 * scale_of(args.alpha, static_cast<uint32_t>(sample)) * ratio * ratio);
+  return static_cast<float>(2.0 * scale_of(args.alpha, sample) * ratio * ratio);
 }
 
 }  // namespace tdas_ops::cuda
