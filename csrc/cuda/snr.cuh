@@ -21,8 +21,7 @@ TDAS_OPS_DEVICE Norms norms_of(const SnrArgs& args, uint32_t sample) {
   for (uint32_t c = 0; c < channels; c += together) {
     float2 parts[together];
     TDAS_OPS_UNROLL
-    for (int i = 0; i < together; ++i)
-      parts[i] = c + i < channels ? __ldcg(squares + c + i) : make_float2(0.0f, 0.0f);
+    for (int i = 0; i < together; ++i) parts[i] = c + i < channels ? __ldcg(squares + c + i) : make_float2(0.0f, 0.0f);
     TDAS_OPS_UNROLL
     for (int i = 0; i < together; ++i) sum = {sum.drift + parts[i].x, sum.noise + parts[i].y};
   }
