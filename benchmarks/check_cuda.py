@@ -69,6 +69,8 @@ COUNTED_PASSES = {
 LARGE_WARPS = 8  # of a block
 TICKET_LENGTH = 1024
 COUNTED_TICKETS = {"pds": "drift", "tdas": "noise"}  # one launch of tickets, by the Kind of its columns
+SNR_LENGTH = 64
+COUNTED_SNR = {"pds": "drift", "tdas": "noise"}  # langevin_step in one launch
 TARGETS = {"pds 32x32": 53, "pds 64x64": 66, "pds 128x128": 71}  # instructions an element
 ELEMENTS = 64  # of a thread
 
@@ -272,7 +274,7 @@ def per_element(counts: list[Counter[str]]) -> dict[str, float]:
 
 
 SHAPED = {"shape": "plane_kernel", "row_shape": "rows_kernel", "column_shape": "columns_kernel"}
-SHAPED |= {"ticket_shape": "ticket_kernel"}
+SHAPED |= {"ticket_shape": "ticket_kernel", "snr_shape": "snr_plane_kernel"}
 
 
 def with_shared_memory(kernels: list[Kernel], report: str) -> list[Kernel]:
@@ -305,7 +307,7 @@ def of_all_warps(sass: str, length: int, of_rows: bool) -> list[Counter[str]]:
 
 
 def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor) -> Figures:
-    """Instructions an element of all of COUNTED and, by length, of COUNTED_PASSES, and of COUNTED_TICKETS."""
+    """Instructions an element of all of COUNTED, COUNTED_TICKETS, COUNTED_SNR and, by length, COUNTED_PASSES."""
 
     def count_case(case: tuple[int, int, str]) -> list[Counter[str]]:
         defines = dict(zip(("HEIGHT", "WIDTH", "KIND"), case, strict=True))
@@ -322,10 +324,15 @@ def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor)
         defines = {"TICKETS": kind, "LENGTH": TICKET_LENGTH}
         return of_all_warps(disassembled(nvcc, cuobjdump, defines, folder), TICKET_LENGTH, of_rows=True)
 
+    def count_snr(kind: str) -> list[Counter[str]]:
+        defines = {"SNR": 1, "HEIGHT": SNR_LENGTH, "WIDTH": SNR_LENGTH, "KIND": kind}
+        return count(disassembled(nvcc, cuobjdump, defines, folder))
+
     passes = sorted({of_pass for of_update in COUNTED_PASSES.values() for of_pass in of_update})
     cases = [(length, of_pass) for length in COUNTED_LENGTHS for of_pass in passes]
     on_chip, in_passes = pool.map(count_case, COUNTED.values()), pool.map(count_pass, cases)
     by_tickets = pool.map(count_tickets, COUNTED_TICKETS.values())
+    in_one_launch = pool.map(count_snr, COUNTED_SNR.values())
     counts = {name: per_element(found) for name, found in zip(COUNTED, on_chip, strict=True)}
     found = dict(zip(cases, in_passes, strict=True))
     for length in COUNTED_LENGTHS:
@@ -334,6 +341,8 @@ def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor)
             counts[f"{name} {length}x{length}"] = per_element([sum(of_warp, Counter()) for of_warp in warps])
     for name, of_warps in zip(COUNTED_TICKETS, by_tickets, strict=True):
         counts[f"{name} {TICKET_LENGTH}x{TICKET_LENGTH}, tickets"] = per_element(of_warps)
+    for name, of_warps in zip(COUNTED_SNR, in_one_launch, strict=True):
+        counts[f"{name} {SNR_LENGTH}x{SNR_LENGTH}, snr rule"] = per_element(of_warps)
     return counts
 
 

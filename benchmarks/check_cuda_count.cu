@@ -1,6 +1,6 @@
 // Compiled by check_cuda.py, which reads the machine code; nothing here ever runs.
 #include "../csrc/cuda/large_ticket.cuh"
-#include "../csrc/cuda/plane.cuh"
+#include "../csrc/cuda/plane_snr.cuh"
 
 namespace tdas_ops::cuda {
 
@@ -117,13 +117,24 @@ template __global__ void counted_kernel<TDAS_OPS_COUNTED_LENGTH, large_block / 3
 
 #elif defined TDAS_OPS_COUNTED_KIND
 
-// What one warp of plane_kernel does.
+// What one warp of plane_kernel does, or of snr_plane_kernel with norms of the batch.
+#ifdef TDAS_OPS_COUNTED_SNR
+template <int H, int W, Kind kind, int warp>
+__global__ void __launch_bounds__(PlaneShape<H, W>::block, PlaneShape<H, W>::blocks) counted_kernel(SnrWork call) {
+  TDAS_OPS_SHARED(float, shared);
+  SnrWork work = call;
+  work.plane = usual(call.plane, kind);
+  work.rule.per_sample = false;
+  langevin_plane<H, W, kind>(work, shared, [] { return PlaceInWarp<warp>::thread(); });
+}
+#else
 template <int H, int W, Kind kind, int warp>
 __global__ void __launch_bounds__(PlaneShape<H, W>::block, PlaneShape<H, W>::blocks) counted_kernel(PlaneWork call) {
   TDAS_OPS_SHARED(float, shared);
   const PlaneWork work = usual(call, kind);
   update_plane<H, W, kind>(work, shared, [] { return PlaceInWarp<warp>::thread(); });
 }
+#endif
 
 template <int H, int W, Kind kind, int warp = PlaneShape<H, W>::block / 32 - 1>
 void instantiate() {
@@ -144,6 +155,11 @@ __global__ void column_shape() {}
 template <int H, int W, int shared_bytes = TicketShape<H, W>::shared_bytes>
 __global__ void ticket_shape() {}
 template __global__ void ticket_shape<1024, 1024>();
+template <int H, int W, int shared_bytes = SnrShape<H, W>::shared_bytes>
+__global__ void snr_shape() {}
+template __global__ void snr_shape<32, 32>();
+template __global__ void snr_shape<64, 64>();
+template __global__ void snr_shape<128, 128>();
 
 template <int... sizes>
 void instantiate() {

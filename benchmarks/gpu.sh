@@ -13,7 +13,8 @@ PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-benchmarks/results}
 PASSED=build/gpu
 PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-planes bench-snr bench-chunks
-  bench-small bench-noise bench-iteration profile test-tickets sanitize-tickets bench-tickets)
+  bench-small bench-noise bench-iteration profile test-tickets sanitize-tickets bench-tickets
+  test-cooperative sanitize-cooperative bench-cooperative)
 mkdir -p "$PASSED"
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
@@ -31,7 +32,7 @@ print(json.dumps(m.build_info()))'
 }
 
 # A machine where GPU tests are skipped does not pass. Those that one GPU cannot run are left out, not skipped.
-# Blocks that wait for each other may wait for ever: what takes tickets comes last, and not for longer than this.
+# Blocks that wait for each other may wait for ever: what has such blocks comes last, and not for longer than this.
 PATIENCE=900
 tests() {
   timeout "$PATIENCE" "$PYTHON" -m pytest "$1" -q -p no:cacheprovider --durations=5 | tee "$PASSED/test.log"
@@ -43,7 +44,8 @@ sanitize() {
     echo "gpu.sh: $1 is skipped: compute-sanitizer is not found"
     return
   fi
-  local tool=${1/tickets/memcheck}
+  local tool=$1
+  case $1 in tickets | cooperative) tool=memcheck ;; esac
   local checker=(compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 1)
   # What torch tries out on the driver's interface is no error; what our launches return, they report themselves.
   [ "$tool" != memcheck ] || checker+=(--report-api-errors no)
@@ -58,9 +60,10 @@ sanitize() {
 
 bench() {
   test -e "$PASSED/test" || { echo "gpu.sh: no figure without passing tests: run the part test first"; return 1; }
-  if [ "$1" = tickets ]; then
-    test -e "$PASSED/test-tickets" || { echo "gpu.sh: no figure without passing tests: run test-tickets first"; return 1; }
-  fi
+  case $1 in
+    tickets | cooperative)
+      test -e "$PASSED/test-$1" || { echo "gpu.sh: no figure without passing tests: run test-$1 first"; return 1; } ;;
+  esac
   if [ "$1" = iteration ]; then
     "$PYTHON" -c 'import diffusers' 2>/dev/null ||
       { echo "gpu.sh: bench-iteration is skipped: diffusers is not installed"; return; }
@@ -91,7 +94,7 @@ for part in "${chosen[@]}"; do
   case $part in
     build) rm -rf "${PASSED:?}"/*; build ;;
     test) tests tests/test_gpu.py ;;
-    test-tickets) tests tests/test_gpu_tickets.py ;;
+    test-*) tests "tests/test_gpu_${part#test-}.py" ;;
     sanitize-*) sanitize "${part#sanitize-}" ;;
     bench-*) bench "${part#bench-}" ;;
     profile) "$PYTHON" benchmarks/gpu_profile.py --out "$RESULTS" ;;

@@ -1,6 +1,6 @@
 """Benchmarks on one CUDA device, in parts; `benchmarks/gpu.sh` runs them after the tests have passed on the same build.
 
-    python benchmarks/gpu_bench.py update|planes|snr|chunks|small|noise|tickets --parts build/gpu --out folder
+    python benchmarks/gpu_bench.py PART --parts build/gpu --out folder
 
 A part keeps its rows under --parts. JSON and table under --out hold all parts of this build that are there.
 """
@@ -40,6 +40,7 @@ from benchmarks.gpu_table import (  # noqa: E402
     OPS,
     PACKAGE,
     SCRATCH,
+    SNR,
     TICKETS,
     UPDATE,
     WHITE,
@@ -59,6 +60,8 @@ LARGE = [(8192, 3, 32, 32), (2048, 3, 64, 64), (512, 3, 128, 128)]  # 300 MB fro
 IN_PASSES = [(128, 3, 256, 256), (32, 3, 512, 512), (8, 3, 1024, 1024), (2, 3, 2048, 2048)]  # as many bytes
 COMPOSED = [(8, 3, 721, 1440), (896, 3, 96, 96), (80, 3, 320, 320)]  # torch.fft and Triton
 WITH_TICKETS = [(1, 3, 1024, 1024), (8, 3, 1024, 1024), (32, 3, 1024, 1024)]
+# A few samples, and about as many as an H100 holds at once.
+COOPERATIVE = [(8, 3, 32, 32), (1400, 3, 32, 32), (8, 3, 64, 64), (350, 3, 64, 64), (8, 3, 128, 128), (88, 3, 128, 128)]
 CHUNK_MIB = [8, 16, 32, 64, 128, 256, 1024]
 SMALL = [(8, 3, 32, 32), (8, 3, 64, 64), (8, 3, 128, 128)]
 KINDS = [("pds", False), ("tdas", False), ("pds", True), ("tdas", True)]
@@ -372,6 +375,29 @@ def tickets_part() -> list[Row]:
     return rows
 
 
+def cooperative_part() -> list[Row]:
+    """langevin_step of planes on chip in three launches, and in one."""
+    choose = tdas_ops._backends.choose_snr
+    rows = []
+    try:
+        for shape in COOPERATIVE:
+            buffers = Buffers(shape, cold=True)
+            for method, space in KINDS[:2]:
+                graphs = {}
+                for name, choice in ((PACKAGE, "launches"), ("cooperative", "cooperative")):
+                    choose(choice)
+                    check(shape, "langevin_step", method, space)
+                    own = own_run("langevin_step", contenders.masks(shape, method, space, "cuda").M, buffers)
+                    graphs[name] = captured(own, GRAPH_CALLS)
+                labels = labelled(SNR, case_of(method, space), shape)
+                rows += rows_of(labels, in_turns(graphs), {}, 12 * math.prod(shape), GRAPH_CALLS)
+            del buffers, own, graphs
+            torch.cuda.empty_cache()
+    finally:
+        choose("launches")
+    return rows
+
+
 def small_part() -> list[Row]:
     """Steps of small batches: in a graph, and called from Python."""
     rows = []
@@ -448,7 +474,7 @@ def noise_part() -> list[Row]:
 
 
 PARTS = {"update": update_part, "planes": planes_part, "snr": snr_part, "chunks": chunks_part}
-PARTS |= {"small": small_part, "noise": noise_part, "tickets": tickets_part}
+PARTS |= {"small": small_part, "noise": noise_part, "tickets": tickets_part, "cooperative": cooperative_part}
 
 
 def device_circumstances() -> dict[str, Any]:

@@ -14,7 +14,7 @@ PACKAGE = "tdas_ops"
 TORCH, COMPILED, PUBLISHED = "best torch", "compiled torch", "published"
 UPDATE, OPS, WHITE = "update", "filters and noise", "white noise"
 GRAPH, CALL, SCRATCH = "in a graph", "one call from Python", "scratch memory"
-CHUNKS, TICKETS = "scratch of the passes", "passes by tickets"
+CHUNKS, TICKETS, SNR = "scratch of the passes", "passes by tickets", "snr rule in one launch"
 ITERATION, SHARE, MEMORY = "one iteration", "share of the update", "peak memory of an iteration"
 
 SECTIONS = {
@@ -31,6 +31,9 @@ SECTIONS = {
     "much. Microseconds of device time over cold buffers.",
     TICKETS: "The passes over planes of 1024 x 1024 as launches of their own (tdas_ops) and as tickets of one launch "
     "(`TDAS_OPS_LARGE=ticket`). Microseconds of device time over cold buffers.",
+    SNR: "langevin_step of planes on chip: norms, rule and update as launches of their own (tdas_ops) and as one "
+    "(`TDAS_OPS_SNR=cooperative`). Microseconds of device time a call, in the replay of a CUDA graph of many calls "
+    "over cold buffers.",
     ITERATION: "A predictor-corrector iteration with an NCSN++ network of random weights, pds, both masks: two "
     "evaluations of the score, corrector with the snr rule, predictor (`benchmarks/iteration.py`). Microseconds.",
     SHARE: "Of such an iteration, what is left where the network takes no time, in percent; casts between the float32 "

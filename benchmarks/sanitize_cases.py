@@ -1,6 +1,7 @@
 """Small launches of every CUDA kernel, for compute-sanitizer: every size and kind, last blocks partly empty, odd
 strides, narrow scores. No torch.fft: what cuFFT does is not ours to check. Tensors are made on the CPU and moved, so
-that hardly a kernel runs besides those of the package. `tickets` as argument: the kernel that takes them, alone."""
+that hardly a kernel runs besides those of the package. `tickets` or `cooperative` as argument:
+kernels whose blocks wait for each other, alone."""
 
 import itertools
 import math
@@ -91,8 +92,28 @@ def tickets() -> None:
             finite(tdas_ops.noise(M, x.shape, NoiseStream(7)), tdas_ops.precondition(v, M, "MMt"))
 
 
+def cooperative() -> None:
+    """Samples across blocks, many in one, and one plane a sample."""
+    _backends.choose_snr("cooperative")
+    for size, method, channels, norm in itertools.product(
+        (32, 64, 128), ("pds", "tdas"), (1, CHANNELS), ("batch", "sample")
+    ):
+        M = (
+            preconditioner(size, size, "R", method)
+            if channels == CHANNELS
+            else Preconditioner.from_masks(torch.ones(1, size, size), method=method).to("cuda")
+        )
+        x, v = (torch.randn(2 * BATCH, channels, size, size).cuda() for _ in range(2))
+        narrow, cast = v.bfloat16(), torch.empty_like(v, dtype=torch.float16, memory_format=torch.channels_last)
+        finite(
+            tdas_ops.langevin_step(x, narrow, M, 0.16, noise=NoiseStream(7), norm=norm, cast=cast),
+            cast,
+            tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7), norm=norm, out=x),
+        )
+
+
 def launches() -> None:
-    """Those of every kernel but the one that takes tickets."""
+    """Those of every kernel whose blocks do not wait for each other."""
     normals()
     for height, width in PLANES:
         for masks, method in (("R", "pds"), ("R", "tdas"), ("RA", "pds"), ("RA", "tdas"), ("Rw", "pds")):
@@ -117,7 +138,7 @@ def launches() -> None:
 def main() -> None:
     torch.manual_seed(0)
     with tdas_ops.use_backend("cuda"):
-        tickets() if sys.argv[1:] == ["tickets"] else launches()
+        {"tickets": tickets, "cooperative": cooperative}.get("".join(sys.argv[1:]), launches)()
     torch.cuda.synchronize()
     print("sanitize_cases: every launch is done")
 

@@ -113,6 +113,7 @@ void check_count(const cuda::UpdateArgs& args) {
 constexpr int64_t most_kept_bytes = int64_t{1} << 30;
 std::atomic<int64_t> most_scratch_bytes{0};  // 0: as keeps the device busy
 std::atomic<bool> tickets_chosen{false};
+std::atomic<bool> cooperative_chosen{false};
 
 void check_tickets(const cuda::UpdateArgs& args) {
   TORCH_CHECK_VALUE(cuda::has_ticket_kernel(args), "cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has planes of ",
@@ -307,20 +308,29 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
   const at::Tensor numbers = at::empty({2 * count + args.batch}, out.options());
   float* const squares = numbers.mutable_data_ptr<float>();
   float* const eta = squares + 2 * count;
-  cuda::UpdateArgs update = args;
-  update.d = {eta, cuda::Number::float32, true, 0.0f};
-  update.langevin_noise = true;
-  for (int64_t first = 0; first < args.batch; first += planes.at_once()) {
-    const Samples samples = {first, std::min(planes.at_once(), args.batch - first)};
-    float* const own_squares = squares + 2 * first * args.channels;
-    planes.measure(of_samples(args, samples), own_squares);
-    const cuda::Scale alphas = scale_from(each_alpha, first);
-    device.check(cuda::snr_rule({own_squares, eta + first, samples.count, args.channels, snr, alphas, per_sample},
-                                device.stream()));
-    update_state(arguments, update, planes, samples, out, mean, cast);
+  if (!mean && cooperative_chosen.load(std::memory_order_relaxed) &&
+      cuda::has_snr_kernel(args, per_sample, device.multiprocessors())) {
+    const cuda::SnrArgs rule = {squares, eta, args.batch, args.channels, snr, each_alpha, per_sample};
+    uint32_t* const counters = reinterpret_cast<uint32_t*>(eta);  // in whose place nothing else will be
+    device.check(cuda::langevin_planes(args, rule, squares, counters, device.stream()));
+  } else {
+    cuda::UpdateArgs update = args;
+    update.d = {eta, cuda::Number::float32, true, 0.0f};
+    update.langevin_noise = true;
+    for (int64_t first = 0; first < args.batch; first += planes.at_once()) {
+      const Samples samples = {first, std::min(planes.at_once(), args.batch - first)};
+      float* const own_squares = squares + 2 * first * args.channels;
+      planes.measure(of_samples(args, samples), own_squares);
+      const cuda::Scale alphas = scale_from(each_alpha, first);
+      device.check(cuda::snr_rule({own_squares, eta + first, samples.count, args.channels, snr, alphas, per_sample},
+                                  device.stream()));
+      update_state(arguments, update, planes, samples, out, mean, cast);
+    }
   }
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
+
+void use_cooperative(bool chosen) { cooperative_chosen.store(chosen, std::memory_order_relaxed); }
 
 void use_tickets(bool chosen) { tickets_chosen.store(chosen, std::memory_order_relaxed); }
 

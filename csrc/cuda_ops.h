@@ -39,4 +39,8 @@ void limit_scratch(int64_t bytes);
 // kernel are then refused. Not so at first.
 void use_tickets(bool chosen);
 
+// Whether a langevin_step is one launch where there is one for it (cuda/plane_snr.cuh); all others stay as they are.
+// Not so at first.
+void use_cooperative(bool chosen);
+
 }  // namespace tdas_ops

@@ -2,8 +2,10 @@
 
 A backend is an overload of an op (`_schema.py`). The table below says which backends have which op on which device; an
 automatic choice takes the first one of `_PREFERENCE` that is available, an explicit one (`use_backend`, or the
-environment variable `TDAS_OPS_BACKEND`) is honoured or refused in one sentence. So is `TDAS_OPS_LARGE`: "ticket" is one
-launch for the passes over planes that do not fit on chip, "passes", the default, is one for each.
+environment variable `TDAS_OPS_BACKEND`) is honoured or refused in one sentence. So are two choices of CUDA kernels:
+`TDAS_OPS_LARGE`, whether the passes over planes that do not fit on chip are launches of their own ("passes", the
+default) or one ("ticket"), and `TDAS_OPS_SNR`, whether norms, rule and update of a `langevin_step` on chip are launches
+of their own ("launches", the default) or, where that is possible, one ("cooperative").
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ _PREFERENCE = {
     "cuda fused": ("cuda", "triton", "reference"),  # masks and sizes that the CUDA kernels take whole
 }
 _LARGE = ("passes", "ticket")
+_SNR = ("launches", "cooperative")
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normals")
 
@@ -127,7 +130,7 @@ _register()
 # Looking for a GPU here would start the driver in every process that imports the package.
 _INSTALLED = tuple(backend for backend in _schema.BACKENDS if _missing(backend) is None)
 _chosen: str | None = None
-_large = "passes"
+_large, _snr = _LARGE[0], _SNR[0]
 _table: dict[str, dict[str, Any]] = {op: {} for op in _OPS}
 
 
@@ -221,14 +224,33 @@ def choose_large(choice: str, source: str = "choice") -> None:
         ValueError: there is no such way, or it is not available here; nothing has changed then.
     """
     global _large
-    if choice not in _LARGE:
-        raise ValueError(f"{source}: got {choice!r}, expected one of {', '.join(_LARGE)}")
+    _choose("use_tickets", _LARGE, choice, source)
+    _large = choice
+
+
+def choose_snr(choice: str, source: str = "choice") -> None:
+    """How `langevin_step` of planes on chip goes: norms, rule and update in "launches" of their own, or "cooperative".
+
+    The latter is one launch of blocks that wait for each other. What it cannot do stays as it is: updates with a space
+    mask, a skew part, a mean or noise of the caller's, planes that are not square, or more than the device holds.
+
+    Raises:
+        ValueError: there is no such way, or it is not available here; nothing has changed then.
+    """
+    global _snr
+    _choose("use_cooperative", _SNR, choice, source)
+    _snr = choice
+
+
+def _choose(switch: str, choices: tuple[str, str], choice: str, source: str) -> None:
+    """Sets a switch of the extension: off for the first choice, on for the second."""
+    if choice not in choices:
+        raise ValueError(f"{source}: got {choice!r}, expected one of {', '.join(choices)}")
     module, reason = _extension.load(), _missing("cuda")
     if module is not None and reason is None:
-        module.use_tickets(choice == "ticket")
-    elif choice == "ticket":
-        raise ValueError(f"{source}: got 'ticket', expected 'passes': {reason}")
-    _large = choice
+        getattr(module, switch)(choice == choices[1])
+    elif choice == choices[1]:
+        raise ValueError(f"{source}: got {choice!r}, expected {choices[0]!r}: {reason}")
 
 
 def _path(op: str, device: str) -> str:
@@ -252,8 +274,12 @@ def _path(op: str, device: str) -> str:
     composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
     if backend == "triton":
         composed = "torch.fft, triton kernels" + ("" if fused else "; pixels alone without a frequency mask")
-    tickets = ", those that do not fit on chip in one launch by tickets" if _large == "ticket" else ""
-    sizes = f"fused for H and W powers of two from 32 to 2048{tickets}; pixels alone without a frequency mask"
+    sizes = "fused for H and W powers of two from 32 to 2048"
+    if _large == "ticket":
+        sizes += ", those that do not fit on chip in one launch by tickets"
+    if _snr == "cooperative" and op == "langevin_step":
+        sizes += ", square planes on chip in one cooperative launch where the device holds them all"
+    sizes += "; pixels alone without a frequency mask"
     return f"{sizes}; {composed} otherwise" if fused else composed
 
 
@@ -278,6 +304,7 @@ def backend_info() -> dict[str, Any]:
 _requested = os.environ.get("TDAS_OPS_BACKEND") or None
 _check(_requested, "TDAS_OPS_BACKEND")
 _chosen = _requested
-if os.environ.get("TDAS_OPS_LARGE"):
-    choose_large(os.environ["TDAS_OPS_LARGE"], "TDAS_OPS_LARGE")
+for _variable, _choice in (("TDAS_OPS_LARGE", choose_large), ("TDAS_OPS_SNR", choose_snr)):
+    if os.environ.get(_variable):
+        _choice(os.environ[_variable], _variable)
 _fill()

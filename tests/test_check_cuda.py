@@ -272,6 +272,9 @@ def test_every_case_is_recorded():
         f"{update} {check_cuda.TICKET_LENGTH}x{check_cuda.TICKET_LENGTH}, tickets"
         for update in check_cuda.COUNTED_TICKETS
     }
+    large |= {
+        f"{update} {check_cuda.SNR_LENGTH}x{check_cuda.SNR_LENGTH}, snr rule" for update in check_cuda.COUNTED_SNR
+    }
     for figures in records.values():
         assert figures["instructions"].keys() == check_cuda.COUNTED.keys() | large
         architectures = {name.rpartition("sm_")[2] for name in figures["kernels"]}

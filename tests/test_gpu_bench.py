@@ -56,12 +56,12 @@ def test_the_script_goes_on_where_it_stopped(script):
     assert status == 1 and "build passed" in output and "build_ext" in calls and "gpu_bench" not in calls
     status, output, calls = script()
     assert status == 0 and "build has passed before" in output and "build_ext" not in calls
-    assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 7 and "gpu_profile.py" in calls
+    assert [f"gpu_bench.py {part} " in calls for part in gpu_bench.PARTS] == [True] * 8 and "gpu_profile.py" in calls
     assert "iteration.py --parts build/gpu" in calls
     status, output, calls = script()
-    assert status == 0 and output.count("has passed before") == 15
+    assert status == 0 and output.count("has passed before") == 18
     status, output, calls = script("bench")
-    assert status == 0 and calls.count("gpu_bench.py") == 7 and calls.count("iteration.py") == 1
+    assert status == 0 and calls.count("gpu_bench.py") == 8 and calls.count("iteration.py") == 1
     assert "pytest" not in calls
     script("build")
     status, output, calls = script("bench-small")
@@ -128,6 +128,8 @@ class Limits(list):
 
     def use_tickets(self, chosen):
         self.append(chosen)
+
+    use_cooperative = use_tickets
 
 
 @pytest.fixture
@@ -199,6 +201,15 @@ def test_tickets_are_compared_with_passes(faked, monkeypatch):
     rows = gpu_bench.tickets_part()
     assert [row["name"] for row in rows] == ["tdas_ops", "tickets"] * 3
     assert {row["section"] for row in rows} == {gpu_table.TICKETS}
+    assert True in faked and faked[-1] is False
+
+
+def test_cooperative_launches_are_compared_with_others(faked, monkeypatch):
+    monkeypatch.setattr(gpu_bench, "COOPERATIVE", [(2, 1, 32, 32)])
+    monkeypatch.setattr(gpu_bench, "captured", lambda run, calls: run)
+    rows = gpu_bench.cooperative_part()
+    assert [row["name"] for row in rows] == ["tdas_ops", "cooperative"] * 2
+    assert {row["section"] for row in rows} == {gpu_table.SNR}
     assert True in faked and faked[-1] is False
 
 

@@ -388,38 +388,48 @@ def test_backend_info_says_which_planes_a_gpu_takes_whole(gpu, monkeypatch):
     assert paths["normals"] == "cuda"
 
 
-@pytest.fixture
-def large():
-    yield _backends.choose_large
-    _backends.choose_large("passes")
-
-
-def test_tickets_are_honoured_or_refused(gpu, large, monkeypatch):
+@pytest.mark.parametrize(
+    ("choose", "switch", "default", "choice", "said"),
+    [
+        (_backends.choose_large, "use_tickets", "passes", "ticket", "in one launch by tickets; pixels alone"),
+        (_backends.choose_snr, "use_cooperative", "launches", "cooperative", "holds them all; pixels alone"),
+    ],
+    ids=["large", "snr"],
+)
+def test_ways_of_the_cuda_kernels_are_honoured_or_refused(gpu, monkeypatch, choose, switch, default, choice, said):
     used = []
-    extension = SimpleNamespace(
-        use_tickets=used.append, build_info=lambda: {"cuda": "13.0", "cpu_instruction_set": "any"}
-    )
+    extension = SimpleNamespace(build_info=lambda: {"cuda": "13.0", "cpu_instruction_set": "any"})
+    setattr(extension, switch, used.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(_extension, "load", lambda: extension)
-    large("ticket")
-    assert "in one launch by tickets; pixels alone" in tdas_ops.backend_info()["paths"]["cuda"]["step"]
-    with pytest.raises(ValueError, match="choice: got 'lottery', expected one of passes, ticket"):
-        large("lottery")
-    monkeypatch.setattr(extension, "build_info", lambda: {"cuda": None, "cpu_instruction_set": "any"})
-    with pytest.raises(ValueError, match=r"choice: got 'ticket', expected 'passes': .* without its CUDA part"):
-        large("ticket")
-    assert used == [True]
-    large("passes")
-    assert "tickets" not in tdas_ops.backend_info()["paths"]["cuda"]["step"]
+    paths = lambda: tdas_ops.backend_info()["paths"]["cuda"]
+    try:
+        choose(choice)
+        assert said in paths()["langevin_step"]
+        assert (said in paths()["step"]) == (choice == "ticket")
+        with pytest.raises(ValueError, match=f"choice: got 'lottery', expected one of {default}, {choice}"):
+            choose("lottery")
+        monkeypatch.setattr(extension, "build_info", lambda: {"cuda": None, "cpu_instruction_set": "any"})
+        with pytest.raises(
+            ValueError, match=rf"choice: got '{choice}', expected '{default}': .* without its CUDA part"
+        ):
+            choose(choice)
+        assert used == [True]
+    finally:
+        choose(default)
+    assert said not in paths()["langevin_step"]
 
 
-@pytest.mark.parametrize("choice", ["ticket", "lottery"])
-def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(choice):
-    if choice == "ticket" and _backends._missing("cuda") is None:
+@pytest.mark.parametrize(
+    ("variable", "choice"),
+    [(name, choice) for name, way in (("LARGE", "ticket"), ("SNR", "cooperative")) for choice in (way, "lottery")],
+)
+def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(variable, choice):
+    if choice != "lottery" and _backends._missing("cuda") is None:
         pytest.skip("the extension has the CUDA kernels")
-    environment = {**os.environ, "TDAS_OPS_LARGE": choice}
+    environment = {**os.environ, f"TDAS_OPS_{variable}": choice}
     done = subprocess.run([sys.executable, "-c", "import tdas_ops"], capture_output=True, text=True, env=environment)
-    assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_LARGE: got {choice!r}, expected")
+    assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_{variable}: got {choice!r}, expected")
 
 
 def test_a_gpu_without_a_fused_kernel_takes_triton_where_it_works(gpu, monkeypatch):

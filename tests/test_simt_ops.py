@@ -28,6 +28,8 @@ PLANES = [(2, 64, 32), (1, 128, 128), (3, 32, 128)]
 # Passes over memory, of rows and columns of which a block has many, or a few.
 LARGE = [(2, 256, 64), (1, 64, 256)]
 PLANE, TICKETS = PLANES[0], LARGE[1]
+# langevin_step in one launch: eight planes a block, or one.
+COOPERATIVE = [(3, 32, 32), PLANES[1]]
 SIZES = [(2, 6, 8), (1, 9, 10), (2, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 3)]
 OPS = ("normals", "noise", "precondition", "step", "langevin_step")
 
@@ -38,7 +40,7 @@ def build(folder: Path) -> Path:
     shutil.copy(SIMT / "cuda_stream.h", csrc / "cuda_stream.h")
     include = [SIMT, csrc, torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
     command = [COMPILER, "-std=c++20", "-O1", "-fno-inline", *SHARED, *(f"-I{path}" for path in include)]
-    sizes = " || ".join(f"(height == {height} && width == {width})" for _, height, width in PLANES)
+    sizes = " || ".join(f"(height == {height} && width == {width})" for _, height, width in [*PLANES, *COOPERATIVE])
     command += [f"-DSIMT_SIZE(height, width)=({sizes})"]
     for i, name in ((1, "HEIGHT"), (2, "WIDTH")):
         has = " || ".join(f"n == {n}" for n in sorted({shape[i] for shape in LARGE}))
@@ -153,6 +155,82 @@ def test_what_has_no_tickets_is_refused(chosen, use_tickets, shape, mask, which,
         else:
             tdas_ops.precondition(p.v.float(), p.M, which)
     assert str(raised.value).startswith("cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has")
+
+
+@pytest.fixture
+def launches(library, monkeypatch):
+    """launches(use, run): the result of `run` with and without cooperative launches, and how many there were."""
+    harness = ctypes.CDLL(str(library))
+
+    def of(cooperative, run):
+        harness.simt_use_cooperative(cooperative)
+        before = harness.simt_launches()
+        return run(), harness.simt_launches() - before
+
+    yield of
+    harness.simt_use_cooperative(0)
+
+
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("shape", COOPERATIVE, ids=str)
+def test_cooperative_launches_agree_with_float64(chosen, launches, shape, method, poisoned):
+    p = test_cpu.problem(shape, method, (True, False, False))
+    launches(True, lambda: test_cpu.check_updates(p, shape, f"{shape} {method}", ("langevin_step",)))
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["finite", "broken"])
+@pytest.mark.parametrize("norm", ["batch", "sample"])
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.parametrize("shape", COOPERATIVE, ids=str)
+def test_a_cooperative_launch_gives_the_bits_of_three(chosen, launches, shape, method, norm, broken, poisoned):
+    p = test_cpu.problem(shape, method, (True, False, False), batch=5)
+    x, v = p.x.float(), p.v.bfloat16()
+    if broken:
+        v[2, 0, 5, 7] = torch.inf
+    cast = torch.empty_like(v)
+
+    def run():
+        out = tdas_ops.langevin_step(x, v, p.M, 0.16, noise=test_cpu.stream(), norm=norm, cast=cast)
+        return out, cast.clone()
+
+    (of_three, three), (of_one, one) = launches(False, run), launches(True, run)
+    assert (three, one) == (4, 2)  # with that which advances the draw
+    for a, b in zip(of_three, of_one, strict=True):
+        assert torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())
+        assert b[[0, 1, 3, 4]].isfinite().all() and b[2].isfinite().all() != broken
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "options"),
+    [
+        (PLANE, (True, False, False), {}),
+        (COOPERATIVE[0], (True, True, False), {}),
+        (COOPERATIVE[0], (True, False, True), {}),
+        (COOPERATIVE[0], (False, False, False), {}),
+        (COOPERATIVE[0], (True, False, False), {"return_mean": True}),
+        (COOPERATIVE[0], (True, False, False), {"noise": None}),
+        (COOPERATIVE[0], (True, False, False), {"device": "1"}),
+    ],
+    ids=["not square", "space mask", "skew part", "no mask", "mean", "noise of the caller's", "too many planes"],
+)
+def test_what_has_no_cooperative_launch_stays_as_it_is(chosen, launches, shape, mask, options, monkeypatch):
+    p = test_cpu.problem(shape, "pds", mask, batch=9)
+    options = {"noise": test_cpu.stream(), **options}
+    if options.pop("device", None):
+        monkeypatch.setenv("SIMT_MULTIPROCESSORS", "1")
+    if options["noise"] is None:
+        options["noise"] = p.v.float()
+    state = options["noise"].state_dict() if isinstance(options["noise"], NoiseStream) else None
+
+    def run():
+        if state is not None:
+            options["noise"].load_state_dict(state)
+        return tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, **options)
+
+    (as_ever, count), (chosen_one, same) = launches(False, run), launches(True, run)
+    assert same == count > 2
+    pairs = zip(as_ever, chosen_one, strict=True) if "return_mean" in options else ((as_ever, chosen_one),)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("mask", [(False, True, False), (False, False, False)], ids=test_cpu.name)

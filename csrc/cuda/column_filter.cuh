@@ -19,11 +19,28 @@ struct ColumnFilter {
 
   // d (R^2 + i w) X + n R g, without X for kind noise.
   TDAS_OPS_DEVICE void filter(float d, float n, bool noisy, Complex<float> (&X)[32]) const {
+    const uint32_t first_quad = this->first_quad();
+    filter(d, n, noisy, X, [&] {
+      DrawnNoise noise(work.samples, at.sample);
+      noise.forget_round_keys();
+      return [this, noise, first_quad](int k) {
+        const PhiloxWords words = noise.words(first_quad + Columns::offset(k) * columns.count);
+        return NormalPair{polar_normal(words.w0, words.w1), polar_normal(words.w2, words.w3)};
+      };
+    });
+  }
+
+  struct NormalPair {
+    PolarNormal lower, upper;  // of frequencies k and k + 16
+  };
+
+  // `normals`: gives what gives the NormalPair of a k, anew for every few of them.
+  template <class Normals>
+  TDAS_OPS_DEVICE void filter(float d, float n, bool noisy, Complex<float> (&X)[32], Normals normals) const {
     const MaskColumn R(*this, work.masks.freq), w(*this, kind == Kind::skewed_drift ? work.masks.skew : nullptr);
     const float data = kw == 0 ? 0.5f * d : d;  // `separate` leaves twice the values
     const float square = kind == Kind::skewed_drift && !work.square ? 0.0f : data;
     const float skew[2] = {data, kw == 0 ? -data : data};  // w(H - h, W / 2) = -w(h, W / 2)
-    const uint32_t first_quad = this->first_quad();
     // Calls of Philox that share their round keys.
     constexpr int group = kind == Kind::skewed_drift ? Columns::group / 2 : Columns::group;
     TDAS_OPS_UNROLL
@@ -42,15 +59,14 @@ struct ColumnFilter {
         im[upper][i % group] = R_im;
       }
       if (!noisy) continue;
-      DrawnNoise noise(work.samples, at.sample);
-      noise.forget_round_keys();
+      const auto of_group = normals();
       TDAS_OPS_UNROLL
       for (int i = 0; i < group; ++i) {
         const int k = begin + i;
-        const PhiloxWords words = noise.words(first_quad + Columns::offset(k) * columns.count);
+        const NormalPair g = of_group(k);
         const float scale = k == 0 && R.real_pair ? 1.41421356f * n : n;
-        add(X[k], polar_normal(words.w0, words.w1), re[0][i] * scale, im[0][i] * scale);
-        add(X[k + 16], polar_normal(words.w2, words.w3), re[1][i] * scale, im[1][i] * scale);
+        add(X[k], g.lower, re[0][i] * scale, im[0][i] * scale);
+        add(X[k + 16], g.upper, re[1][i] * scale, im[1][i] * scale);
       }
     }
   }
@@ -81,6 +97,12 @@ struct ColumnFilter {
 
   // |F^-1 R Z|^2, the thread's part of it.
   TDAS_OPS_DEVICE float noise_square() const {
+    return noise_square([](int, Polar, Polar) {});
+  }
+
+  // `keep(k, lower, upper)` gets the normals of frequencies k and k + 16.
+  template <class Keep>
+  TDAS_OPS_DEVICE float noise_square(Keep keep) const {
     const MaskColumn R(*this, work.masks.freq);
     const uint32_t first_quad = this->first_quad();
     DrawnNoise noise(work.samples, at.sample);
@@ -89,9 +111,11 @@ struct ColumnFilter {
     for (int k = 0; k < 16; ++k) {
       if (k % 8 == 0) noise.forget_round_keys();
       const PhiloxWords words = noise.words(first_quad + Columns::offset(k) * columns.count);
+      const Polar pair[2] = {polar(words.w0, words.w1), polar(words.w2, words.w3)};
+      keep(k, pair[0], pair[1]);
       TDAS_OPS_UNROLL
       for (int upper = 0; upper < 2; ++upper) {
-        const PolarNormal g = upper ? polar_normal(words.w2, words.w3) : polar_normal(words.w0, words.w1);
+        const PolarNormal g = pair[upper].normal();
         const float re = R.at(k + 16 * upper) * g.rho * g.cos, im = R.imag_at(k + 16 * upper) * g.rho * g.sin;
         sum = __fmaf_rn(re, re, __fmaf_rn(im, im, sum));
       }

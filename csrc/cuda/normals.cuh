@@ -49,13 +49,24 @@ struct PolarNormal {
   float rho, cos, sin;
 };
 
+// The same as it comes: half of the numbers, to be held for later.
+struct Polar {
+  float rho, theta;
+
+  TDAS_OPS_DEVICE PolarNormal normal() const { return {rho, approximate_cosine(theta), approximate_sine(theta)}; }
+};
+
 // Close to u = 1 the logarithm has only an absolute bound, so there -2 ln(1 - v) = 2 v + v^2 + O(v^3): 3e-6 at worst.
-TDAS_OPS_DEVICE PolarNormal polar_normal(uint32_t radius_word, uint32_t angle_word) {
+TDAS_OPS_DEVICE Polar polar(uint32_t radius_word, uint32_t angle_word) {
   const bool near_one = radius_word >= 0xFF800000u;                                                          // v < 2^-9
   const float t = __fmaf_rn(static_cast<float>(near_one ? ~radius_word : radius_word), 0x1p-32f, 0x1p-33f);  // v or u
   const float square = near_one ? __fmaf_rn(t, t, t + t) : approximate_log2(t) * -1.3862943611198906f;
   const float theta = static_cast<float>(static_cast<int32_t>(angle_word)) * 1.4629180792671596e-9f;  // 2 pi 2^-32
-  return {approximate_root(square), approximate_cosine(theta), approximate_sine(theta)};
+  return {approximate_root(square), theta};
+}
+
+TDAS_OPS_DEVICE PolarNormal polar_normal(uint32_t radius_word, uint32_t angle_word) {
+  return polar(radius_word, angle_word).normal();
 }
 
 struct ComplexNormal {

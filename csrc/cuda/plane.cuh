@@ -68,7 +68,21 @@ TDAS_OPS_DEVICE void update_plane(const PlaneWork& work, float* shared, Thread t
   pixels().finish((is_pixels || is_noise) && work.add_v, is_pixels && work.space_last);
 }
 
-// The squares of the planes of a block, summed over the threads of a plane by a tree of fixed order.
+// Leaves the squares of the planes of a block, summed over the threads of a plane by a tree of fixed order: sums[plane]
+// [thread].
+template <int H, int W>
+TDAS_OPS_DEVICE void sum_planes(const PlaneWork& work, float2* sums, uint32_t first_plane, int t) {
+  using Shape = PlaneShape<H, W>;
+  const int plane = t / Shape::threads, i = t % Shape::threads;
+  TDAS_OPS_NO_UNROLL
+  for (int half = Shape::threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (i < half) sums[t] = make_float2(sums[t].x + sums[t + half].x, sums[t].y + sums[t + half].y);
+  }
+  if (i == 0 && first_plane + plane < work.planes) work.squares[first_plane + plane] = sums[t];
+}
+
+// The squares of the planes of a block.
 template <int H, int W, class Thread>
 TDAS_OPS_DEVICE void measure_plane(const PlaneWork& work, float* shared, Thread thread) {
   using Shape = PlaneShape<H, W>;
@@ -117,14 +131,9 @@ TDAS_OPS_DEVICE void measure_plane(const PlaneWork& work, float* shared, Thread 
   if (spectral) own_sum()->y = columns().noise_square();
   __syncthreads();
 
-  const int t = thread(), plane = t / Shape::threads, i = t % Shape::threads;  // as a thread of the pixels
+  const int t = thread();  // as a thread of the pixels
   if (!work.filter_drift) sums[t].x = pixels().square();
-  TDAS_OPS_NO_UNROLL
-  for (int half = Shape::threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (i < half) sums[t] = make_float2(sums[t].x + sums[t + half].x, sums[t].y + sums[t + half].y);
-  }
-  if (i == 0 && first_plane + plane < work.planes) work.squares[first_plane + plane] = sums[t];
+  sum_planes<H, W>(work, sums, first_plane, t);
 }
 
 template <int H, int W, Kind kind>

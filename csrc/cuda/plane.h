@@ -1,6 +1,7 @@
 // Filtered updates of planes that fit on chip, no torch.
 #pragma once
 
+#include "snr.h"
 #include "update.h"
 
 namespace tdas_ops::cuda {
@@ -15,5 +16,14 @@ cudaError_t update_planes(const UpdateArgs& args, cudaStream_t stream);
 // |D v|^2 and |M z|^2 of every plane, for Filter::drift, or |v|^2 and |M z|^2 for Filter::noise: squares[batch,
 // channels, 2]. There is a frequency mask, and noise, but no skew part beside a space mask.
 cudaError_t measure_planes(const UpdateArgs& args, float* squares, cudaStream_t stream);
+
+// Whether one launch can make a langevin_step with noise of its own (plane_snr.cuh): of 32 x 32, 64 x 64 or 128 x 128,
+// with a frequency mask alone, of as many planes as fit on the device at once where blocks have to wait for each other.
+bool has_snr_kernel(const UpdateArgs& args, bool per_sample, int multiprocessors);
+
+// The update with the scales d = eta and n = sqrt(2 eta) of the rule, which reads the squares that this leaves behind:
+// squares[batch, channels, 2]. `counters` has a number a sample. There is such a kernel. Returns the launch error.
+cudaError_t langevin_planes(const UpdateArgs& args, const SnrArgs& rule, float* squares, uint32_t* counters,
+                            cudaStream_t stream);
 
 }  // namespace tdas_ops::cuda

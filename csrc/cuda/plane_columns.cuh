@@ -70,13 +70,34 @@ struct PlaneColumns : ColumnFilter<H, kind, ColumnsOnChip<H, W>> {
       if (half == 1) unrolled<32>([&](auto h) { out[h] = turned<true>(out[h], twiddle(h, 64)); });
       __syncthreads();
     }
-    float4* pairs = reinterpret_cast<float4*>(numbers) + half * 16;
+    float4* pairs = own_numbers();
     TDAS_OPS_UNROLL
     for (int i = 0; i < 16; ++i)
       pairs[i] = make_float4(out[2 * i].re, out[2 * i].im, out[2 * i + 1].re, out[2 * i + 1].im);
   }
 
+  // |F^-1 R Z|^2, the thread's part of it; its noise stays in shared memory, in place of what `forward` has read.
+  TDAS_OPS_DEVICE float hold_noise() const {
+    return this->noise_square([&](int k, Polar lower, Polar upper) {
+      own_numbers()[k] = make_float4(lower.rho, lower.theta, upper.rho, upper.theta);
+    });
+  }
+
+  // As `filter`, with this noise.
+  TDAS_OPS_DEVICE void filter_with_held(float d, float n, Complex<float> (&X)[32]) const {
+    this->filter(d, n, true, X, [&] {
+      return [&](int k) {
+        const float4 pair = own_numbers()[k];
+        return typename Filter::NormalPair{Polar{pair.x, pair.y}.normal(), Polar{pair.z, pair.w}.normal()};
+      };
+    });
+    if constexpr (halves == 2) __syncthreads();  // `inverse` begins with partners, over both halves of column 0
+  }
+
  private:
+  // The thread's part of them, 16 times four.
+  TDAS_OPS_DEVICE float4* own_numbers() const { return reinterpret_cast<float4*>(numbers) + half * 16; }
+
   static TDAS_OPS_DEVICE int class_of(int thread) { return thread / Shape::planes % classes; }
   static TDAS_OPS_DEVICE int half_of(int thread) {
     return halves == 2 ? thread / (Shape::planes * classes * Shape::columns) : 0;

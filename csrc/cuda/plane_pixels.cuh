@@ -86,19 +86,40 @@ struct PlanePixels {
   // |v|^2 of the thread's pixels.
   TDAS_OPS_DEVICE float square() const {
     float sum = 0.0f;
-    each_place([&](int item, int lower, int right) {
-      const Run run = access.load_strided(work.v, at.plane(work.v), item, lower, right);
+    const auto add_square = [&](int, int, const Run& run) {
       TDAS_OPS_UNROLL
       for (int i = 0; i < 4; ++i) sum = __fmaf_rn(run.at[i], run.at[i], sum);
-    });
+    };
+    if (work.v.dense) {
+      Item v[4];
+      TDAS_OPS_UNROLL
+      for (int item = 0; item < 4; ++item) access.load(work.v, at.plane(work.v), item, v[item]);
+      TDAS_OPS_UNROLL
+      for (int item = 0; item < 4; ++item) each_run(v[item], add_square);
+    } else {
+      each_place([&](int item, int lower, int right) {
+        add_square(lower, right, access.load_strided(work.v, at.plane(work.v), item, lower, right));
+      });
+    }
     return sum;
+  }
+
+  // Of a dense base, on its way to the L2 cache: a plane's threads have two lines of it each.
+  TDAS_OPS_DEVICE void fetch_base(int thread) const {
+    if (work.base.data == nullptr || !work.base.dense) return;
+    const float* base = static_cast<const float*>(work.base.data) + at.plane(work.base);
+    prefetch(base + thread % Shape::threads * 64);
+    prefetch(base + thread % Shape::threads * 64 + 32);
   }
 
   // (base + d v) + the result, in this order whatever the storage. A pixel of the base may lie where that of the output
   // does.
   TDAS_OPS_DEVICE void finish(bool has_v, bool has_space) const {
+    finish(has_v, has_space, has_v ? drift_scale(work.samples, at.sample) : 0.0f);
+  }
+
+  TDAS_OPS_DEVICE void finish(bool has_v, bool has_space, float d) const {
     const bool has_base = work.base.data != nullptr;
-    const float d = has_v ? drift_scale(work.samples, at.sample) : 0.0f;
     const bool dense = !has_space && work.out.dense && work.out.element == Element::float32 &&
                        (!has_base || work.base.dense) && (!has_v || work.v.dense);
     if (!dense) {

@@ -1,67 +1,19 @@
 #include "snr.h"
 
-#include <cmath>
-
-#include "sample.cuh"
+#include "snr.cuh"
 
 namespace tdas_ops::cuda {
 namespace {
 
-constexpr int threads = 256;
-
-struct Norms {  // or their squares, or sums of them
-  double drift, noise;
-};
-
-TDAS_OPS_DEVICE Norms norms_of(const SnrArgs& args, int64_t sample) {
-  Norms sum = {};
-  for (int64_t c = 0; c < args.channels; ++c) {
-    const float* squares = args.squares + 2 * (sample * args.channels + c);
-    sum = {sum.drift + squares[0], sum.noise + squares[1]};
-  }
-  return {sqrt(sum.drift), sqrt(sum.noise)};
-}
-
-TDAS_OPS_DEVICE bool is_finite(double x) { return x - x == 0.0; }
-
-// The sums over the threads of a block, by a tree of fixed order.
-TDAS_OPS_DEVICE Norms sum_of(Norms own, double* shared) {
-  double *drift = shared, *noise = shared + threads;
-  const int t = threadIdx.x;
-  __syncthreads();
-  drift[t] = own.drift;
-  noise[t] = own.noise;
-  for (int half = threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (t < half) {
-      drift[t] += drift[t + half];
-      noise[t] += noise[t + half];
-    }
-  }
-  __syncthreads();
-  return {drift[0], noise[0]};
-}
+constexpr int threads = norm_lanes;
 
 // One block.
 __global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
   TDAS_OPS_SHARED(double, shared);
   Norms mean = {};
-  if (!args.per_sample) {
-    Norms sum = {}, count = {};
-    for (int64_t b = threadIdx.x; b < args.batch; b += threads) {
-      const Norms norms = norms_of(args, b);
-      if (is_finite(norms.drift)) sum.drift += norms.drift, count.drift += 1.0;
-      if (is_finite(norms.noise)) sum.noise += norms.noise, count.noise += 1.0;
-    }
-    sum = sum_of(sum, shared);
-    count = sum_of(count, shared);
-    mean = {sum.drift / count.drift, sum.noise / count.noise};  // of what is finite; 0 / 0 is NaN
-  }
-  for (int64_t b = threadIdx.x; b < args.batch; b += threads) {
-    const Norms norms = args.per_sample ? norms_of(args, b) : mean;
-    const double ratio = args.snr * norms.noise / norms.drift;
-    args.eta[b] = static_cast<float>(2.0 * scale_of(args.alpha, static_cast<uint32_t>(b)) * ratio * ratio);
-  }
+  if (!args.per_sample) mean = mean_norms<threads>(args, shared, threadIdx.x);
+  for (uint32_t b = threadIdx.x; b < args.batch; b += threads)
+    args.eta[b] = eta_of(args, b, args.per_sample ? norms_of(args, b) : mean);
 }
 
 // One block a plane.
@@ -74,7 +26,7 @@ __global__ void __launch_bounds__(threads)
     if (of_drift) sum.drift += part.x;
     if (of_noise) sum.noise += part.y;
   }
-  sum = sum_of(sum, shared);
+  sum = sum_of<threads>(sum, shared, threadIdx.x);
   if (threadIdx.x > 0) return;
   if (of_drift) squares[blockIdx.x].x = static_cast<float>(sum.drift);
   if (of_noise) squares[blockIdx.x].y = static_cast<float>(sum.noise);

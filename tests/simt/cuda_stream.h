@@ -9,7 +9,7 @@ class OnDevice {
  public:
   OnDevice(const char* op, const at::Tensor&) : op_(op) {}
   cudaStream_t stream() const { return nullptr; }
-  int multiprocessors() const { return 132; }
+  int multiprocessors() const { return simt::multiprocessors(); }
   void check(cudaError_t error) const { TORCH_CHECK(error == cudaSuccess, op_, ": ", simt::last_error()); }
 
  private:

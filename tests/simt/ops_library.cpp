@@ -1,5 +1,7 @@
 // The CUDA ops of the extension on CPU tensors: csrc/cuda_ops.cpp and every kernel it launches, of the plane
-// sizes of SIMT_SIZE, SIMT_HAS_HEIGHT and SIMT_HAS_WIDTH.
+// sizes of SIMT_SIZE, SIMT_HAS_HEIGHT and SIMT_HAS_WIDTH. Blocks of cooperative launches run at once.
+#define SIMT_THREADS
+#define SIMT_SNR
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
@@ -17,6 +19,10 @@ extern "C" {
 void simt_use_tickets(int chosen) { tdas_ops::use_tickets(chosen != 0); }
 
 void simt_limit_scratch(int64_t bytes) { tdas_ops::limit_scratch(bytes); }
+
+void simt_use_cooperative(int chosen) { tdas_ops::use_cooperative(chosen != 0); }
+
+int simt_launches() { return simt::launches(); }
 }
 
 TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {

@@ -1,5 +1,5 @@
 // The plane kernels of csrc/cuda, of the sizes for which SIMT_SIZE(height, width) holds, or of one, SIMT_HEIGHT x
-// SIMT_WIDTH: of every kind, or of SIMT_KINDS, bits 1 << Kind.
+// SIMT_WIDTH: of every kind, or of SIMT_KINDS, bits 1 << Kind. Those of a langevin_step in one launch with SIMT_SNR.
 #pragma once
 
 #ifndef SIMT_SIZE
@@ -39,9 +39,32 @@ constexpr PlaneKernels compiled_kernels() {
   }
 }
 
+inline void missing_snr_kernel(SnrWork work) { missing_kernel(work.plane); }
+
+template <int H, int W>
+constexpr SnrKernels compiled_snr() {
+#ifdef SIMT_SNR
+  if constexpr (SIMT_SIZE(H, W)) {
+    using Shape = SnrShape<H, W>;
+    SnrKernels size = {H, W, Shape::planes, Shape::block, Shape::shared_bytes, missing_snr_kernel, missing_snr_kernel};
+#ifdef SIMT_KINDS
+    constexpr int kinds = SIMT_KINDS;
+#else
+    constexpr int kinds = ~0;
+#endif
+    if constexpr (kinds >> static_cast<int>(Kind::drift) & 1) size.drift = snr_plane_kernel<H, W, Kind::drift>;
+    if constexpr (kinds >> static_cast<int>(Kind::noise) & 1) size.noise = snr_plane_kernel<H, W, Kind::noise>;
+    return size;
+  }
+#endif
+  return {};
+}
+
 }  // namespace tdas_ops::cuda
 
+#define snr_kernels compiled_snr
 #define plane_kernels compiled_kernels
 #include "cuda/plane_128.cu"
 #include "cuda/plane_32.cu"
 #include "cuda/plane_64.cu"
+#include "cuda/plane_snr.cu"

@@ -11,8 +11,11 @@
 //   - SIMT_HOLD = <n> holds a block after each n-th of its atomic additions, until all others wait for counters, are
 //     held too, or are done: what must wait for the block, and does not, goes wrong every time. -<n> leaves out
 //     additions that release: a block is held where it has taken something on. Blocks that all wait throw.
-// Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies,
-// grid-wide barriers. Dynamic shared memory: SIMT_DYNAMIC_SHARED(type, name).
+//   - SIMT_LATE = <i> holds the block on the i-th thread before it begins, until all others wait.
+//   - A cooperative launch needs SIMT_THREADS and has all its blocks at once, at most SIMT_MULTIPROCESSORS (132) times
+//     SIMT_OCCUPANCY (2).
+// Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies.
+// Dynamic shared memory: SIMT_DYNAMIC_SHARED(type, name).
 #pragma once
 
 #include <algorithm>
@@ -289,12 +292,19 @@ struct Launch {
   dim3 grid, block;
   size_t shared_bytes;
   std::function<void()> kernel;
+  bool cooperative;                            // all blocks are there at once
   std::vector<unsigned> blocks, warps, lanes;  // in the order in which they run
   std::atomic<size_t> started{0};
 };
 
-// Runs blocks that no other thread has started, one after the other.
-inline void run_blocks(Launch& launch) {
+#ifdef SIMT_THREADS
+inline void wait_if_late();
+#else
+inline void wait_if_late() {}
+#endif
+
+// Runs blocks that no other thread has started, one after the other, or one alone.
+inline void run_blocks(Launch& launch, bool one = false) {
   Machine& m = machine();
   const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
   static SIMT_LOCAL std::vector<char> stacks;
@@ -312,7 +322,9 @@ inline void run_blocks(Launch& launch) {
     m.dynamic_shared = shared.data() + (16 - reinterpret_cast<uintptr_t>(shared.data()) % 16) % 16;
     if (__start_simt_shared) std::memset(__start_simt_shared, 0xFF, __stop_simt_shared - __start_simt_shared);
     for (unsigned t = 0; t < threads; ++t) place_fiber(m.fibers[t], t, stacks.data() + t * stack_bytes);
+    wait_if_late();
     run_block(launch.warps, launch.lanes);
+    if (one) return;
   }
 }
 
@@ -327,7 +339,7 @@ inline int setting(const char* name, int otherwise) {
 struct Residents {
   static constexpr uint64_t running = 0, done = ~uint64_t{0}, held = uint64_t{1} << 62;
   std::unique_ptr<std::atomic<uint64_t>[]> states;  // of each: one of these, or the progress that it waits for more of
-  int count = 0, hold_each = 0;
+  int count = 0, hold_each = 0, late = -1;
   std::atomic<uint64_t> progress{1};  // counters that were added to
   std::atomic<unsigned> additions{0};
   std::atomic<bool> failed{false};
@@ -347,11 +359,9 @@ inline thread_local uint64_t seen_progress;
 
 inline void set_state(uint64_t state) { residents().states[own_index].store(state, std::memory_order_relaxed); }
 
-inline void hold(bool releases) {
+// Until all others wait.
+inline void hold() {
   Residents& r = residents();
-  const int each = std::abs(r.hold_each);
-  if (each == 0 || (releases && r.hold_each < 0)) return;
-  if (r.additions.fetch_add(1, std::memory_order_relaxed) % each != 0) return;
   set_state(Residents::held);
   for (bool others_wait = false; !others_wait && !r.failed.load(std::memory_order_relaxed);) {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -364,9 +374,16 @@ inline void hold(bool releases) {
   set_state(Residents::running);
 }
 
+inline void wait_if_late() {
+  if (own_index == residents().late) hold();
+}
+
 inline void added(bool releases = false) {
-  residents().progress.fetch_add(1, std::memory_order_relaxed);
-  hold(releases);
+  Residents& r = residents();
+  r.progress.fetch_add(1, std::memory_order_relaxed);
+  const int each = std::abs(r.hold_each);
+  if (each == 0 || (releases && r.hold_each < 0)) return;
+  if (r.additions.fetch_add(1, std::memory_order_relaxed) % each == 0) hold();
 }
 
 inline void add_release(uint32_t* counter) {
@@ -390,11 +407,18 @@ inline void pause() {
 
 inline void run_all(Launch& launch) {
   Residents& r = residents();
-  r.count = std::min<int>(setting("SIMT_RESIDENT", 1), static_cast<int>(launch.blocks.size()));
+  const int blocks = static_cast<int>(launch.blocks.size());
+  r.count = launch.cooperative ? blocks : std::min(setting("SIMT_RESIDENT", 1), blocks);
   r.hold_each = setting("SIMT_HOLD", 0);
+  r.late = setting("SIMT_LATE", -1);
   r.states = std::make_unique<std::atomic<uint64_t>[]>(r.count);
   r.failed = false;
   r.additions = 0;
+  if (r.count == 1) {
+    own_index = 0;
+    run_blocks(launch);
+    return;
+  }
   std::mutex mutex;
   std::string error;
   std::vector<std::thread> threads;
@@ -402,7 +426,7 @@ inline void run_all(Launch& launch) {
     threads.emplace_back([&, i] {
       own_index = i;
       try {
-        run_blocks(launch);
+        run_blocks(launch, launch.cooperative);
       } catch (std::exception& e) {
         const std::lock_guard lock(mutex);
         if (error.empty()) error = e.what();
@@ -424,13 +448,19 @@ inline void run_all(Launch& launch) { run_blocks(launch); }
 
 #endif
 
-inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel) {
+// Blocks that a device holds, whatever their kernel.
+inline int multiprocessors() { return setting("SIMT_MULTIPROCESSORS", 132); }
+inline int blocks_of_multiprocessor() { return setting("SIMT_OCCUPANCY", 2); }
+
+inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel, bool cooperative) {
   const unsigned threads = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
   if (threads == 0 || threads > 1024) throw std::runtime_error("bad block size " + std::to_string(threads));
   if (blocks == 0 || grid.y > 65535 || grid.z > 65535) throw std::runtime_error("bad grid size");
   if (shared_bytes > most_shared_bytes) throw std::runtime_error("too much shared memory");
+  if (cooperative && blocks > static_cast<unsigned>(multiprocessors() * blocks_of_multiprocessor()))
+    throw std::runtime_error("more blocks than there are at once");
   std::mt19937 random(setting("SIMT_ORDER", 0));
-  Launch launch{grid, block, shared_bytes, std::move(kernel), {}, {}, {}};
+  Launch launch{grid, block, shared_bytes, std::move(kernel), cooperative, {}, {}, {}};
   launch.blocks = ordered(blocks, random);
   launch.warps = ordered((threads + 31) / 32, random);
   launch.lanes = ordered(32, random);
@@ -474,16 +504,31 @@ inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 // The part of the runtime that kernels are launched with.
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorLaunchFailure };
+enum cudaLaunchAttributeID { cudaLaunchAttributeIgnore, cudaLaunchAttributeCooperative };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int cooperative;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
   return bytes <= static_cast<int>(simt::most_shared_bytes) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
+  *blocks = simt::blocks_of_multiprocessor();
+  return cudaSuccess;
 }
 
 inline cudaError_t cudaMemsetAsync(void* target, int byte, size_t count, cudaStream_t) {
@@ -507,7 +552,12 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* launch, void (*kernel)(
                                Arguments&&... arguments) {
   ++simt::launches();
   try {
-    simt::run(launch->gridDim, launch->blockDim, launch->dynamicSmemBytes, [&] { kernel(arguments...); });
+    bool cooperative = false;
+    for (unsigned i = 0; i < launch->numAttrs; ++i)
+      cooperative =
+          cooperative || (launch->attrs[i].id == cudaLaunchAttributeCooperative && launch->attrs[i].val.cooperative);
+    const auto run = [&] { kernel(arguments...); };
+    simt::run(launch->gridDim, launch->blockDim, launch->dynamicSmemBytes, run, cooperative);
     return cudaSuccess;
   } catch (std::exception& e) {
     simt::last_error() = e.what();
