@@ -24,17 +24,20 @@ struct ColumnFilter {
       DrawnNoise noise(work.samples, at.sample);
       noise.forget_round_keys();
       return [this, noise, first_quad](int k) {
-        const PhiloxWords words = noise.words(first_quad + Columns::offset(k) * columns.count);
-        return NormalPair{polar_normal(words.w0, words.w1), polar_normal(words.w2, words.w3)};
+        return DrawnPair{noise.words(first_quad + Columns::offset(k) * columns.count)};
       };
     });
   }
 
-  struct NormalPair {
-    PolarNormal lower, upper;  // of frequencies k and k + 16
+  // The normals of frequencies k and k + 16, each made when it is used: registers are few.
+  struct DrawnPair {
+    PhiloxWords words;
+
+    TDAS_OPS_DEVICE PolarNormal lower() const { return polar_normal(words.w0, words.w1); }
+    TDAS_OPS_DEVICE PolarNormal upper() const { return polar_normal(words.w2, words.w3); }
   };
 
-  // `normals`: gives what gives the NormalPair of a k, anew for every few of them.
+  // `normals`: gives what gives such a pair for a k, anew for every few of them.
   template <class Normals>
   TDAS_OPS_DEVICE void filter(float d, float n, bool noisy, Complex<float> (&X)[32], Normals normals) const {
     const MaskColumn R(*this, work.masks.freq), w(*this, kind == Kind::skewed_drift ? work.masks.skew : nullptr);
@@ -63,10 +66,10 @@ struct ColumnFilter {
       TDAS_OPS_UNROLL
       for (int i = 0; i < group; ++i) {
         const int k = begin + i;
-        const NormalPair g = of_group(k);
+        const auto g = of_group(k);
         const float scale = k == 0 && R.real_pair ? 1.41421356f * n : n;
-        add(X[k], g.lower, re[0][i] * scale, im[0][i] * scale);
-        add(X[k + 16], g.upper, re[1][i] * scale, im[1][i] * scale);
+        add(X[k], g.lower(), re[0][i] * scale, im[0][i] * scale);
+        add(X[k + 16], g.upper(), re[1][i] * scale, im[1][i] * scale);
       }
     }
   }

@@ -83,13 +83,17 @@ struct PlaneColumns : ColumnFilter<H, kind, ColumnsOnChip<H, W>> {
     });
   }
 
+  struct HeldPair {
+    float4 pair;
+
+    TDAS_OPS_DEVICE PolarNormal lower() const { return Polar{pair.x, pair.y}.normal(); }
+    TDAS_OPS_DEVICE PolarNormal upper() const { return Polar{pair.z, pair.w}.normal(); }
+  };
+
   // As `filter`, with this noise.
   TDAS_OPS_DEVICE void filter_with_held(float d, float n, Complex<float> (&X)[32]) const {
     this->filter(d, n, true, X, [&] {
-      return [&](int k) {
-        const float4 pair = own_numbers()[k];
-        return typename Filter::NormalPair{Polar{pair.x, pair.y}.normal(), Polar{pair.z, pair.w}.normal()};
-      };
+      return [&](int k) { return HeldPair{own_numbers()[k]}; };
     });
     if constexpr (halves == 2) __syncthreads();  // `inverse` begins with partners, over both halves of column 0
   }

@@ -8,7 +8,7 @@ namespace {
 constexpr int threads = norm_lanes;
 
 // One block.
-__global__ void __launch_bounds__(threads) snr_kernel(SnrArgs args) {
+__global__ void __launch_bounds__(threads, 1) snr_kernel(SnrArgs args) {
   TDAS_OPS_SHARED(double, shared);
   Norms mean = {};
   if (!args.per_sample) mean = mean_norms<threads>(args, shared, threadIdx.x);

@@ -88,8 +88,8 @@ class UNet(nn.Module):
             depends on the noise level alone. A network with fewer channels than that needs it: what it puts out
             contains the noise of every pixel.
 
-    `forward(x, label)`: x `[B, C, H, W]`, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; label `[B]` float32, log sigma
-    or what spans as much, or nothing for a network that is not told; returns `[B, C, H, W]`.
+    `forward(x, label)`: x `[B, C, H, W]`, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; label `[B]`
+    float32, log sigma or what spans as much, or nothing for a network that is not told; returns `[B, C, H, W]`.
     """
 
     def __init__(
@@ -153,8 +153,8 @@ class ScoreUNet(UNet):
         channels, widths, embedding, fold, skip: of the `UNet`, F of Karras et al.
         sigma_data: standard deviation of the data, for the scaling of Karras et al.
 
-    `forward(x, sigma)`: x `[B, C, H, W]` float, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; sigma `[B]`, in the units
-    of x; returns the score `[B, C, H, W]` in x's dtype.
+    `forward(x, sigma)`: x `[B, C, H, W]` float, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; sigma `[B]`,
+    in the units of x; returns the score `[B, C, H, W]` in x's dtype.
     """
 
     def __init__(
