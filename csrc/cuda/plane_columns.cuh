@@ -92,9 +92,7 @@ struct PlaneColumns : ColumnFilter<H, kind, ColumnsOnChip<H, W>> {
 
   // As `filter`, with this noise.
   TDAS_OPS_DEVICE void filter_with_held(float d, float n, Complex<float> (&X)[32]) const {
-    this->filter(d, n, true, X, [&] {
-      return [&](int k) { return HeldPair{own_numbers()[k]}; };
-    });
+    this->filter(d, n, true, X, [&] { return [&](int k) { return HeldPair{own_numbers()[k]}; }; });
     if constexpr (halves == 2) __syncthreads();  // `inverse` begins with partners, over both halves of column 0
   }
 
