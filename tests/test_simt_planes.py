@@ -416,8 +416,8 @@ MISTAKES = {
     "M for its transpose": ("work.space_last = space", "work.space_first = space", (32, 32), "A, Mt"),
     # Noise
     "quads too close": (
-        "Columns::offset(k) * columns.count); const float",
-        "k * columns.count); const float",
+        "Columns::offset(k) * columns.count)};",
+        "k * columns.count)};",
         (64, 32),
         "noise",
     ),
@@ -431,7 +431,7 @@ MISTAKES = {
     "real frequencies like complex ones": ("1.41421356f * n : n", "n : n", (32, 32), "noise"),
     "the first sample ignored": ("work.first_sample + b)", "b)", (32, 32), "noise"),
     "one seed for all": ("work.seed_per_sample ? b : 0]", "0]", (32, 32), "seeds"),
-    "noise of half its variance": ("sqrtf(2.0f *", "sqrtf(", (32, 32), "langevin"),
+    "noise of half its variance": ("? sqrtf(2.0f *", "? sqrtf(", (32, 32), "langevin"),
     # Planes and pixels
     "the last plane unwritten": ("there(plane < work.planes)", "there(plane + 1 < work.planes)", (32, 32), "MMt"),
     "the last plane written many times": (
