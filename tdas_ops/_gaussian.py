@@ -507,7 +507,7 @@ def _solved(variance: Callable[[Array], Array], wanted: Array, method: Method, b
         return np.asarray(np.sqrt(R2.clip(low**2, high**2)))
 
     def error(log_R: Array) -> Array:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
             return np.nan_to_num(np.log(variance(np.exp(log_R)) / wanted), nan=np.inf)
 
     def cost(log_R: Array) -> Array:
