@@ -16,6 +16,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 import tdas_ops
+from tests.simt_library import SANITIZE_THREADS, has_sanitizer
 
 torch.set_num_threads(1)
 
@@ -117,3 +118,9 @@ def save_ncsnpp(folder: Path, steps: int, sigma_max: float) -> Path:
     scheduler = diffusers.ScoreSdeVeScheduler(num_train_timesteps=steps, sigma_max=sigma_max)
     diffusers.ScoreSdeVePipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def thread_sanitizer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if not has_sanitizer(tmp_path_factory.mktemp("sanitizer"), *SANITIZE_THREADS):
+        pytest.skip("no thread sanitizer here")

@@ -24,7 +24,6 @@ from tests.simt_library import (
     Build,
     Builds,
     Size,
-    has_sanitizer,
     needs_compiler,
     run_sanitized,
     start_builds,
@@ -267,12 +266,6 @@ def test_planted_mistakes_are_caught(builds, build, per_sample, monkeypatch):
 
 
 # The thread sanitizer: what one block leaves to others is released by it and acquired by them.
-
-
-@pytest.fixture(scope="module")
-def thread_sanitizer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    if not has_sanitizer(tmp_path_factory.mktemp("sanitizer"), *SANITIZE_THREADS):
-        pytest.skip("no thread sanitizer here")
 
 
 sanitized_build = partial(snr_build, (32, 32), kind_bits(("drift",)), flags=SANITIZE_THREADS)

@@ -20,7 +20,6 @@ from tests.simt_library import (
     SANITIZE_THREADS,
     Build,
     Builds,
-    has_sanitizer,
     needs_compiler,
     run_sanitized,
     start_builds,
@@ -146,12 +145,6 @@ def test_planted_mistakes_are_caught(builds, build, monkeypatch):
 
 
 # The thread sanitizer: what one block leaves to others is released by it and acquired by them.
-
-
-@pytest.fixture(scope="module")
-def thread_sanitizer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    if not has_sanitizer(tmp_path_factory.mktemp("sanitizer"), *SANITIZE_THREADS):
-        pytest.skip("no thread sanitizer here")
 
 
 def run_in_threads(builds: Builds, build: Build, device: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,7 @@ from benchmarks.acceleration.data import DATASETS, Dataset
 from benchmarks.acceleration.families import FAMILIES, Family, load_network
 from benchmarks.acceleration.filters import Filters
 from benchmarks.acceleration.ladders import for_data
-from benchmarks.acceleration.measures import precision_recall, radial_power
+from benchmarks.acceleration.measures import kept_moments, precision_recall, radial_power
 from benchmarks.acceleration.points import MASKS, METHODS, SEEDS, Point, Row
 from benchmarks.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream
@@ -67,16 +67,13 @@ def measured(evaluator: Evaluator, samples: Tensor) -> Row:
     if not bool(finite.all()):
         return row
     features = evaluator.features(samples)
-    mean, cov = moments(features)
     precision, recall = precision_recall(features, evaluator.half_b)
-    lower = torch.tril_indices(*cov.shape)
     return row | {
-        "distance": frechet_distance(mean, cov, *moments(evaluator.half_b)),
+        "distance": frechet_distance(*moments(features), *moments(evaluator.half_b)),
         "precision": precision,
         "recall": recall,
         "spectrum": radial_power(samples).tolist(),
-        "mean": mean.tolist(),
-        "covariance": cov[lower[0], lower[1]].tolist(),
+        **kept_moments(features),
     }
 
 
@@ -85,13 +82,10 @@ def measure_real(data: Dataset, samples: int, file: Path) -> None:
     moments of half B, and the floors of one, two and three seeds of `samples`."""
     if file.exists():
         return
-    mean, cov = moments(data.evaluator.half_b)
-    lower = torch.tril_indices(*cov.shape)
     counts = sorted({min(seeds * samples, len(data.half_a)) for seeds in range(1, len(SEEDS) + 1)})
     row = measured(data.evaluator, data.half_a) | {
-        "samples": len(data.half_a),
         "spectrum": radial_power(data.train).tolist(),
-        "target": {"samples": len(data.half_b), "mean": mean.tolist(), "covariance": cov[lower[0], lower[1]].tolist()},
+        "target": kept_moments(data.evaluator.half_b),
         "floors": [list(data.evaluator.floor(count)) for count in counts],
         "size": data.shape[-1],
     }

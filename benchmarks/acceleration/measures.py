@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tdas_ops.models.frechet import moments
+
 NEIGHBOUR = 3
 
 
@@ -54,6 +56,14 @@ def pooled_moments(parts: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor,
         ((count - 1) * cov + count * torch.outer(m - mean, m - mean) for count, m, cov in parts), torch.zeros(())
     )
     return mean, scatter / (total - 1)
+
+
+def kept_moments(features: Tensor) -> dict[str, Any]:
+    """Mean and covariance of features `[N, K]` as a row keeps them, the latter by its lower triangle; for
+    `moments_of`."""
+    mean, cov = moments(features)
+    lower = torch.tril_indices(*cov.shape)
+    return {"samples": len(features), "mean": mean.tolist(), "covariance": cov[lower[0], lower[1]].tolist()}
 
 
 def moments_of(rows: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:

@@ -71,9 +71,14 @@ def pooled(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> tuple[float, f
     return frechet_distance(*moments_of(rows), *target), error, count
 
 
+def of_all_images(rows: Sequence[Row]) -> list[Row]:
+    """Those whose filters were made from all training images."""
+    return [row for row in rows if not row.get("images")]
+
+
 def curves(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> list[Curve]:
     """One curve for every method, alpha and masks, in the order of the methods; filters from all training images."""
-    rows = [row for row in rows if not row.get("images")]
+    rows = of_all_images(rows)
     kinds = sorted({(METHODS.index(r["method"]), r["alpha"], r["masks"]) for r in rows})
     found = []
     for index, alpha, masks in kinds:
@@ -155,7 +160,7 @@ def ablation(family: str, all_curves: Sequence[Curve]) -> list[str]:
 def measures(family: str, rows: Sequence[Row], real: Row) -> list[str]:
     """Precision, recall and high-frequency power of every method with its usual filter, averaged over seeds."""
     lines = []
-    rows = [row for row in rows if not row.get("images")]
+    rows = of_all_images(rows)
     for count in sorted(set(page.values(rows, "iterations")), reverse=True):
         for method in METHODS:
             own = [r for r in page.select(rows, iterations=count, method=method) if r["finite"] == 1]
@@ -273,7 +278,8 @@ def plot_spectra(rows: dict[str, list[Row]], real: Row, count: int, path: Path) 
     """Power of samples over that of the training images, ring by ring, at one iteration count."""
     plt, figure, axes = _axes(len(rows))
     target = torch.tensor(real["spectrum"])
-    for axis, (family, all_rows) in zip(axes, rows.items(), strict=True):
+    for axis, (family, every_row) in zip(axes, rows.items(), strict=True):
+        all_rows = of_all_images(every_row)
         native = page.select(all_rows, method="plain", iterations=FAMILIES[family].native)
         groups = {"plain, native": native}
         for method in METHODS:

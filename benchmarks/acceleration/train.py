@@ -140,9 +140,9 @@ def main() -> None:
     data = DATASETS[args.dataset](args.data)
     family = for_data(FAMILIES[args.family], data)
     config = {"channels": data.shape[0], "widths": tuple(args.widths), "fold": args.fold, "skip": args.skip}
-    network = UNet(**config)
     if args.denoiser:
-        network = Denoiser(**config, sigma_data=round(float(family.encode(data.train).std()), 3))
+        config["sigma_data"] = round(float(family.encode(data.train).std()), 3)
+    network = Denoiser(**config) if args.denoiser else UNet(**config)
     network = network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     called = torch.compile(network) if args.compile else network
     score_fn = family.score(called, torch.bfloat16 if args.bfloat16 or args.device != "cpu" else None)
