@@ -152,7 +152,8 @@ def ablation(family: str, all_curves: Sequence[Curve]) -> list[str]:
             for masks in points.MASKS:
                 own = {c.alpha: c for c in filters if (c.method, c.masks) == (method, masks)}
                 entries = [cell(own[a].distances.get(count)) if a in own else "-" for a in strengths]
-                lines.append([str(count), method, masks, *entries])
+                if set(entries) != {"-"}:
+                    lines.append([str(count), method, masks, *entries])
     header = ["iterations", "method", "masks", *(f"alpha {a:g}" for a in strengths)]
     return page.section(f"{family}: strength and masks", header, lines, 3)
 
