@@ -2,7 +2,7 @@
 //
 // Every thread of a block is a fiber of ONE operating-system thread, and blocks run one after another: no real
 // concurrency, yet every ordering mistake that a permutation can show. Compiled with SIMT_THREADS, up to SIMT_RESIDENT
-// blocks run at once, each on an operating-system thread of its own.
+// blocks run at once, each on an operating-system thread of its own: of n threads the i-th runs blocks i, i + n, ...
 //   - Barriers and shuffles are checked: one that a live thread misses, or reaches at another line, throws.
 //   - Shared memory is filled with 0xFF (NaN as a float) before each block.
 //   - SIMT_ORDER = fwd | rev | <number> permutes blocks, warps and lanes; a result that depends on it is a data race.
@@ -11,7 +11,7 @@
 //   - SIMT_HOLD = <n> holds a block after each n-th of its atomic additions, until all others wait for counters, are
 //     held too, or are done: what must wait for the block, and does not, goes wrong every time. -<n> leaves out
 //     additions that release: a block is held where it has taken something on. Blocks that all wait throw.
-//   - SIMT_LATE = <i> holds the block on the i-th thread before it begins, until all others wait.
+//   - SIMT_LATE = <i> holds the i-th block of the order before it begins, until all others wait.
 //   - A cooperative launch needs SIMT_THREADS and has all its blocks at once, at most SIMT_MULTIPROCESSORS (132) times
 //     SIMT_OCCUPANCY (2).
 // Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies.
@@ -294,17 +294,16 @@ struct Launch {
   std::function<void()> kernel;
   bool cooperative;                            // all blocks are there at once
   std::vector<unsigned> blocks, warps, lanes;  // in the order in which they run
-  std::atomic<size_t> started{0};
 };
 
 #ifdef SIMT_THREADS
-inline void wait_if_late();
+inline void wait_if_late(size_t place);
 #else
-inline void wait_if_late() {}
+inline void wait_if_late(size_t) {}
 #endif
 
-// Runs blocks that no other thread has started, one after the other, or one alone.
-inline void run_blocks(Launch& launch, bool one = false) {
+// Runs every `step`-th block, one after the other: which thread has which block is not left to chance.
+inline void run_blocks(const Launch& launch, size_t first = 0, size_t step = 1) {
   Machine& m = machine();
   const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
   static SIMT_LOCAL std::vector<char> stacks;
@@ -315,16 +314,15 @@ inline void run_blocks(Launch& launch, bool one = false) {
   m.fibers.assign(threads, Fiber());
   m.shuffle_slots.assign(launch.warps.size() * 64, 0);
   m.error.clear();
-  for (size_t i; (i = launch.started.fetch_add(1, std::memory_order_relaxed)) < launch.blocks.size();) {
+  for (size_t i = first; i < launch.blocks.size(); i += step) {
     const unsigned b = launch.blocks[i];
     blockIdx = dim3(b % launch.grid.x, b / launch.grid.x % launch.grid.y, b / launch.grid.x / launch.grid.y);
     std::vector<char> shared(launch.shared_bytes + 16, static_cast<char>(0xFF));
     m.dynamic_shared = shared.data() + (16 - reinterpret_cast<uintptr_t>(shared.data()) % 16) % 16;
     if (__start_simt_shared) std::memset(__start_simt_shared, 0xFF, __stop_simt_shared - __start_simt_shared);
     for (unsigned t = 0; t < threads; ++t) place_fiber(m.fibers[t], t, stacks.data() + t * stack_bytes);
-    wait_if_late();
+    wait_if_late(i);
     run_block(launch.warps, launch.lanes);
-    if (one) return;
   }
 }
 
@@ -344,9 +342,14 @@ struct Residents {
   std::atomic<unsigned> additions{0};
   std::atomic<bool> failed{false};
 
-  bool is_waiting(int other) const {
-    const uint64_t state = states[other].load(std::memory_order_relaxed);
-    return state == progress.load(std::memory_order_relaxed) || state == done;
+  // Whether at one moment all wait for counters or are done; those from `held_from` on may be held instead.
+  bool all_wait(int held_from) const {
+    const uint64_t now = progress.load(std::memory_order_relaxed);
+    for (int i = 0; i < count; ++i) {
+      const uint64_t state = states[i].load(std::memory_order_relaxed);
+      if (state != now && state != done && !(state == held && i >= held_from)) return false;
+    }
+    return progress.load(std::memory_order_relaxed) == now;
   }
 };
 
@@ -363,19 +366,14 @@ inline void set_state(uint64_t state) { residents().states[own_index].store(stat
 inline void hold() {
   Residents& r = residents();
   set_state(Residents::held);
-  for (bool others_wait = false; !others_wait && !r.failed.load(std::memory_order_relaxed);) {
+  do {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
-    others_wait = true;
-    for (int other = 0; other < r.count; ++other) {
-      const bool later = other > own_index && r.states[other].load(std::memory_order_relaxed) == Residents::held;
-      others_wait = others_wait && (other == own_index || later || r.is_waiting(other));
-    }
-  }
+  } while (!r.all_wait(own_index) && !r.failed.load(std::memory_order_relaxed));
   set_state(Residents::running);
 }
 
-inline void wait_if_late() {
-  if (own_index == residents().late) hold();
+inline void wait_if_late(size_t place) {
+  if (static_cast<int>(place) == residents().late) hold();
 }
 
 inline void added(bool releases = false) {
@@ -399,13 +397,12 @@ inline void pause() {
   Residents& r = residents();
   set_state(seen_progress);  // of before the counter was read in vain
   seen_progress = r.progress.load(std::memory_order_relaxed);
-  bool all_wait = true;
-  for (int other = 0; other < r.count; ++other) all_wait = all_wait && r.is_waiting(other);
-  if (all_wait || r.failed.load(std::memory_order_relaxed)) throw std::runtime_error("deadlock: all blocks wait");
+  if (r.all_wait(r.count) || r.failed.load(std::memory_order_relaxed))
+    throw std::runtime_error("deadlock: all blocks wait");
   std::this_thread::sleep_for(std::chrono::microseconds(20));
 }
 
-inline void run_all(Launch& launch) {
+inline void run_all(const Launch& launch) {
   Residents& r = residents();
   const int blocks = static_cast<int>(launch.blocks.size());
   r.count = launch.cooperative ? blocks : std::min(setting("SIMT_RESIDENT", 1), blocks);
@@ -426,7 +423,7 @@ inline void run_all(Launch& launch) {
     threads.emplace_back([&, i] {
       own_index = i;
       try {
-        run_blocks(launch, launch.cooperative);
+        run_blocks(launch, i, r.count);
       } catch (std::exception& e) {
         const std::lock_guard lock(mutex);
         if (error.empty()) error = e.what();
@@ -444,7 +441,7 @@ inline void added() {}
 inline void add_release(uint32_t* counter) { ++*counter; }
 inline uint32_t load_acquire(const uint32_t* counter) { return *counter; }
 inline void pause() { throw std::runtime_error("deadlock: the only block that runs waits"); }
-inline void run_all(Launch& launch) { run_blocks(launch); }
+inline void run_all(const Launch& launch) { run_blocks(launch); }
 
 #endif
 
