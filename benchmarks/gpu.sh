@@ -2,6 +2,7 @@
 # Everything that needs a GPU, in parts of a few minutes each:
 #   benchmarks/gpu.sh                  runs the parts that have not passed yet
 #   benchmarks/gpu.sh build test       runs these parts (again); `bench` is every part whose name begins with bench-
+#   benchmarks/gpu.sh acceleration     quality against iterations, hours: trains networks and samples them, only where named
 #   PYTHON=/path/to/python RESULTS=folder TORCH_CUDA_ARCH_LIST=9.0 benchmarks/gpu.sh
 # Needs torch with CUDA, triton, nvcc, ninja, pybind11, pytest and pytest-benchmark, and no network; compute-sanitizer,
 # ncu and diffusers where they are found. What has passed is remembered in build/gpu; delete that folder to start anew. The
@@ -15,6 +16,7 @@ PASSED=build/gpu
 PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-planes bench-snr bench-chunks
   bench-small bench-noise bench-iteration profile test-tickets sanitize-tickets bench-tickets
   test-cooperative sanitize-cooperative bench-cooperative)
+NAMED_ONLY=(acceleration-faces acceleration-photos64 acceleration-photos128 acceleration-photos256)
 mkdir -p "$PASSED"
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
@@ -73,13 +75,35 @@ bench() {
   "$PYTHON" benchmarks/gpu_bench.py "$1" --parts "$PASSED" --out "$RESULTS"
 }
 
+# Quality against iterations on one data set, which benchmarks/acceleration/README.md says how to prepare. Training and
+# measuring go on where they were stopped.
+acceleration() {
+  local folder=build/acceleration network samples=(--batch 100 --samples 2000)
+  if [ ! -e "$folder/data/$1.safetensors" ]; then
+    echo "gpu.sh: $folder/data/$1.safetensors is missing; \`$PYTHON -m benchmarks.acceleration.pictures $1\` makes it"
+    return 1
+  fi
+  case $1 in
+    faces)
+      network=(--widths 64 128 256 --batch 128 --steps 100000)
+      samples=(--batch 500 --samples 5000) ;;
+    photos64) network=(--denoiser --skip --widths 64 128 256 --batch 128 --steps 100000) ;;
+    *) network=(--denoiser --skip --widths 64 128 192 256 --batch 64 --steps 50000) ;;
+  esac
+  local on=(--family ncsnpp --dataset "$1" --data "$folder/data" --device cuda)
+  "$PYTHON" -m benchmarks.acceleration.train "${on[@]}" --runs "$folder/gpu" --out "$folder/gpu" "${network[@]}"
+  on+=(--weights "$folder/gpu" --results "$folder/gpu")
+  "$PYTHON" -m benchmarks.acceleration.evaluate "${on[@]}" "${samples[@]}"
+  "$PYTHON" -m benchmarks.acceleration.cost "${on[@]}" --batch 100
+}
+
 chosen=()
 for name in "$@"; do
   matched=()
-  for part in "${PARTS[@]}"; do
+  for part in "${PARTS[@]}" "${NAMED_ONLY[@]}"; do
     case $part in "$name" | "$name"-*) matched+=("$part") ;; esac
   done
-  [ ${#matched[@]} -gt 0 ] || { echo "gpu.sh: got '$name', expected one of ${PARTS[*]}"; exit 1; }
+  [ ${#matched[@]} -gt 0 ] || { echo "gpu.sh: got '$name', expected one of ${PARTS[*]} ${NAMED_ONLY[*]}"; exit 1; }
   chosen+=("${matched[@]}")
 done
 if [ ${#chosen[@]} -gt 0 ]; then
@@ -97,6 +121,7 @@ for part in "${chosen[@]}"; do
     test-*) tests "tests/test_gpu_${part#test-}.py" ;;
     sanitize-*) sanitize "${part#sanitize-}" ;;
     bench-*) bench "${part#bench-}" ;;
+    acceleration-*) acceleration "${part#acceleration-}" ;;
     profile) "$PYTHON" benchmarks/gpu_profile.py --out "$RESULTS" ;;
   esac
   touch "$PASSED/$part"

@@ -90,9 +90,60 @@ def test_a_denoiser_is_trained_at_all_levels_alike_and_gives_the_same_score(blob
     torch.testing.assert_close(score(x, sigma), expected)
     # The network puts out nothing at first: its denoiser shrinks x, and of normal data of that variance it is the best.
     data = sigma_data * torch.randn(512, *SHAPE, generator=torch.Generator().manual_seed(1))
-    losses = [train.loss_fn(family, score, data, torch.Generator().manual_seed(2), sigma_data)]
-    losses.append(train.loss_fn(family, lambda x, told: 0 * x, data, torch.Generator().manual_seed(2), sigma_data))
+    loss = lambda of: train.loss_fn(family, of, data, torch.Generator().manual_seed(2), network.error_scale)
+    losses = [loss(score), loss(lambda x, told: 0 * x)]
     assert losses[0].item() == pytest.approx(1, abs=0.05) and losses[1].item() > 100
+
+
+def low_rank(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Normal images `[count, 1, 16, 16]` around a mean, with three strong directions, and their covariance."""
+    strong = 2 * torch.linalg.qr(normal(256, 3, seed=7)).Q
+    covariance = strong @ strong.T + 0.01 * torch.eye(256)
+    images = 0.5 + normal(count, 3, seed=seed) @ strong.T + 0.1 * normal(count, 256, seed=seed + 1)
+    return images.float().reshape(-1, *SHAPE), covariance.double()
+
+
+@torch.no_grad()
+def test_a_denoiser_begins_with_the_best_linear_one():
+    """The expectation of the image where x was seen; and its error, which training is measured by."""
+    torch.manual_seed(0)
+    network = families.PrincipalDenoiser(1, SHAPE[1:], components=3, **TINY)
+    network.fit(low_rank(20_000)[0])
+    images, covariance = low_rank(2_000, seed=2)
+    family = families.FAMILIES["ncsnpp"]
+    for sigma in (0.03, 1.0, 30.0):
+        level = torch.full((len(images),), sigma)
+        x = images + sigma * normal(len(images), *SHAPE, seed=5).float()
+        filtered = torch.linalg.solve(covariance + sigma**2 * torch.eye(256).double(), covariance)
+        best = 0.5 + ((x.double() - 0.5).flatten(1) @ filtered).reshape(x.shape)
+        score = family.score(network)(x, level)
+        torch.testing.assert_close(score, (network.denoise(x, level) - x) / sigma**2)
+        error = float((best - images).square().mean().sqrt())
+        assert float((network.denoise(x, level).double() - best).square().mean().sqrt()) < 0.1 * error
+        assert network.error_scale(level)[0].item() == pytest.approx(error, rel=0.02)
+    loss = train.loss_fn(family, family.score(network), images, torch.Generator().manual_seed(2), network.error_scale)
+    assert loss.item() == pytest.approx(1, abs=0.05)
+
+
+def test_a_denoiser_of_components_is_trained_from_the_command_line(blobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(data.DATASETS, "blobs", lambda folder: blobs)
+    flags = ["--dataset", "blobs", "--data", "-", "--runs", str(tmp_path), "--out", str(tmp_path), "--save-every", "4"]
+    flags += ["--components", "8", "--fold", "4", "--skip", "--widths", "4", "4", "--batch", "8"]
+
+    def weights(*more: str) -> Path:
+        monkeypatch.setattr(sys, "argv", ["train", "--family", "ncsnpp", *flags, *more])
+        train.main()
+        return tmp_path / "blobs-ncsnpp.safetensors"
+
+    network, about = families.load_network(weights("--steps", "4"))
+    assert isinstance(network, families.PrincipalDenoiser) and about["steps"] == "4"
+    assert network.config["components"] == 8 and network.config["skip"]
+    torch.testing.assert_close(network.basis.T @ network.basis, torch.eye(8), atol=2e-3, rtol=0)
+    assert not torch.equal(network.unet.head.weight, torch.zeros_like(network.unet.head.weight))
+    x, sigma = torch.rand(2, *SHAPE), torch.tensor([0.1, 50.0])
+    assert families.FAMILIES["ncsnpp"].score(network)(x, sigma).shape == x.shape
+    with pytest.raises(SystemExit):
+        weights("--denoiser")
 
 
 def test_images_survive_their_encoding():

@@ -68,6 +68,21 @@ def test_the_script_goes_on_where_it_stopped(script):
     assert status == 1 and "no figure without passing tests" in output and "gpu_bench.py" not in calls
 
 
+def test_curves_are_measured_where_they_are_named(script, tmp_path):
+    status, output, calls = script("acceleration-faces")
+    assert status == 1 and "build/acceleration/data/faces.safetensors is missing" in output and "train" not in calls
+    folder = tmp_path / "build/acceleration/data"
+    folder.mkdir(parents=True)
+    for data in ("faces", "photos64", "photos128", "photos256"):
+        (folder / f"{data}.safetensors").touch()
+    status, output, calls = script("acceleration")
+    assert status == 0 and output.count(" passed in ") == 4
+    for name in ("train", "evaluate", "cost"):
+        assert calls.count(f"benchmarks.acceleration.{name} ") == 4
+    assert "--dataset photos256" in calls
+    assert "acceleration" not in script()[2]
+
+
 def test_the_script_says_what_is_wrong(script):
     status, output, calls = script("bench", "speed")
     assert status == 1 and output.startswith("gpu.sh: got 'speed', expected one of build test") and "gpu_b" not in calls

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.acceleration.principal import PrincipalDenoiser
 from tdas_ops import samplers
 from tdas_ops.calibrate import PC, AnnealedLangevin, Run
 from tdas_ops.integrations import networks
@@ -43,13 +44,24 @@ class Denoiser(ScoreUNet):
         sigma = label.exp()
         return sigma.reshape(-1, 1, 1, 1) * super().forward(x, sigma)
 
+    def error_scale(self, sigma: Tensor) -> Tensor:
+        """What errors of the denoiser are measured in: those of the best one for normal data of sigma_data (c_out)."""
+        return sigma * self.sigma_data * (sigma.square() + self.sigma_data**2).rsqrt()
 
-def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[UNet, dict[str, str]]:
+
+def network_of(config: dict[str, Any]) -> UNet | PrincipalDenoiser:
+    """An untrained network from its arguments, by which it is known what kind it is."""
+    if "components" in config:
+        return PrincipalDenoiser(**config)
+    return Denoiser(**config) if "sigma_data" in config else UNet(**config)
+
+
+def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[UNet | PrincipalDenoiser, dict[str, str]]:
     """A network from the weights that `train` wrote, for sampling, and what they say about themselves."""
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
     config = json.loads(about["config"])
-    network = Denoiser(**config) if "sigma_data" in config else UNet(**config)
+    network = network_of(config)
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     network = network.eval().requires_grad_(False)
     return network.to(device, memory_format=torch.channels_last), about  # type: ignore[call-overload]

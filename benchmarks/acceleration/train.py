@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.acceleration.data import DATASETS
-from benchmarks.acceleration.families import FAMILIES, Denoiser, Family
+from benchmarks.acceleration.families import FAMILIES, Family, network_of
 from benchmarks.acceleration.ladders import for_data
+from benchmarks.acceleration.principal import PrincipalDenoiser
 from tdas_ops.models.unet import UNet
 from tdas_ops.samplers import ScoreFn
 
@@ -33,29 +35,34 @@ WARM_UP = 300
 
 
 def loss_fn(
-    family: Family, score_fn: ScoreFn, data: Tensor, generator: torch.Generator, sigma_data: float | None = None
+    family: Family,
+    score_fn: ScoreFn,
+    data: Tensor,
+    generator: torch.Generator,
+    error_scale: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Mean of `|std score + z|^2` over pixels; levels and noise come from the generator on the CPU.
 
-    With `sigma_data`, that of a denoiser, the weight makes all levels equally hard (Karras et al., table 1), and levels
-    in the middle, where images form, are drawn more often than the ends: u is the median of three.
+    With the `error_scale` of a denoiser its errors count in that unit, which makes all levels equally hard (Karras et
+    al., table 1), and levels in the middle, where images form, are drawn more often than the ends: u is the median of
+    three.
     """
     u = torch.rand(len(data), generator=generator)
-    if sigma_data:
+    if error_scale:
         u = torch.stack([u, *torch.rand(2, len(data), generator=generator)]).median(dim=0).values
     z = torch.randn(data.shape, generator=generator).to(data.device)
     told, mean_scale, std = (t.to(data.device) for t in family.levels(u))
     scale, deviation = mean_scale.reshape(-1, 1, 1, 1), std.reshape(-1, 1, 1, 1)
     error = deviation * score_fn(scale * data + deviation * z, told) + z
-    if sigma_data:
-        error = error * (1 + (deviation / sigma_data).square()).sqrt()
+    if error_scale:
+        error = error * (std / error_scale(std)).reshape(-1, 1, 1, 1)
     return error.square().mean()
 
 
 class Run:
     """A training run: everything that its checkpoint holds."""
 
-    def __init__(self, network: UNet, steps: int, batch: int, rate: float, seed: int) -> None:
+    def __init__(self, network: UNet | PrincipalDenoiser, steps: int, batch: int, rate: float, seed: int) -> None:
         self.network, self.steps, self.batch, self.rate = network, steps, batch, rate
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=rate)
@@ -70,7 +77,7 @@ class Run:
             group["lr"] = self.rate * min(1.0, (self.step + 1) / min(WARM_UP, self.steps / 10)) * decay + 1e-6
         chosen = torch.randint(len(images), (self.batch,), generator=self.generator)
         data = family.encode(images[chosen.to(images.device)])
-        loss = loss_fn(family, score_fn, data, self.generator, self.network.config.get("sigma_data"))
+        loss = loss_fn(family, score_fn, data, self.generator, getattr(self.network, "error_scale", None))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -122,6 +129,9 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=2, help="squares of this side become channels in the network")
     parser.add_argument("--skip", action="store_true", help="add the input to the output, scaled by the noise level")
     parser.add_argument("--denoiser", action="store_true", help="the denoiser scaling, for ncsnpp")
+    parser.add_argument(
+        "--components", type=int, help="principal components of a linear denoiser to start from; ncsnpp"
+    )
     parser.add_argument("--steps", type=int, default=14_000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate of Adam")
@@ -133,23 +143,29 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=500)
     args = parser.parse_args()
 
-    if args.denoiser and args.family != "ncsnpp":
-        parser.error(f"--denoiser: got the family {args.family}, expected ncsnpp")
+    if (args.denoiser or args.components) and args.family != "ncsnpp":
+        parser.error(f"--denoiser, --components: got the family {args.family}, expected ncsnpp")
+    if args.denoiser and args.components:
+        parser.error("--denoiser, --components: got both, expected one of them")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data = DATASETS[args.dataset](args.data)
     family = for_data(FAMILIES[args.family], data)
+    name = f"{data.name}-{family.name}"
+    checkpoint = args.runs / f"{name}.pt"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     config = {"channels": data.shape[0], "widths": tuple(args.widths), "fold": args.fold, "skip": args.skip}
     if args.denoiser:
         config["sigma_data"] = round(float(family.encode(data.train).std()), 3)
-    network = Denoiser(**config) if args.denoiser else UNet(**config)
+    if args.components:
+        config["components"], config["size"] = args.components, data.shape[1:]
+    network = network_of(config)
+    if isinstance(network, PrincipalDenoiser) and not checkpoint.exists():
+        network.fit(family.encode(data.train))
     network = network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     called = torch.compile(network) if args.compile else network
     score_fn = family.score(called, torch.bfloat16 if args.bfloat16 or args.device != "cpu" else None)
     run = Run(network, args.steps, args.batch, args.rate, args.seed)
-    name = f"{data.name}-{family.name}"
-    checkpoint = args.runs / f"{name}.pt"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         run.load(checkpoint)
     images = data.train.to(args.device)

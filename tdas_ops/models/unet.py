@@ -87,8 +87,9 @@ class UNet(nn.Module):
         skip: the input is added to the output, each of its `fold**2 * channels` folded channels with a factor that
             depends on the noise level alone. A network with fewer channels than that needs it: what it puts out
             contains the noise of every pixel.
+        inputs: channels of the input where it has more than the output, whose C come first.
 
-    `forward(x, label)`: x `[B, C, H, W]`, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; label `[B]`
+    `forward(x, label)`: x `[B, inputs, H, W]`, `H` and `W` divisible by `fold * 2 ** (len(widths) - 1)`; label `[B]`
     float32, log sigma or what spans as much, or nothing for a network that is not told; returns `[B, C, H, W]`.
     """
 
@@ -99,10 +100,11 @@ class UNet(nn.Module):
         embedding: int = 128,
         fold: int = 2,
         skip: bool = False,
+        inputs: int | None = None,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"channels": channels, "widths": list(widths), "embedding": embedding}
-        self.config |= {"fold": fold, "skip": skip}
+        self.config |= {"fold": fold, "skip": skip} | ({} if inputs is None else {"inputs": inputs})
         self.fold = fold
         self.embedding = nn.Sequential(
             FourierFeatures(embedding // 2),
@@ -111,7 +113,7 @@ class UNet(nn.Module):
             nn.Linear(embedding, embedding),
             nn.SiLU(),
         )
-        self.stem = nn.Conv2d(fold**2 * channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(fold**2 * (inputs or channels), widths[0], 3, padding=1)
         shallower = (widths[0], *widths[:-1])
         self.down = nn.ModuleList(ResidualBlock(a, b, embedding) for a, b in zip(shallower, widths, strict=True))
         self.attend = SelfAttention(widths[1])
@@ -142,7 +144,7 @@ class UNet(nn.Module):
                 h = F.interpolate(h, scale_factor=2.0, mode="nearest")
         h = self.head(F.silu(self.norm(h)))
         if self.skip is not None:
-            h = h + self.skip(e)[:, :, None, None] * folded
+            h = h + self.skip(e)[:, :, None, None] * folded[:, : h.shape[1]]
         return F.pixel_shuffle(h, self.fold)
 
 
