@@ -1,9 +1,14 @@
 // The plane kernels of csrc/cuda, of the sizes for which SIMT_SIZE(height, width) holds, or of one, SIMT_HEIGHT x
-// SIMT_WIDTH: of every kind, or of SIMT_KINDS, bits 1 << Kind. Those of a langevin_step in one launch with SIMT_SNR.
+// SIMT_WIDTH: of every kind, or of SIMT_KINDS, bits 1 << Kind. Those of a langevin_step in one launch with SIMT_SNR,
+// beside the others of SIMT_PLANE_KINDS alone.
 #pragma once
 
 #ifndef SIMT_SIZE
 #define SIMT_SIZE(height, width) (height == SIMT_HEIGHT && width == SIMT_WIDTH)
+#endif
+
+#ifndef SIMT_PLANE_KINDS
+#define SIMT_PLANE_KINDS SIMT_KINDS
 #endif
 
 #include "simt.h"
@@ -25,7 +30,7 @@ constexpr PlaneKernels compiled_kernels() {
     for (auto& kernel : size.kernels) kernel = missing_kernel;
     const auto add = [&]<Kind kind>() {
       constexpr int i = static_cast<int>(kind);
-      if constexpr (SIMT_KINDS >> i & 1) size.kernels[i] = plane_kernel<H, W, kind>;
+      if constexpr (SIMT_PLANE_KINDS >> i & 1) size.kernels[i] = plane_kernel<H, W, kind>;
     };
     add.template operator()<Kind::drift>();
     add.template operator()<Kind::skewed_drift>();

@@ -20,15 +20,19 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
@@ -44,10 +48,6 @@
 #endif
 
 #ifdef SIMT_THREADS
-#include <chrono>
-#include <memory>
-#include <mutex>
-#include <thread>
 #define SIMT_LOCAL thread_local
 #else
 #define SIMT_LOCAL
