@@ -81,7 +81,6 @@ def _without_triton(reason: str) -> str:
     return f'{reason}; {lost} (pip install "triton>={oldest}")'
 
 
-@torch.compiler.assume_constant_result
 @cache
 def _triton_failure() -> str | None:
     """Why Triton, which is there, does not work: its age, or a lack of what it compiles with; None if it does."""
@@ -95,6 +94,10 @@ def _triton_failure() -> str | None:
         except Exception as error:
             return _without_triton(f"Triton does not work here ({error})")
     return None
+
+
+# For torch.compile: torch.compiler.assume_constant_result, which imports all of torch._dynamo, does no more than this.
+_triton_failure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _missing(backend: str) -> str | None:

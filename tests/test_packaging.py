@@ -121,6 +121,13 @@ print(tdas_ops.backend_info()["available"], tdas_ops.backend_info()["missing"])
 """
 
 
+def test_the_import_leaves_what_is_slow_for_later():
+    code = "import sys, torch; before = set(sys.modules); import tdas_ops; print(*(set(sys.modules) - before))"
+    done = run(sys.executable, "-c", code, cwd=ROOT)
+    brought = set(done.stdout.split())
+    assert "tdas_ops.ops" in brought and not brought & {"torch._dynamo", "torch._inductor", "triton", "PIL"}
+
+
 def test_import_without_triton():
     done = run(sys.executable, "-c", IMPORT_ALONE.format(blocked=("triton",)), cwd=ROOT)
     assert done.returncode == 0, done.stderr
