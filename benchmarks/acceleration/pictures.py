@@ -49,6 +49,7 @@ SIZES = {"faces": 64, "photos64": 64, "photos128": 128, "photos256": 256}
 TRAIN = {"faces": 20_000, "photos64": 20_000, "photos128": 8_000, "photos256": 3_000}
 SIGMA_MAX = {"faces": 90.0, "photos64": 90.0, "photos128": 190.0, "photos256": 378.0}
 SEEDS = {"train": 1, "held": 2}
+MEASURED_ONLY = ("faces",)  # the terms of what the generator was trained on are unknown: figures, no pictures
 FACE_WIDTHS = (100, 512, 256, 128, 64, 3)
 
 
