@@ -6,7 +6,6 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 DEMO_FLAGS ?=
-TEST_FLAGS ?=
 BENCH ?=
 BASE ?=
 RECORD ?=
@@ -33,8 +32,8 @@ help:  ## this list
 demo: $(STAMPS)/package  ## samples pictures with the embedded model into demo/ (DEMO_FLAGS reduces it)
 	$(PY) -m tdas_ops.cli demo --out demo $(DEMO_FLAGS)
 
-test: $(STAMPS)/tools  ## all tests; TEST_FLAGS="-n 8 --dist loadfile" runs eight files at once
-	$(PY) -m pytest tests $(TEST_FLAGS)
+test: $(STAMPS)/tools  ## all tests
+	$(PY) -m pytest tests
 
 bench: $(STAMPS)/bench  ## benchmarks on this CPU, some ten minutes; BENCH="-k 'step and LSUN'" selects and only prints
 	$(PY) -m benchmarks.run $(BENCH)
