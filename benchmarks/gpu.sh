@@ -80,7 +80,7 @@ bench() {
 acceleration() {
   local folder=build/acceleration network samples=(--batch 100 --samples 2000)
   if [ ! -e "$folder/data/$1.safetensors" ]; then
-    echo "gpu.sh: $folder/data/$1.safetensors is missing; \`$PYTHON -m benchmarks.acceleration.pictures $1\` makes it"
+    echo "gpu.sh: $folder/data/$1.safetensors is missing; benchmarks/acceleration/README.md says how to make it"
     return 1
   fi
   case $1 in

@@ -44,10 +44,6 @@ class Denoiser(ScoreUNet):
         sigma = label.exp()
         return sigma.reshape(-1, 1, 1, 1) * super().forward(x, sigma)
 
-    def error_scale(self, sigma: Tensor) -> Tensor:
-        """What errors of the denoiser are measured in: those of the best one for normal data of sigma_data (c_out)."""
-        return sigma * self.sigma_data * (sigma.square() + self.sigma_data**2).rsqrt()
-
 
 def network_of(config: dict[str, Any]) -> UNet | PrincipalDenoiser:
     """An untrained network from its arguments, by which it is known what kind it is."""

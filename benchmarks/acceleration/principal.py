@@ -50,30 +50,34 @@ class PrincipalDenoiser(nn.Module):
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
         """Takes the law from images `[N, C, H, W]`."""
-        centred = (images - images.mean(dim=0)).flatten(1)
-        _, singular, basis = torch.svd_lowrank(centred, q=len(self.variances))
         self.mean.copy_(images.mean(dim=0))
+        centred = (images - self.mean).flatten(1)
+        _, singular, basis = torch.svd_lowrank(centred, q=len(self.variances))
         self.basis.copy_(basis)
         self.variances.copy_(singular.square() / len(images))
-        others = self.mean.numel() - len(self.variances)
-        self.rest.copy_((centred.square().sum() / len(images) - self.variances.sum()) / others)
+        self.rest.copy_((centred.square().sum() / len(images) - self.variances.sum()) / self._others)
+
+    @property
+    def _others(self) -> int:
+        """Directions besides the components."""
+        return self.mean.numel() - len(self.variances)
+
+    def _gains(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """What the linear denoiser keeps of the components, `[B, K]`, and of the other directions, `[B, 1]`."""
+        noise = sigma.square()[:, None]
+        return self.variances / (self.variances + noise), self.rest / (self.rest + noise)
 
     def error_scale(self, sigma: Tensor) -> Tensor:
         """e: the RMS error a pixel of the linear denoiser, `[B]` for noise levels `[B]`."""
-        noise = sigma.square()[:, None]
-        errors = self.variances * noise / (self.variances + noise)
-        others = self.mean.numel() - len(self.variances)
-        of_rest = others * (self.rest * noise / (self.rest + noise))[:, 0]
-        return ((errors.sum(dim=1) + of_rest) / self.mean.numel()).sqrt()
+        gains, of_rest = self._gains(sigma)
+        return sigma * ((gains.sum(dim=1) + self._others * of_rest[:, 0]) / self.mean.numel()).sqrt()
 
     def linear(self, x: Tensor, sigma: Tensor) -> Tensor:
         """L: the linear denoiser."""
         with torch.autocast(x.device.type, enabled=False):  # noise of sigma 90 in half precision drowns the picture
-            noise = sigma.square()[:, None]
+            gains, of_rest = self._gains(sigma)
             centred = (x - self.mean).flatten(1)
-            of_rest = self.rest / (self.rest + noise)
-            factors = self.variances / (self.variances + noise) - of_rest
-            kept = of_rest * centred + (factors * (centred @ self.basis)) @ self.basis.T
+            kept = of_rest * centred + ((gains - of_rest) * (centred @ self.basis)) @ self.basis.T
             return self.mean + kept.reshape(x.shape)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

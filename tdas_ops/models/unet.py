@@ -171,13 +171,16 @@ class ScoreUNet(UNet):
         super().__init__(channels, widths, embedding, fold, skip)
         self.config["sigma_data"] = self.sigma_data = sigma_data
 
+    def error_scale(self, sigma: Tensor) -> Tensor:
+        """The RMS error a pixel of the best denoiser for normal data of that deviation (c_out of Karras et al.)."""
+        return sigma * self.sigma_data * (sigma.square() + self.sigma_data**2).rsqrt()
+
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The denoiser `D(x, sigma)`, an estimate of the clean image (Karras et al., equation 7)."""
         s = sigma.to(x.dtype).reshape(-1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         c_skip = self.sigma_data**2 / total
-        c_out = s * self.sigma_data * total.rsqrt()
-        return c_skip * x + c_out * super().forward(x * total.rsqrt(), s.flatten().log())
+        return c_skip * x + self.error_scale(s) * super().forward(x * total.rsqrt(), s.flatten().log())
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:  # type: ignore[override]
         s = sigma.to(x.dtype).reshape(-1, 1, 1, 1)
