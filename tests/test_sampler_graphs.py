@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner, samplers
+from tdas_ops.samplers import _run
 from tdas_ops.sde import VE, VP, SubVP
 from tests import fake_cuda_graph
 
@@ -31,7 +32,7 @@ def filters(length: int, **options) -> list[Preconditioner]:
 
 @pytest.fixture
 def graphs(monkeypatch):
-    monkeypatch.setattr(samplers, "_check_device", lambda device: None)
+    monkeypatch.setattr(_run, "_check_device", lambda device: None)
     return fake_cuda_graph.install(monkeypatch)
 
 
@@ -102,7 +103,7 @@ def test_what_reads_python_numbers_is_wrong_in_a_graph(graphs):
 
 def test_a_graph_that_keeps_its_first_coefficients_is_wrong(graphs, monkeypatch):
     expected = pc()
-    monkeypatch.setattr(samplers.Captured, "__call__", lambda self, *a: self._graph.replay() or self._x_mean)
+    monkeypatch.setattr(_run.Captured, "__call__", lambda self, *a: self._graph.replay() or self._x_mean)
     assert not torch.equal(pc(cuda_graph=True), expected)
 
 
@@ -236,13 +237,13 @@ class Apart(TorchDispatchMode):
 @pytest.fixture
 def nowhere(monkeypatch):
     """Runs on the device meta, where a tensor has no values to read."""
-    real = samplers._Run.loop
+    real = _run.Run.loop
 
     def loop(*args):
         with Apart():
             real(*args)
 
-    monkeypatch.setattr(samplers._Run, "loop", loop)
+    monkeypatch.setattr(_run.Run, "loop", loop)
     return {"M": filters(1)[0].to("meta"), "noise": NoiseStream(5, device="meta")}
 
 
@@ -271,13 +272,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
 def test_planted_waits_are_found(nowhere, mistake, monkeypatch):
-    real = samplers._Run.hooked
+    real = _run.Run.hooked
 
     def hooked(self, x_mean, level):
         mistake(self.x)
         return real(self, x_mean, level)
 
-    monkeypatch.setattr(samplers._Run, "hooked", hooked)
+    monkeypatch.setattr(_run.Run, "hooked", hooked)
     for run in (pc, langevin):
         with pytest.raises((RuntimeError, TypeError, AssertionError), match=r"meta|waits for the device"):
             run(**nowhere)
