@@ -32,10 +32,17 @@ class NoiseStream:
             shards of a batch made on different machines agree with the whole.
         seeds: instead of `seed`, one seed for each sample of the batch; each is sample 0 of its own seed, so that one
             picture can be made again alone.
-        first_sample: index of the first sample of the batch, with `seed` only.
+        first_sample: index of the first sample of the batch, with `seed` only; by default 0.
         draw: index of the next draw.
         device: where the stream lives; by default that of the first tensor it is used with. On a GPU the draw counter
             stays on the device, is advanced by the op itself and so survives the replay of a CUDA graph.
+
+    Attributes:
+        named: whether seeds or a first sample, 0 included, say which samples these are. The snr rule of `samplers.pc`
+            then takes the norms of each sample by itself, so that a picture is the same in any batch, alone and in a
+            shard; with one plain seed it averages them over the batch, as the papers do, and a sample depends on its
+            batch. Nothing else does. So a batch and its shards agree to the bit where all of them have a first sample,
+            or `norm="sample"` is given.
 
     Raises:
         ValueError: seed and seeds both or neither given, an integer out of range, or `first_sample` with `seeds`.
@@ -46,12 +53,14 @@ class NoiseStream:
         seed: int | None = None,
         *,
         seeds: Sequence[int] | None = None,
-        first_sample: int = 0,
+        first_sample: int | None = None,
         draw: int = 0,
         device: torch.device | str | None = None,
     ) -> None:
         if (seed is None) == (seeds is None):
             raise ValueError("NoiseStream: got both or neither of seed and seeds, expected exactly one")
+        self.named = seeds is not None or first_sample is not None
+        first_sample = 0 if first_sample is None else first_sample
         if seeds is not None and (len(seeds) == 0 or first_sample != 0):
             raise ValueError(
                 f"NoiseStream: got {len(seeds)} seeds and first_sample={first_sample}, "
@@ -118,13 +127,14 @@ class NoiseStream:
             "seeds": words,
             "per_sample": self.per_sample,
             "first_sample": self.first_sample,
+            "named": self.named,
             "draw": int(self.draw.item()) % _WORD,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues the stream that `state_dict` described, on the device where this one lives."""
         made = NoiseStream.from_state_dict(state)
-        self.per_sample, self.first_sample = made.per_sample, made.first_sample
+        self.per_sample, self.first_sample, self.named = made.per_sample, made.first_sample, made.named
         # In place, so that a captured CUDA graph follows.
         self.draw.copy_(made.draw)
         if self.seeds.shape == made.seeds.shape:
@@ -136,10 +146,11 @@ class NoiseStream:
     def from_state_dict(cls, state: dict[str, Any], device: torch.device | str | None = None) -> NoiseStream:
         """The stream that `state_dict` described."""
         expected = {"seeds", "per_sample", "first_sample", "draw"}
-        if set(state) != expected:
+        if set(state) - {"named"} != expected:  # which older states lack
             raise ValueError(f"state: got the keys {sorted(state)}, expected {sorted(expected)}")
         seeds = {"seeds": state["seeds"]} if state["per_sample"] else {"seed": state["seeds"][0]}
-        return cls(**seeds, first_sample=state["first_sample"], draw=state["draw"], device=device)
+        first = state["first_sample"] if state.get("named") or state["first_sample"] else None
+        return cls(**seeds, first_sample=None if state["per_sample"] else first, draw=state["draw"], device=device)
 
     def __repr__(self) -> str:
         what = f"{self.seeds.shape[0]} seeds" if self.per_sample else f"first_sample={self.first_sample}"

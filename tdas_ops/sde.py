@@ -1,39 +1,156 @@
-"""The three SDEs of Song et al. (arXiv 2011.13456), discretised with a given number of iterations.
+"""The three SDEs of Song et al. (arXiv 2011.13456), and chains of discrete noise levels.
 
 Everything here is Python floats, computed once before a run: the samplers hand them to the ops as scalars, so no
 iteration reads from a device. Times run from 1 (noise) to an end time near 0 (data).
 
-The speed-up rule of TDAS and PDS: with `iterations = native / r`, the discretisation is made anew with that many
-points, and the end time is r times the native one.
+`pc` takes an SDE discretised with a given number of iterations (`SDE.levels`). The speed-up rule of TDAS and PDS: with
+`iterations = native / r`, the discretisation is made anew with that many points, and the end time is r times the
+native one.
+
+`ancestral`, `dpmpp`, `heun` and `probability_flow` take a ladder of noise levels `sigma = std / mean_scale`, of
+`NoiseLevels.ladder` or of the caller's own: in x / mean_scale every SDE is variance-exploding.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, Protocol, get_args
+
+Ladder = Literal["geometric", "karras", "time", "snr"]
+_LADDERS = get_args(Ladder)
 
 
 @dataclass(frozen=True)
-class Level:
-    """One iteration of a sampler: everything it needs to know about the noise level it starts from.
+class Marginal:
+    """A noise level: `x = mean_scale x0 + std z`.
+
+    Attributes:
+        condition: what the score function is told there: sigma for VE, t for VP and sub-VP, the label for `Discrete`.
+        mean_scale, std: as above.
+    """
+
+    condition: float
+    mean_scale: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Level(Marginal):
+    """One iteration of `pc`: everything it needs to know about the noise level it starts from.
 
     Attributes:
         time: t in (0, 1].
-        condition: what the score function is told: sigma for VE, t for VP and sub-VP.
-        mean_scale, std: the marginal `x(t) = mean_scale x(0) + std z`.
         alpha: alpha_t of the snr rule.
         reverse: the reverse-diffusion predictor (arXiv 2011.13456, equation 46): `x_mean = x + a x + b score`, noise
             scale n, as (a, b, n).
         euler: the Euler-Maruyama predictor, as (a, b, n).
+        ancestral: the predictor of ancestral sampling (the same, appendix F), as (a, b, n); None where there is none.
     """
 
     time: float
-    condition: float
-    mean_scale: float
-    std: float
     alpha: float
     reverse: tuple[float, float, float]
     euler: tuple[float, float, float]
+    ancestral: tuple[float, float, float] | None = None
+
+
+class SDE(Protocol):
+    """What `pc` reads of an SDE; any object that has it will do.
+
+    Attributes:
+        native_iterations: the iteration count that is taken where none is given.
+        start_scale: noise scale of the start point.
+    """
+
+    @property
+    def native_iterations(self) -> int: ...
+    @property
+    def start_scale(self) -> float: ...
+
+    def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
+        """The levels of a run, from noise to data, one an iteration."""
+        ...
+
+
+class NoiseLevels(Protocol):
+    """What the samplers on a ladder of noise levels read of an SDE; any object that has it will do.
+
+    Attributes:
+        sigma_min, sigma_max: the noise levels `std / mean_scale` that the network knows.
+    """
+
+    @property
+    def sigma_min(self) -> float: ...
+    @property
+    def sigma_max(self) -> float: ...
+
+    def marginal(self, sigma: float) -> Marginal:
+        """The level of `sigma = std / mean_scale > 0`."""
+        ...
+
+    def ladder(self, count: int, kind: Ladder) -> Sequence[float]:
+        """So many falling noise levels above 0; called where the caller names a kind of ladder."""
+        ...
+
+
+class _Ladders:
+    """The ladders of an SDE that knows the time of a noise level and the noise level of a time."""
+
+    sigma_min: float
+    sigma_max: float
+
+    def sigma(self, t: float) -> float:
+        raise NotImplementedError
+
+    def time(self, sigma: float) -> float:
+        raise NotImplementedError
+
+    def ladder(
+        self,
+        count: int,
+        kind: Ladder = "karras",
+        *,
+        sigma_max: float | None = None,
+        sigma_min: float | None = None,
+        rho: float = 7.0,
+    ) -> list[float]:
+        """Falling noise levels `sigma = std / mean_scale` from sigma_max to sigma_min, both included.
+
+        Args:
+            count: how many; one is sigma_max alone.
+            kind: "karras" is uniform in `sigma^(1 / rho)` (arXiv 2206.00364, equation 5), "geometric" in log sigma,
+                which is also uniform in the log-snr and then called "snr" (arXiv 2206.00927), "time" in t.
+            sigma_max, sigma_min: by default those of the SDE.
+            rho: of "karras".
+
+        Raises:
+            ValueError: an unknown kind, no level, limits that are not those of the SDE or within, or rho below 1.
+        """
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"count: got {count!r}, expected a positive integer")
+        if kind not in _LADDERS:
+            raise ValueError(f"ladder: got {kind!r}, expected one of {', '.join(_LADDERS)}, or noise levels")
+        high = self.sigma_max if sigma_max is None else float(sigma_max)
+        low = self.sigma_min if sigma_min is None else float(sigma_min)
+        if not self.sigma_min * (1 - 1e-9) <= low < high <= self.sigma_max * (1 + 1e-9):
+            expected = f"falling numbers from {self.sigma_max:g} to {self.sigma_min:g}"
+            raise ValueError(f"ladder: got sigma_max, sigma_min = ({high:g}, {low:g}), expected {expected}")
+        if not 1.0 <= rho < math.inf:
+            raise ValueError(f"rho: got {rho}, expected a finite number of at least 1")
+        inner = [i / (count - 1) for i in range(1, count - 1)]
+        if kind == "karras":
+            first, last = high ** (1 / rho), low ** (1 / rho)
+            between = [(first + u * (last - first)) ** rho for u in inner]
+        elif kind == "time":
+            first, last = self.time(high), self.time(low)
+            between = [self.sigma(first + u * (last - first)) for u in inner]
+        else:
+            between = [low * math.exp(math.log(high / low) * (1 - u)) for u in inner]
+        return [high, *between, low][:count]
 
 
 def _positive(name: str, low: float, high: float, names: str) -> None:
@@ -55,7 +172,7 @@ def _times(iterations: int, end: float) -> list[float]:
 
 
 @dataclass(frozen=True)
-class VE:
+class VE(_Ladders):
     """The variance-exploding SDE: `dx = sigma(t) sqrt(2 ln(sigma_max / sigma_min)) dw`.
 
     Args:
@@ -83,35 +200,45 @@ class VE:
     def sigma(self, t: float) -> float:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
-    def ladder(self, iterations: int) -> list[float]:
-        """sigma_i, i = 0 .. iterations - 1: geometric from sigma_min to sigma_max."""
-        if iterations == 1:
-            return [self.sigma_max]
-        ratio = math.log(self.sigma_max / self.sigma_min)
-        return [self.sigma_min * math.exp(ratio * i / (iterations - 1)) for i in range(iterations)]
+    def time(self, sigma: float) -> float:
+        """The t of a noise level."""
+        return math.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
+
+    def marginal(self, sigma: float) -> Marginal:
+        """`x = x0 + sigma z`; the network is told sigma."""
+        return Marginal(sigma, 1.0, sigma)
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from sigma_max down; the last predictor ends at sigma = 0."""
         _check_iterations(iterations)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
-        ladder = [0.0, *self.ladder(iterations)]
+        ladder = [*self.ladder(iterations, "geometric"), 0.0]
         growth = 2 * math.log(self.sigma_max / self.sigma_min) / iterations
         result = []
-        for i, t in enumerate(times):
-            sigma, below, here = ladder[iterations - i], ladder[iterations - i - 1], self.sigma(t)
+        for t, (sigma, below) in zip(times, pairwise(ladder), strict=True):
+            here = self.sigma(t)
             d, g2 = sigma**2 - below**2, here**2 * growth
             result.append(
-                Level(t, here, 1.0, here, 1.0, reverse=(0.0, d, math.sqrt(d)), euler=(0.0, g2, math.sqrt(g2)))
+                Level(
+                    condition=here,
+                    mean_scale=1.0,
+                    std=here,
+                    time=t,
+                    alpha=1.0,
+                    reverse=(0.0, d, math.sqrt(d)),
+                    euler=(0.0, g2, math.sqrt(g2)),
+                    ancestral=(0.0, d, below / sigma * math.sqrt(d)),
+                )
             )
         return result
 
 
 @dataclass(frozen=True)
-class VP:
+class VP(_Ladders):
     """The variance-preserving SDE: `dx = -beta(t) x / 2 dt + sqrt(beta(t)) dw`, `beta(t)` linear.
 
     Args:
-        beta_min, beta_max: beta(0) and beta(1).
+        beta_min, beta_max: beta(0) and beta(1); may be equal.
         native_iterations: the iteration count the network was made for (r = 1).
         native_end_time: end time at r = 1.
     """
@@ -122,7 +249,19 @@ class VP:
     native_end_time: float = 1e-3
 
     def __post_init__(self) -> None:
-        _positive(type(self).__name__, self.beta_min, self.beta_max, "beta_min, beta_max")
+        if not 0.0 < self.beta_min <= self.beta_max < math.inf:
+            got = f"beta_min, beta_max = ({self.beta_min}, {self.beta_max})"
+            raise ValueError(f"{type(self).__name__}: got {got}, expected 0 < first <= second")
+
+    @property
+    def sigma_min(self) -> float:  # type: ignore[override]
+        """The noise level of the native end time."""
+        return self.sigma(self.native_end_time)
+
+    @property
+    def sigma_max(self) -> float:  # type: ignore[override]
+        """The noise level of t = 1."""
+        return self.sigma(1.0)
 
     @property
     def start_scale(self) -> float:
@@ -142,6 +281,25 @@ class VP:
     def std(self, t: float) -> float:
         return math.sqrt(-math.expm1(2 * self.log_mean(t)))
 
+    def sigma(self, t: float) -> float:
+        """The noise level std / mean_scale at time t."""
+        return self.std(t) * math.exp(-self.log_mean(t))
+
+    def time(self, sigma: float) -> float:
+        """The t of a noise level."""
+        # log_mean(t) = -depth is a quadratic equation; this form of its root holds for beta_min = beta_max too.
+        slope, half = self.beta_max - self.beta_min, 0.5 * self.beta_min
+        depth = self._minus_log_mean(sigma)
+        return 2 * depth / (half + math.sqrt(half**2 + slope * depth))
+
+    def _minus_log_mean(self, sigma: float) -> float:
+        return 0.5 * math.log1p(sigma**2)
+
+    def marginal(self, sigma: float) -> Marginal:
+        """The level of a noise level std / mean_scale; the network is told t."""
+        mean_scale = math.exp(-self._minus_log_mean(sigma))
+        return Marginal(self.time(sigma), mean_scale, sigma * mean_scale)
+
     def diffusion_squared(self, t: float) -> float:
         """The square of the diffusion coefficient at time t."""
         return self.beta(t)
@@ -149,6 +307,11 @@ class VP:
     def _reverse(self, t: float, beta: float, iterations: int) -> tuple[float, float, float]:
         """Ancestral-like discretisation of DDPM: `f = sqrt(1 - beta_i) x - x`, `G = sqrt(beta_i)`."""
         return 1 - math.sqrt(1 - beta), beta, math.sqrt(beta)
+
+    def _ancestral(self, beta: float) -> tuple[float, float, float] | None:
+        """`x_mean = (x + beta_i score) / sqrt(1 - beta_i)`, noise sqrt(beta_i)."""
+        root = math.sqrt(1 - beta)
+        return 1 / root - 1, beta / root, math.sqrt(beta)
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from t = 1 down to the end time."""
@@ -166,13 +329,14 @@ class VP:
             g2 = self.diffusion_squared(t) / iterations
             result.append(
                 Level(
-                    time=t,
                     condition=t,
                     mean_scale=math.exp(self.log_mean(t)),
                     std=self.std(t),
+                    time=t,
                     alpha=1 - beta,
                     reverse=self._reverse(t, beta, iterations),
                     euler=(0.5 * self.beta(t) / iterations, g2, math.sqrt(g2)),
+                    ancestral=self._ancestral(beta),
                 )
             )
         return result
@@ -185,6 +349,10 @@ class SubVP(VP):
     def std(self, t: float) -> float:
         return -math.expm1(2 * self.log_mean(t))
 
+    def _minus_log_mean(self, sigma: float) -> float:
+        # std = 1 - mean_scale^2, so that sigma = 1 / mean_scale - mean_scale = 2 sinh(-log mean_scale).
+        return math.asinh(0.5 * sigma)
+
     def diffusion_squared(self, t: float) -> float:
         return self.beta(t) * -math.expm1(4 * self.log_mean(t))
 
@@ -193,5 +361,70 @@ class SubVP(VP):
         g2 = self.diffusion_squared(t) / iterations
         return 0.5 * self.beta(t) / iterations, g2, math.sqrt(g2)
 
+    def _ancestral(self, beta: float) -> tuple[float, float, float] | None:
+        return None
 
-SDE = VE | VP
+
+@dataclass(frozen=True)
+class Discrete(_Ladders):
+    """A variance-preserving chain of N noise levels, as DDPM networks are trained on; not for `pc`.
+
+    The network is told the label, from 0 to N - 1: a whole number on the ladder "time" (respacing: labels as evenly
+    apart as whole numbers allow), between two labels elsewhere, linear in the logarithm of the noise level.
+
+    Args:
+        alphas_cumprod: the cumulated alphas of the labels, N falling numbers between 0 and 1; a tensor will do.
+
+    Raises:
+        ValueError: fewer than two, or others.
+
+    Source: Ho et al., arXiv 2006.11239; respacing: Nichol and Dhariwal, arXiv 2102.09672, section 4.
+    """
+
+    alphas_cumprod: Sequence[float]
+
+    def __post_init__(self) -> None:
+        table = tuple(float(a) for a in self.alphas_cumprod)
+        if len(table) < 2 or not all(1 > a > b > 0 for a, b in pairwise(table)):
+            raise ValueError(f"alphas_cumprod: got {len(table)} numbers, expected two or more that fall from 1 to 0")
+        object.__setattr__(self, "alphas_cumprod", table)
+        object.__setattr__(self, "_logs", [0.5 * (math.log1p(-a) - math.log(a)) for a in table])
+
+    @property
+    def sigma_min(self) -> float:  # type: ignore[override]
+        return self.sigma(0)
+
+    @property
+    def sigma_max(self) -> float:  # type: ignore[override]
+        return self.sigma(len(self.alphas_cumprod) - 1)
+
+    def sigma(self, t: float) -> float:
+        """The noise level of a label."""
+        logs: list[float] = self._logs  # type: ignore[attr-defined]
+        below = min(max(int(t), 0), len(logs) - 2)
+        return math.exp(logs[below] + (t - below) * (logs[below + 1] - logs[below]))
+
+    def time(self, sigma: float) -> float:
+        """The label of a noise level."""
+        logs: list[float] = self._logs  # type: ignore[attr-defined]
+        log = math.log(sigma)
+        below = min(max(bisect_right(logs, log) - 1, 0), len(logs) - 2)
+        label = below + (log - logs[below]) / (logs[below + 1] - logs[below])
+        return float(round(label)) if abs(label - round(label)) < 1e-6 else label
+
+    def marginal(self, sigma: float) -> Marginal:
+        """The level of a noise level std / mean_scale; the network is told its label."""
+        mean_scale = 1 / math.hypot(1.0, sigma)
+        return Marginal(self.time(sigma), mean_scale, sigma * mean_scale)
+
+    def ladder(
+        self,
+        count: int,
+        kind: Ladder = "karras",
+        *,
+        sigma_max: float | None = None,
+        sigma_min: float | None = None,
+        rho: float = 7.0,
+    ) -> list[float]:
+        made = super().ladder(count, kind, sigma_max=sigma_max, sigma_min=sigma_min, rho=rho)
+        return [self.sigma(round(self.time(sigma))) for sigma in made] if kind == "time" else made

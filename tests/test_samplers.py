@@ -388,8 +388,8 @@ def test_bad_schedules_of_filters():
         for M in cases:
             with pytest.raises(ValueError, match=f"^M: got.*{message}"):
                 samplers.pc(score, SHAPE, VE(), M, noise=NoiseStream(1), iterations=4, progress=False)
-    for M in ([*filters[:3], 1], None):
-        with pytest.raises(TypeError, match=r"^M: got (int|NoneType), expected a Preconditioner or a sequence of them"):
+    for M in ([*filters[:3], 1], 1):
+        with pytest.raises(TypeError, match=r"^M: got int, expected a Preconditioner or a sequence of them"):
             samplers.pc(score, SHAPE, VE(), M, noise=NoiseStream(1), iterations=4, progress=False)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,11 +18,14 @@ from tdas_ops import ops
 from tdas_ops._graph import Captured, Iteration
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
-from tdas_ops.sde import Level
+from tdas_ops.sde import Marginal
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
 Filters = Preconditioner | Sequence[Preconditioner]
-Hook = Callable[[Tensor, Tensor, Level, NoiseStream], tuple[Tensor, Tensor]]
+Hook = Callable[[Tensor, Tensor, Any, NoiseStream], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -31,9 +34,10 @@ class State:
 
     Attributes:
         x: the current state, noise included, `[B, C, H, W]`; the next iteration writes to this tensor.
-        x_mean: the state before the last noise was added: the sample when the run is over; the next iteration may
-            write to this tensor.
+        x_mean: the state before the last noise was added, in samplers that keep it, else x: the sample when the run is
+            over; the next iteration may write to this tensor.
         noise: the stream the run draws from.
+        history: what a multistep sampler keeps of the steps before; the next iteration writes to these tensors.
     """
 
     iteration: int
@@ -41,6 +45,7 @@ class State:
     x: Tensor
     x_mean: Tensor
     noise: NoiseStream
+    history: Sequence[Tensor] = ()
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of the tensors and plain values, for `resume` or `torch.save`; waits for the device."""
@@ -50,10 +55,221 @@ class State:
             "x": self.x.detach().clone(),
             "x_mean": self.x_mean.detach().clone(),
             "noise": self.noise.state_dict(),
+            "history": [t.detach().clone() for t in self.history],
         }
 
 
 Callback = Callable[[State], None]
+
+
+class Options(TypedDict, total=False):
+    """What every sampler takes besides arguments of its own.
+
+    Attributes:
+        start: the start point `[B, C, H, W]`, by default noise of the first level; a run keeps its dtype (float32, or
+            float64 on the CPU).
+        hook: called after each step as `hook(x, x_mean, level, noise) -> (x, x_mean)`, for example `inpaint(...)`;
+            `level` has the fields of `sde.Marginal`. With `cuda_graph` they are tensors without dimensions.
+        callback: called with the `State` after each iteration.
+        resume: a `State.state_dict()` to continue from; `noise` is set to the place where that run was.
+        check_finite: stop with an error when x is no longer finite; waits for the device once an iteration.
+        cuda_graph: capture the first iteration, score function and hook included, and replay it for all of them: the
+            bits of the eager run without Python's time. On a CUDA device, for a score function that never waits for
+            it, with the same masks present in all of M. Callback and `check_finite` run between the replays.
+        network_dtype: dtype of the x that the score function receives, float32, bfloat16 or float16, by default that
+            of the state; the update writes it beside the state.
+        channels_last: the score function receives x in the memory format channels_last.
+        progress: show a progress bar (the default).
+    """
+
+    start: Tensor | None
+    hook: Hook | None
+    callback: Callback | None
+    resume: dict[str, Any] | None
+    check_finite: bool
+    cuda_graph: bool
+    network_dtype: torch.dtype | None
+    channels_last: bool
+    progress: bool
+
+
+class Run:
+    """The buffers of a run, which every iteration updates in place, and its loop.
+
+    Args:
+        score_fn, shape, M, noise: as the sampler has them; M None is the identity, on the device of start or noise.
+        levels: the marginal that a hook is told after each iteration.
+        rows: the coefficients of every iteration.
+        scale: noise scale of the start point.
+        scaled: whether the score function receives x times a mean scale.
+        history: how many tensors like x an iteration leaves to the next one.
+        options: `Options`.
+
+    Attributes:
+        x: the state.
+        seen: what the score function receives: x itself, or x in the network's dtype and memory format or scaled.
+        rows: the coefficients of every iteration, a tensor for each.
+        history: tensors like x, zero at first.
+    """
+
+    def __init__(
+        self,
+        score_fn: ScoreFn,
+        shape: Sequence[int],
+        M: Filters | None,
+        noise: NoiseStream,
+        levels: Sequence[Marginal],
+        rows: Sequence[Sequence[float]],
+        scale: float,
+        *,
+        scaled: bool = False,
+        history: int = 0,
+        **options: Unpack[Options],
+    ) -> None:
+        if not isinstance(noise, NoiseStream):
+            raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
+        unknown = set(options) - set(Options.__annotations__)
+        if unknown:
+            expected = ", ".join(Options.__annotations__)
+            raise TypeError(
+                f"options: got {', '.join(sorted(unknown))}, expected arguments of the sampler or {expected}"
+            )
+        self.options, start, network_dtype = options, options.get("start"), options.get("network_dtype")
+        self.cuda_graph, self.hook = options.get("cuda_graph", False), options.get("hook")
+        self.score_fn, self.shape, self.noise, self.levels = score_fn, tuple(shape), noise, levels
+        if M is None:
+            device = noise.seeds.device if start is None else start.device
+            M = Preconditioner.identity(self.shape[1:]).to(device)
+        self.filters = filters(M, len(rows))
+        self.device = self.filters[0].device
+        if self.cuda_graph:
+            _check_capturable(self.filters)
+        if network_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(f"network_dtype: got {network_dtype}, expected float32, bfloat16 or float16")
+        # Normal tensors in inference mode too: they alone have a version, which shows a network that writes to x.
+        with torch.inference_mode(False), torch.no_grad():
+            self._begin(scale, history)
+            table = torch.tensor([list(row) for row in rows], dtype=self.x.dtype)
+            self.rows = table.to(self.device).unbind()
+            memory_format = torch.channels_last if options.get("channels_last") else torch.preserve_format
+            self.scaled = scaled
+            self.seen = self.x.to(network_dtype or self.x.dtype, memory_format=memory_format, copy=scaled)
+
+    def _begin(self, scale: float, history: int) -> None:
+        """Sets the buffers to the start of the run, or to where it was interrupted."""
+        resume, iterations = self.options.get("resume"), len(self.levels)
+        if resume is not None:
+            kept = resume.get("history", [])
+            if resume["iterations"] != iterations or tuple(resume["x"].shape) != self.shape or len(kept) != history:
+                raise ValueError(
+                    f"resume: got a run of {resume['iterations']} iterations, shape {tuple(resume['x'].shape)} and "
+                    f"{len(kept)} earlier steps, expected {iterations}, {self.shape} and {history}"
+                )
+            self.noise.load_state_dict(resume["noise"])
+            self.first_draw = self.noise.draw.clone()
+            self.iteration = int(resume["iteration"])
+            self.x, self.x_mean = (buffer(resume[name].to(self.device)) for name in ("x", "x_mean"))
+            self.history = [buffer(t.to(self.device)) for t in kept]
+        else:
+            self.first_draw = self.noise.draw.clone()
+            self.iteration = 0
+            self.x = self.x_mean = self._start(scale, self.options.get("start"))
+            self.history = [torch.zeros_like(self.x) for _ in range(history)]
+        self.noise.arguments(self.shape[0], self.device)  # moves the stream to the device
+
+    def _start(self, scale: float, start: Tensor | None) -> Tensor:
+        M = self.filters[0]
+        if start is None:
+            return ops.noise(M, self.shape, self.noise, scale)
+        if tuple(start.shape) != self.shape or start.device != M.device:
+            got = f"{tuple(start.shape)} on {start.device}"
+            raise ValueError(f"start: got {got}, expected {self.shape} on {M.device}")
+        return buffer(start)
+
+    @property
+    def norm(self) -> Literal["batch", "sample"]:
+        """How the snr rule takes its norms where the caller does not say."""
+        return "sample" if self.noise.named else "batch"
+
+    @property
+    def written(self) -> Tensor | None:
+        """What an op writes beside x for the score function."""
+        return None if self.seen is self.x or self.scaled else self.seen
+
+    @property
+    def cast(self) -> Tensor | None:
+        """The same; where a hook has the last word on x, it is cast after the hook."""
+        return None if self.hook is not None else self.written
+
+    def score(self, condition: Tensor, mean_scale: Tensor | None = None) -> Tensor:
+        """The score at x, after checks that read no value.
+
+        Raises:
+            TypeError, ValueError: the score function returned something else than a tensor like x, or changed x.
+        """
+        if self.scaled and mean_scale is not None:
+            torch.mul(self.x, mean_scale, out=self.seen)
+        version = self.seen._version
+        score = self.score_fn(self.seen, condition.expand(self.shape[0]))
+        if self.seen._version != version:
+            raise ValueError("score_fn: got one that changes x in place, expected one that leaves its input as it is")
+        _check_score(score, self.x)
+        return score
+
+    def kick(self, n: float) -> None:
+        """Adds `n M z` to the start of a run."""
+        if n > 0 and self.iteration == 0 and self.options.get("resume") is None:
+            self.x.add_(ops.noise(self.filters[0], self.shape, self.noise, n, dtype=self.x.dtype))
+            if self.written is not None:
+                self.written.copy_(self.x)
+
+    def step(self, v: Tensor, M: Preconditioner, d: Tensor | float, n: Tensor | None, level: Any) -> Tensor:
+        """`x + d D v + n M z` in place, then the hook; n None draws nothing."""
+        noise = {"noise_scale": 0.0} if n is None else {"noise_scale": n, "noise": self.noise}
+        ops.step(self.x, v, M, d, out=self.x, cast=self.cast, **noise)  # type: ignore[call-overload]
+        self.hooked(self.x, level)
+        return self.x
+
+    def hooked(self, x_mean: Tensor, level: Any) -> Tensor:
+        """Lets the hook have its say on x and returns x_mean."""
+        if self.hook is None:
+            return x_mean
+        x, x_mean = self.hook(self.x, x_mean, level, self.noise)
+        if x is not self.x:
+            self.x.copy_(x)
+        if self.written is not None:
+            self.written.copy_(self.x)
+        return x_mean
+
+    def loop(self, iterate: Iteration, last: Iteration | None = None) -> None:
+        """The iterations that are left; `last`, never in a graph, is the last one where that is another."""
+        first, total = self.iteration, len(self.levels)
+        captured, alike = self.cuda_graph, total - (last is not None)
+        if captured and first < alike:
+            iterate = self._captured(iterate)
+        callback, check_finite = self.options.get("callback"), self.options.get("check_finite", False)
+        quiet = not self.options.get("progress", True)
+        for i in tqdm(range(first, total), initial=first, total=total, disable=quiet):
+            act = iterate if last is None or i < alike else last
+            self.x_mean = act(self.filters[i], self.rows[i], self.levels[i])
+            if check_finite and not bool(torch.isfinite(self.x).all()):
+                raise FloatingPointError(
+                    f"iteration {i + 1} of {total}: got non-finite values in x, expected finite ones"
+                )
+            if callback is not None:
+                callback(State(i + 1, total, self.x, self.x_mean, self.noise, self.history))
+        if captured:
+            self.x_mean = self.x_mean.clone()  # out of the memory of the graph
+
+    def _captured(self, iterate: Iteration) -> Captured:
+        changed = [self.x, self.noise.draw, *self.history]
+        if self.seen is not self.x:
+            changed.append(self.seen)
+        try:
+            return Captured(iterate, self.filters[self.iteration], self.rows[self.iteration], changed)
+        except Exception:
+            self.noise.draw.copy_(self.first_draw)
+            raise
 
 
 def filters(M: Filters, iterations: int) -> list[Preconditioner]:
@@ -73,111 +289,14 @@ def filters(M: Filters, iterations: int) -> list[Preconditioner]:
     return list(M)
 
 
-class Run:
-    """The buffers of a run, which every iteration updates in place, and its loop.
-
-    Attributes:
-        x: the state.
-        seen: what the score function receives: x itself, or x in the network's dtype and memory format.
-        rows: the coefficients of every iteration, a tensor for each.
-    """
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        filters: list[Preconditioner],
-        levels: list[Level],
-        noise: NoiseStream,
-        hook: Hook | None,
-        cuda_graph: bool,
-    ) -> None:
-        if not isinstance(noise, NoiseStream):
-            raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
-        if cuda_graph:
-            _check_capturable(filters)
-        self.shape, self.filters, self.levels, self.noise = tuple(shape), filters, levels, noise
-        self.hook, self.cuda_graph = hook, cuda_graph
-
-    def begin(
-        self,
-        scale: float,
-        start: Tensor | None,
-        resume: dict[str, Any] | None,
-        network_dtype: torch.dtype | None,
-        channels_last: bool,
-    ) -> None:
-        """Sets the buffers to the start of the run, or to where it was interrupted."""
-        if network_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-            raise TypeError(f"network_dtype: got {network_dtype}, expected float32, bfloat16 or float16")
-        device, iterations = self.filters[0].device, len(self.levels)
-        if resume is not None:
-            if resume["iterations"] != iterations or tuple(resume["x"].shape) != self.shape:
-                raise ValueError(
-                    f"resume: got a run of {resume['iterations']} iterations and shape {tuple(resume['x'].shape)}, "
-                    f"expected {iterations} and {self.shape}"
-                )
-            self.noise.load_state_dict(resume["noise"])
-        self.first_draw = self.noise.draw.clone()
-        if resume is not None:
-            self.iteration = int(resume["iteration"])
-            self.x, self.x_mean = (buffer(resume[name].to(device)) for name in ("x", "x_mean"))
-        else:
-            self.iteration = 0
-            self.x = self.x_mean = self._start(scale, start)
-        self.noise.arguments(self.shape[0], device)  # moves the stream to the device
-        table = torch.tensor([_row(level) for level in self.levels], dtype=self.x.dtype)
-        self.rows = table.to(device).unbind()
-        memory_format = torch.channels_last if channels_last else torch.preserve_format
-        self.seen = self.x.to(network_dtype or self.x.dtype, memory_format=memory_format)
-
-    def _start(self, scale: float, start: Tensor | None) -> Tensor:
-        M = self.filters[0]
-        if start is None:
-            return ops.noise(M, self.shape, self.noise, scale)
-        if tuple(start.shape) != self.shape or start.device != M.device:
-            got = f"{tuple(start.shape)} on {start.device}"
-            raise ValueError(f"start: got {got}, expected {self.shape} on {M.device}")
-        return buffer(start)
-
-    @property
-    def cast(self) -> Tensor | None:
-        """What an op writes beside x. Where a hook has the last word on x, it is cast after the hook."""
-        return None if self.seen is self.x or self.hook is not None else self.seen
-
-    def hooked(self, x_mean: Tensor, level: Level) -> Tensor:
-        """Lets the hook have its say on x and returns x_mean."""
-        if self.hook is None:
-            return x_mean
-        x, x_mean = self.hook(self.x, x_mean, level, self.noise)
-        if x is not self.x:
-            self.x.copy_(x)
-        if self.seen is not self.x:
-            self.seen.copy_(self.x)
-        return x_mean
-
-    def loop(self, iterate: Iteration, callback: Callback | None, check_finite: bool, progress: bool) -> None:
-        """The iterations that are left."""
-        first, total = self.iteration, len(self.levels)
-        if self.cuda_graph and first < total:
-            iterate = self._captured(iterate)
-        for i in tqdm(range(first, total), initial=first, total=total, disable=not progress):
-            self.x_mean = iterate(self.filters[i], self.rows[i], self.levels[i])
-            if check_finite and not bool(torch.isfinite(self.x).all()):
-                raise FloatingPointError(
-                    f"iteration {i + 1} of {total}: got non-finite values in x, expected finite ones"
-                )
-            if callback is not None:
-                callback(State(i + 1, total, self.x, self.x_mean, self.noise))
-        if self.cuda_graph:
-            self.x_mean = self.x_mean.clone()  # out of the memory of the graph
-
-    def _captured(self, iterate: Iteration) -> Captured:
-        changed = [self.x, self.noise.draw] if self.seen is self.x else [self.x, self.seen, self.noise.draw]
-        try:
-            return Captured(iterate, self.filters[self.iteration], self.rows[self.iteration], changed)
-        except Exception:
-            self.noise.draw.copy_(self.first_draw)
-            raise
+def _check_score(score: Tensor, x: Tensor) -> None:
+    expected = f"a tensor of shape {tuple(x.shape)} on {x.device} of floats no wider than {x.dtype}"
+    if not isinstance(score, Tensor):
+        raise TypeError(f"score_fn: got {type(score).__name__} from it, expected {expected}")
+    if score.shape != x.shape or score.device != x.device:
+        raise ValueError(f"score_fn: got {tuple(score.shape)} on {score.device} from it, expected {expected}")
+    if not score.dtype.is_floating_point or score.dtype.itemsize > x.dtype.itemsize:
+        raise TypeError(f"score_fn: got {score.dtype} from it, expected {expected}")
 
 
 def _check_device(device: torch.device) -> None:
@@ -189,16 +308,6 @@ def _check_capturable(filters: list[Preconditioner]) -> None:
     _check_device(filters[0].device)
     if len({tuple(mask is not None for mask in M.masks(torch.float32)) for M in filters}) > 1:
         raise ValueError("M: got preconditioners with different masks absent, expected the same ones with cuda_graph")
-
-
-def _row(level: Level) -> list[float]:
-    return [level.time, level.condition, level.mean_scale, level.std, level.alpha, *level.reverse, *level.euler]
-
-
-def level_of(row: Tensor) -> Any:
-    """A row of coefficients as a `Level` whose fields are views of it."""
-    time, condition, mean_scale, std, alpha, *steps = row.unbind()
-    return Level(time, condition, mean_scale, std, alpha, tuple(steps[:3]), tuple(steps[3:]))  # type: ignore[arg-type]
 
 
 def buffer(t: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from tdas_ops import ops
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers._run import Hook
-from tdas_ops.sde import Level
+from tdas_ops.sde import Marginal
 
 
 def inpaint(known: Tensor, mask: Tensor) -> Hook:
@@ -23,7 +23,7 @@ def inpaint(known: Tensor, mask: Tensor) -> Hook:
     Source: Song et al., arXiv 2011.13456, appendix I.2.
     """
 
-    def hook(x: Tensor, x_mean: Tensor, level: Level, noise: NoiseStream) -> tuple[Tensor, Tensor]:
+    def hook(x: Tensor, x_mean: Tensor, level: Marginal, noise: NoiseStream) -> tuple[Tensor, Tensor]:
         white = Preconditioner.identity(tuple(x.shape[1:]), method=None).to(x.device)
         noised = level.mean_scale * known + ops.noise(white, x.shape, noise, level.std)
         return torch.where(held, noised, x).to(x.dtype), torch.where(held, known, x_mean).to(x.dtype)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tdas_ops import ops
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
-from tdas_ops.samplers._run import Callback, Filters, Hook, Run, ScoreFn, filters, level_of
-from tdas_ops.sde import Level
+from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
+from tdas_ops.sde import Marginal
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @torch.no_grad()
@@ -22,22 +24,14 @@ def annealed_langevin(
     score_fn: ScoreFn,
     shape: Sequence[int],
     sigmas: Sequence[float],
-    M: Filters,
+    M: Filters | None = None,
     *,
     noise: NoiseStream,
     step_size: float | None = None,
     steps: int = 5,
     rule: Literal["ncsn", "ncsnv2"] = "ncsnv2",
     denoise: bool | None = None,
-    start: Tensor | None = None,
-    hook: Hook | None = None,
-    callback: Callback | None = None,
-    resume: dict[str, Any] | None = None,
-    check_finite: bool = False,
-    cuda_graph: bool = False,
-    network_dtype: torch.dtype | None = None,
-    channels_last: bool = False,
-    progress: bool = True,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Annealed Langevin dynamics: at each noise level `steps` Langevin steps of size `epsilon (sigma_i / sigma_L)^2`.
 
@@ -53,8 +47,7 @@ def annealed_langevin(
         rule: "ncsn" takes `x + alpha / 2 score + sqrt(alpha) z` (arXiv 1907.05600, algorithm 1), "ncsnv2"
             `x + alpha score + sqrt(2 alpha) z` (arXiv 2006.09011, algorithm 1).
         denoise: add `sigma_L^2 score` at the end; by default True for "ncsnv2" and False for "ncsn".
-        start: by default `noise(M, scale=sigmas[0])`.
-        hook, callback, resume, check_finite, cuda_graph, network_dtype, channels_last, progress: as in `pc`.
+        options: see `samplers.Options`. The start is by default `noise(M, scale=sigmas[0])`.
 
     Returns: samples `[B, C, H, W]`, in the dtype of the start.
 
@@ -75,32 +68,23 @@ def annealed_langevin(
     if not 0.0 <= step_size < math.inf:
         raise ValueError(f"step_size: got {step_size}, expected a finite number that is not negative")
     last, factor = sigmas[-1], 0.5 if rule == "ncsn" else 1.0
-    levels = [_langevin_level(sigma, sigmas[0], factor * step_size * (sigma / last) ** 2) for sigma in sigmas]
-    run = Run(shape, filters(M, len(sigmas)), levels, noise, hook, cuda_graph)
-    run.begin(sigmas[0], start, resume, network_dtype, channels_last)
+    levels = [Marginal(sigma, 1.0, sigma) for sigma in sigmas]
+    etas = [factor * step_size * (sigma / last) ** 2 for sigma in sigmas]
+    rows = [(sigma, eta, math.sqrt(2 * eta)) for sigma, eta in zip(sigmas, etas, strict=True)]
+    run = Run(score_fn, shape, M, noise, levels, rows, sigmas[0], **options)
 
-    def iterate(M: Preconditioner, coefficients: Tensor, level: Level | None) -> Tensor:
-        x, here = run.x, level_of(coefficients)
-        _, eta, n = here.reverse
+    def iterate(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:
+        sigma, eta, n = coefficients.unbind()
         for _ in range(steps):
-            score = score_fn(run.seen, here.condition.expand(shape[0]))
-            ops.step(x, score, M, eta, noise_scale=n, noise=noise, out=x, cast=run.cast)
-            run.hooked(x, level or here)
-        return x
+            run.step(run.score(sigma), M, eta, n, level or Marginal(sigma, 1.0, sigma))  # type: ignore[arg-type]
+        return run.x
 
-    run.loop(iterate, callback, check_finite, progress)
+    run.loop(iterate)
     x = run.x
     if denoise if denoise is not None else rule == "ncsnv2":
-        condition = level_of(run.rows[-1]).condition.expand(shape[0])
-        clean = torch.add(x, score_fn(run.seen, condition), alpha=last**2)
-        return clean if hook is None else hook(x, clean, levels[-1], noise)[1]
+        clean = torch.add(x, run.score(run.rows[-1][0]), alpha=last**2)
+        return clean if run.hook is None else run.hook(x, clean, levels[-1], noise)[1]
     return x
-
-
-def _langevin_level(sigma: float, highest: float, eta: float) -> Level:
-    """Its `reverse` is the Langevin step of size eta."""
-    step = (0.0, eta, math.sqrt(2 * eta))
-    return Level(sigma / highest, sigma, 1.0, sigma, 1.0, reverse=step, euler=step)
 
 
 def ncsnv2_step_size(sigmas: Sequence[float], steps: int) -> float:

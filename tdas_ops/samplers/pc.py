@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,8 +12,13 @@ from torch import Tensor
 from tdas_ops import ops
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
-from tdas_ops.samplers._run import Callback, Filters, Hook, Run, ScoreFn, filters, level_of
+from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
 from tdas_ops.sde import SDE, Level
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_FIELDS = {"reverse_diffusion": "reverse", "euler_maruyama": "euler", "ancestral": "ancestral"}
 
 
 @torch.no_grad()
@@ -20,56 +26,42 @@ def pc(
     score_fn: ScoreFn,
     shape: Sequence[int],
     sde: SDE,
-    M: Filters,
+    M: Filters | None = None,
     *,
     noise: NoiseStream,
     iterations: int | None = None,
     snr: float = 0.16,
-    predictor: Literal["reverse_diffusion", "euler_maruyama"] | None = "reverse_diffusion",
+    predictor: Literal["reverse_diffusion", "euler_maruyama", "ancestral"] | None = "reverse_diffusion",
+    corrector: Literal["langevin", "ald"] = "langevin",
     corrector_steps: int = 1,
-    norm: Literal["batch", "sample"] = "batch",
-    start: Tensor | None = None,
+    norm: Literal["batch", "sample"] | None = None,
     end_time: float | None = None,
     denoise: bool = True,
-    hook: Hook | None = None,
-    callback: Callback | None = None,
-    resume: dict[str, Any] | None = None,
-    check_finite: bool = False,
-    cuda_graph: bool = False,
-    network_dtype: torch.dtype | None = None,
-    channels_last: bool = False,
-    progress: bool = True,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Predictor-corrector sampling: in each iteration first the corrector, then the predictor.
 
     Args:
         score_fn: `(x, sigma or t) -> score`.
         shape: (B, C, H, W).
-        sde: `VE`, `VP` or `SubVP`.
+        sde: `VE`, `VP`, `SubVP`, or what `sde.SDE` describes.
         M: the preconditioner, on the device to sample on; or one for each iteration, of one shape, device and method:
-            `M[i]` serves iteration i, and `M[0]` the start as well.
+            `M[i]` serves iteration i, and `M[0]` the start as well. By default none, on the device of start or noise.
         noise: the stream of all noise of the run, start point included.
         iterations: number of iterations, by default the native count of the SDE; the end time follows (speed-up rule).
         snr: signal-to-noise ratio of the corrector.
-        predictor: None for corrector-only sampling.
+        predictor: "reverse_diffusion", "euler_maruyama", "ancestral" (not for sub-VP), or None for corrector-only
+            sampling.
+        corrector: "langevin" with the snr rule, or "ald", annealed Langevin dynamics, whose step size
+            `2 alpha (snr std)^2` is that of the noise level alone.
         corrector_steps: Langevin steps per iteration; 0 for predictor-only sampling.
-        norm: how the snr rule takes its norms; see `langevin_step`.
-        start: the start point, by default `noise(M, scale=sigma_max)` (VE) or scale 1 (VP, sub-VP), float32; a run
-            keeps the dtype of its start.
+        norm: how the snr rule takes its norms; see `langevin_step`. By default as the stream says
+            (`NoiseStream.named`): "sample" where it names its samples, by seeds, a first sample or as a shard, so that
+            a picture is the same in any batch; "batch" with one plain seed, as the papers have it.
         end_time: by default that of the speed-up rule.
         denoise: return the last x_mean; otherwise the last x.
-        hook: called after each corrector and predictor step as `hook(x, x_mean, level, noise) -> (x, x_mean)`, for
-            example `inpaint(...)`. With `cuda_graph` the fields of `level` are tensors without dimensions.
-        callback: called with the `State` after each iteration.
-        resume: a `State.state_dict()` to continue from; `noise` is set to the place where that run was.
-        check_finite: stop with an error when x is no longer finite; waits for the device once an iteration.
-        cuda_graph: capture the first iteration, score function and hook included, and replay it for all of them: the
-            bits of the eager run without Python's time. On a CUDA device, for a score function that never waits for
-            it, with the same masks present in all of M. Callback and `check_finite` run between the replays.
-        network_dtype: dtype of the x that the score function receives, float32, bfloat16 or float16, by default that
-            of the state; the update writes it beside the state.
-        channels_last: the score function receives x in the memory format channels_last.
-        progress: show a progress bar.
+        options: see `samplers.Options`. The start is by default `noise(M, scale=sigma_max)` (VE) or scale 1 (VP,
+            sub-VP); the hook is called after each corrector and predictor step.
 
     Returns: samples `[B, C, H, W]`, in the dtype of the start.
 
@@ -82,33 +74,54 @@ def pc(
     """
     iterations = sde.native_iterations if iterations is None else iterations
     levels = sde.levels(iterations, end_time)
-    if predictor not in ("reverse_diffusion", "euler_maruyama", None):
-        raise ValueError(f"predictor: got {predictor!r}, expected 'reverse_diffusion', 'euler_maruyama' or None")
+    if predictor is not None and predictor not in _FIELDS:
+        raise ValueError(f"predictor: got {predictor!r}, expected {', '.join(map(repr, _FIELDS))} or None")
+    if predictor == "ancestral" and any(level.ancestral is None for level in levels):
+        raise ValueError(f"predictor: got 'ancestral' with {type(sde).__name__}, which has none, expected another")
+    if corrector not in ("langevin", "ald"):
+        raise ValueError(f"corrector: got {corrector!r}, expected 'langevin' or 'ald'")
+    if not 0 <= snr < math.inf:
+        raise ValueError(f"snr: got {snr}, expected a finite number that is not negative")
     if corrector_steps < 0 or (predictor is None and corrector_steps == 0):
         raise ValueError(
             f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step"
         )
-    run = Run(shape, filters(M, iterations), levels, noise, hook, cuda_graph)
-    run.begin(sde.start_scale, start, resume, network_dtype, channels_last)
+    run = Run(score_fn, shape, M, noise, levels, [_row(level) for level in levels], sde.start_scale, **options)
+    hook = run.hook
+    norm = norm or run.norm
     linear = any(level.reverse[0] != 0.0 for level in levels)
     clean = predictor is None or hook is not None  # whether anyone looks at the corrector's x_mean
 
+    def correct(M: Preconditioner, score: Tensor, here: Any) -> Tensor:
+        shared: dict[str, Any] = {"noise": noise, "out": run.x, "cast": run.cast, "return_mean": clean}
+        if corrector == "ald":
+            result = ops.step(run.x, score, M, 2 * here.alpha * (snr * here.std) ** 2, **shared)
+        else:
+            result = ops.langevin_step(run.x, score, M, snr, alpha=here.alpha, norm=norm, **shared)
+        return result[1] if clean else run.x
+
     def iterate(M: Preconditioner, coefficients: Tensor, level: Level | None) -> Tensor:
-        x, here = run.x, level_of(coefficients)
-        condition = here.condition.expand(shape[0])
+        x, here = run.x, _level(coefficients)
         for _ in range(corrector_steps):
-            score = score_fn(run.seen, condition)
-            result = ops.langevin_step(
-                x, score, M, snr, noise=noise, alpha=here.alpha, norm=norm, out=x, cast=run.cast, return_mean=clean
-            )
-            x_mean = run.hooked(result[1] if clean else x, level or here)
+            x_mean = run.hooked(correct(M, run.score(here.condition), here), level or here)
         if predictor is not None:
-            a, b, n = here.reverse if predictor == "reverse_diffusion" else here.euler
-            score = score_fn(run.seen, condition)
+            a, b, n = getattr(here, _FIELDS[predictor])
+            score = run.score(here.condition)
             drift, d = (torch.addcmul(a * x, score, b), 1.0) if linear else (score, b)
             _, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=noise, out=x, cast=run.cast, return_mean=True)
             x_mean = run.hooked(x_mean, level or here)
         return x_mean
 
-    run.loop(iterate, callback, check_finite, progress)
+    run.loop(iterate)
     return run.x_mean if denoise else run.x
+
+
+def _row(level: Level) -> list[float]:
+    steps = (*level.reverse, *level.euler, *(level.ancestral or (0.0, 0.0, 0.0)))
+    return [level.condition, level.mean_scale, level.std, level.time, level.alpha, *steps]
+
+
+def _level(row: Tensor) -> Any:
+    """A row of coefficients as a `Level` whose fields are views of it."""
+    *fields, r0, r1, r2, e0, e1, e2, a0, a1, a2 = row.unbind()
+    return Level(*fields, (r0, r1, r2), (e0, e1, e2), (a0, a1, a2))  # type: ignore[arg-type, call-arg]

@@ -1,0 +1,120 @@
+"""DPM-Solver++, multistep, as an ODE and as an SDE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tdas_ops.noise import NoiseStream
+from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.samplers._ladder import (
+    Levels,
+    Step,
+    arrival,
+    check_between,
+    noise_levels,
+    run_of,
+    step_of,
+    steps_of,
+)
+from tdas_ops.samplers._run import Filters, Options, ScoreFn
+from tdas_ops.sde import Marginal, NoiseLevels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@torch.no_grad()
+def dpmpp(
+    score_fn: ScoreFn,
+    shape: Sequence[int],
+    sde: NoiseLevels,
+    M: Filters | None = None,
+    *,
+    noise: NoiseStream,
+    evaluations: int | None = None,
+    ladder: Levels = "karras",
+    order: int = 2,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    **options: Unpack[Options],
+) -> Tensor:
+    """DPM-Solver++: the denoised image extrapolated from the steps before, the rest of the step exact.
+
+    From s to t, with `h = log(s / t)` and `a = exp(-h (1 + eta))`: `x' = x + (1 - a) D (x0~ - x) + n M z`,
+    `n = t sqrt(1 - exp(-2 eta h))`. x0~ is x0 at order 1 (eta = 0: DDIM), `x0 + h / (2 h_before) (x0 - x0_before)` at
+    order 2 ("2M", "2M SDE"), and at order 3 what "3M SDE" takes from the two steps before. The first steps, and one to
+    0, are of lower order.
+
+    Args:
+        score_fn, shape, sde, M, noise, evaluations, ladder: as in `ancestral`.
+        order: 1, 2 or 3; not more than there are steps.
+        eta: 0 for the ODE, 1 for the SDE, or between.
+        s_noise: factor of the noise.
+        options: see `samplers.Options`; x in them is the state over its mean scale, `x0 + sigma z`.
+
+    Returns, Raises: as in `ancestral`.
+
+    Source: Lu et al., arXiv 2211.01095, algorithm 2 and section 6; the third order and what lies between ODE and SDE as
+        in k-diffusion (`sample_dpmpp_2m_sde`, `sample_dpmpp_3m_sde`).
+    """
+    check_between("eta", eta, 0.0, 1.0)
+    check_between("s_noise", s_noise, 0.0, 10.0)
+    steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
+    if isinstance(order, bool) or order not in (1, 2, 3) or order > len(steps):
+        limit = f"1, 2 or 3 and at most the number of steps, {len(steps)}"
+        raise ValueError(f"order: got {order!r}, expected {limit}")
+    coefficients = [
+        (*_scales(step, eta, s_noise), *_weights(steps[: i + 1], order, eta)) for i, step in enumerate(steps)
+    ]
+    run = run_of(score_fn, shape, M, noise, steps, coefficients, history=order - 1, **options)
+    noisy = eta * s_noise > 0
+
+    def iterate(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:
+        here, (d, n, *weights) = step_of(coefficients)
+        score = run.score(here.condition, here.mean_scale)
+        if order == 1:
+            v, d = score, d * here.gain
+        else:
+            x0 = torch.addcmul(run.x, score, here.gain)
+            v = x0 - run.x
+            for before, weight in zip(run.history, weights, strict=True):
+                v.addcmul_(x0 - before, weight)
+            for k in range(order - 2, 0, -1):
+                run.history[k].copy_(run.history[k - 1])
+            run.history[0].copy_(x0)
+        return run.step(v, M, d, n if noisy else None, level or arrival(here.sigma_next))
+
+    run.loop(iterate)
+    return run.x
+
+
+def _scales(step: Step, eta: float, s_noise: float) -> tuple[float, float]:
+    """d and n."""
+    if step.sigma_next == 0:
+        return 1.0, 0.0
+    h = math.log(step.sigma / step.sigma_next)
+    return -math.expm1(-h * (1 + eta)), s_noise * step.sigma_next * math.sqrt(-math.expm1(-2 * eta * h))
+
+
+def _weights(steps: Sequence[Step], order: int, eta: float) -> list[float]:
+    """w of `x0~ = x0 + sum_k w_k (x0 - x0 of k steps before)` in the last of these steps."""
+    usable = min(order, len(steps))
+    if usable == 1 or steps[-1].sigma_next == 0:
+        return [0.0] * (order - 1)
+    h, *earlier = (math.log(step.sigma / step.sigma_next) for step in reversed(steps[-usable:]))
+    if order == 2:
+        return [h / (2 * earlier[0])]
+    whole = h * (1 + eta)
+    phi_1, phi_2 = -math.expm1(-whole), math.expm1(-whole) / whole + 1
+    if usable == 2:
+        return [phi_2 / phi_1 * h / earlier[0], 0.0]
+    # Of the slopes (x0 - x0_1) / r0 and (x0_1 - x0_2) / r1, extrapolated and differenced.
+    phi_3 = phi_2 / whole - 0.5
+    r0, r1 = (before / h for before in earlier)
+    second = (phi_2 * r0 - phi_3) / (r0 + r1)
+    return [((phi_2 + second) / r0 + second / r1) / phi_1, -second / r1 / phi_1]
