@@ -1,4 +1,4 @@
-"""What all samplers on a ladder of noise levels share: evaluations, resume, hooks, batches, networks that break the rules;
+"""What all samplers on a ladder of noise levels share: evaluations, resume, hooks, batches, networks that break rules;
 ladders and SDEs, those of one's own included; bad input."""
 
 from __future__ import annotations

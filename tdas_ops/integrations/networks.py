@@ -14,12 +14,13 @@ Where an adapter divides, it does so in float32; else the score has the network'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tdas_ops.samplers import ScoreFn
-from tdas_ops.sde import VP, SubVP
+from tdas_ops.sde import VE, VP, Discrete, SubVP
 
 Network = Callable[..., Tensor]
 
@@ -131,11 +132,10 @@ def ddpmpp(
     """
     call = _caller(network, dtype, autocast)
     if alphas_cumprod is None:
+        scales = _scales(sde)
 
         def continuous(x: Tensor, t: Tensor) -> Tensor:
-            variance = -torch.expm1(2 * sde.log_mean(t))  # type: ignore[arg-type]  # plain arithmetic, serves tensors
-            std = variance if isinstance(sde, SubVP) else variance.sqrt()
-            return -call(x, t * label_scale).float() / std.reshape(-1, 1, 1, 1)
+            return -call(x, t * label_scale).float() / scales(t)[1].reshape(-1, 1, 1, 1)
 
         return continuous
 
@@ -145,6 +145,75 @@ def ddpmpp(
         std = table.on(x.device)
         label = (t * (len(std) - 1)).long()
         return -call(x, label).float() / std[label].reshape(-1, 1, 1, 1)
+
+    return discrete
+
+
+def prediction(
+    network: Network,
+    sde: VE | VP | Discrete,
+    kind: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
+    *,
+    label: Callable[[Tensor], Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+    autocast: torch.dtype | None = None,
+) -> ScoreFn:
+    """A network that predicts something else than the score, of any SDE of the package: `network(x, label)`.
+
+    With `x = m x0 + s z` at the level that it is told, the score is `-z / s`.
+
+    Args:
+        network: the network.
+        sde: gives m and s.
+        kind: what it predicts, in the names of diffusers: "epsilon" is the noise z, "sample" the denoised image x0 (for
+            VE the denoiser of EDM and k-diffusion), "v_prediction" `m z - s x0`.
+        label: what the network is told instead of sigma (VE), t (VP, sub-VP) or the label (`Discrete`; whole on the
+            ladder "time", between labels elsewhere), made of that, `[B]` to `[B]`.
+        dtype, autocast: see the module.
+
+    Raises:
+        ValueError: an unknown kind, or another SDE.
+
+    Source: Salimans and Ho, arXiv 2202.00512, section 4, for the three parametrisations.
+    """
+    if kind not in ("epsilon", "sample", "v_prediction"):
+        raise ValueError(f"kind: got {kind!r}, expected 'epsilon', 'sample' or 'v_prediction'")
+    call, scales = _caller(network, dtype, autocast), _scales(sde)
+
+    def score(x: Tensor, level: Tensor) -> Tensor:
+        output = call(x, level if label is None else label(level)).to(level.dtype)
+        m, s = (part.reshape(-1, 1, 1, 1) for part in scales(level))
+        if kind == "epsilon":
+            return -output / s
+        if kind == "sample":
+            return (m * output - x) / s**2
+        return -(s * x + m * output) / (s * (m**2 + s**2))
+
+    return score
+
+
+def _scales(sde: VE | VP | Discrete) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Mean scale and std of what a network is told, `[B]` each."""
+    if isinstance(sde, VE):
+        return lambda sigma: (torch.ones_like(sigma), sigma)
+    if isinstance(sde, VP):
+
+        def continuous(t: Tensor) -> tuple[Tensor, Tensor]:
+            log_mean: Tensor = sde.log_mean(t)  # type: ignore[arg-type, assignment]  # plain arithmetic, serves tensors
+            variance = -torch.expm1(2 * log_mean)
+            return log_mean.exp(), variance if isinstance(sde, SubVP) else variance.sqrt()
+
+        return continuous
+    if not isinstance(sde, Discrete):
+        raise ValueError(f"sde: got {type(sde).__name__}, expected VE, VP, SubVP or Discrete")
+    table = _Placed(torch.tensor([sde.sigma(n) for n in range(len(sde.alphas_cumprod))], dtype=torch.float64).log())
+
+    def discrete(label: Tensor) -> tuple[Tensor, Tensor]:
+        logs = table.on(label.device)
+        below = label.long().clamp(0, len(logs) - 2)
+        sigma = torch.lerp(logs[below], logs[below + 1], (label - below).double()).exp().to(label.dtype)
+        m = (1 + sigma**2).rsqrt()
+        return m, sigma * m
 
     return discrete
 

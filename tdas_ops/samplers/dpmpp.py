@@ -116,7 +116,7 @@ def _weights(steps: Sequence[Step], order: int, eta: float) -> list[float]:
     phi_1, phi_2 = -math.expm1(-whole), math.expm1(-whole) / whole + 1
     if usable == 2:
         return [phi_2 / phi_1 * h / earlier[0], 0.0]
-    # The integral of the parabola through three images: phi_2 of its slope now, 2 phi_3 of its coefficient of (u / h)^2.
+    # The parabola through three images, integrated: phi_2 of its slope here, phi_3 of half its second derivative.
     phi_3 = 2 * (phi_2 / whole - 0.5)
     r0, r1 = (before / h for before in earlier)
     second = (phi_2 * r0 - phi_3) / (r0 + r1)
