@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import tdas_ops
 from tdas_ops.integrations import diffusers as adapter
 from tdas_ops.integrations import networks
-from tdas_ops.sde import VE, VP, SubVP
+from tdas_ops.sde import VE, VP, Discrete, SubVP
 
 # Data N(0, 1): the score of x + sigma z is -x / (1 + sigma^2), of m x + s z it is -x / (m^2 + s^2).
 LEVELS = [10.0, 1.0, 0.1]
@@ -214,3 +214,48 @@ def test_load_ve_in_half_precision(checkpoint: str) -> None:
     with torch.no_grad():
         expected, got = full.score(x, sigma), half.score(x, sigma)
     assert 0 < (got.float() - expected).norm() / expected.norm() < 0.05
+
+
+LEVELS_OF = {
+    "VE": (VE(0.01, 50.0), [0.5, 2.0, 7.0]),
+    "VP": (VP(), [1.0, 0.4, 1e-3]),
+    "sub-VP": (SubVP(), [1.0, 0.4, 0.05]),
+    "discrete": (
+        Discrete(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)),
+        [999, 400.5, 0],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("case", LEVELS_OF)
+def test_predictions_are_scores(x: Tensor, case: str, kind: str) -> None:
+    """Of unit normal data: x = m x0 + s z, the network gives E[z | x], E[x0 | x] or m E[z | x] - s E[x0 | x]."""
+    sde, told = LEVELS_OF[case]
+    marginals = [sde.marginal(sde.sigma(t) if case != "VE" else t) for t in told]
+    m, s = (
+        torch.tensor([getattr(each, name) for each in marginals], dtype=torch.float64).reshape(-1, 1, 1, 1)
+        for name in ("mean_scale", "std")
+    )
+    z, x0 = s * x.double() / (m**2 + s**2), m * x.double() / (m**2 + s**2)
+    output = {"epsilon": z, "sample": x0, "v_prediction": m * z - s * x0}[kind]
+    labels: list[Tensor] = []
+
+    def network(x: Tensor, label: Tensor) -> Tensor:
+        labels.append(label)
+        return output.float()
+
+    level = torch.tensor(told, dtype=torch.float32)
+    score = networks.prediction(network, sde, kind)(x, level)
+    # Where the noise is small the image of a float32 network says little about it; what samplers use is s^2 times this.
+    torch.testing.assert_close(s**2 * score.double(), -(s**2) * x.double() / (m**2 + s**2), rtol=1e-4, atol=1e-6)
+    assert torch.equal(labels[0], level)
+    networks.prediction(network, sde, kind, label=lambda t: 3 * t)(x, level)
+    assert torch.equal(labels[1], 3 * level)
+
+
+def test_predictions_are_checked() -> None:
+    with pytest.raises(ValueError, match="kind: got 'noise', expected 'epsilon'"):
+        networks.prediction(lambda x, t: x, VP(), "noise")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sde: got str, expected VE, VP, SubVP or Discrete"):
+        networks.prediction(lambda x, t: x, "VP")  # type: ignore[arg-type]

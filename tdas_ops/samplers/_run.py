@@ -290,13 +290,17 @@ def filters(M: Filters, iterations: int) -> list[Preconditioner]:
 
 
 def _check_score(score: Tensor, x: Tensor) -> None:
-    expected = f"a tensor of shape {tuple(x.shape)} on {x.device} of floats no wider than {x.dtype}"
+    kind: type[Exception] = TypeError
     if not isinstance(score, Tensor):
-        raise TypeError(f"score_fn: got {type(score).__name__} from it, expected {expected}")
-    if score.shape != x.shape or score.device != x.device:
-        raise ValueError(f"score_fn: got {tuple(score.shape)} on {score.device} from it, expected {expected}")
-    if not score.dtype.is_floating_point or score.dtype.itemsize > x.dtype.itemsize:
-        raise TypeError(f"score_fn: got {score.dtype} from it, expected {expected}")
+        got = type(score).__name__
+    elif score.shape != x.shape or score.device != x.device:
+        kind, got = ValueError, f"{tuple(score.shape)} on {score.device}"
+    elif not score.dtype.is_floating_point or score.dtype.itemsize > x.dtype.itemsize:
+        got = str(score.dtype)
+    else:
+        return
+    expected = f"a tensor of shape {tuple(x.shape)} on {x.device} of floats no wider than {x.dtype}"
+    raise kind(f"score_fn: got {got} from it, expected {expected}")
 
 
 def _check_device(device: torch.device) -> None:
