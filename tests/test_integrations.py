@@ -162,6 +162,12 @@ def test_vp_unet_takes_a_noise_predictor(x: Tensor) -> None:
     t = torch.tensor([1.0, 0.5, 0.1])
     std = torch.tensor([VP().std(float(v)) for v in t]).reshape(-1, 1, 1, 1)
     torch.testing.assert_close(adapter.vp_unet(tiny, VP())(x, t), -tiny.convolution(x) / std)
+    sde = LEVELS_OF["discrete"][0]
+    std = torch.tensor([sde.marginal(sde.sigma(n)).std for n in (999, 400, 0)]).reshape(-1, 1, 1, 1)
+    score = adapter.vp_unet(tiny, sde)(x, torch.tensor([999.0, 400.0, 0.0]))
+    torch.testing.assert_close(score, -tiny.convolution(x) / std)
+    with pytest.raises(ValueError, match="alphas_cumprod: got a table beside Discrete"):
+        adapter.vp_unet(tiny, sde, alphas_cumprod=torch.tensor([0.5]))
 
 
 def test_ve_sde_reads_a_scheduler() -> None:

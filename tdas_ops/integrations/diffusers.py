@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tdas_ops.integrations import networks
 from tdas_ops.samplers import ScoreFn
-from tdas_ops.sde import VE, VP
+from tdas_ops.sde import VE, VP, Discrete
 
 Unet = Callable[..., Any]
 """A `diffusers.UNet2DModel`, or anything called and configured like one."""
@@ -39,7 +39,7 @@ def ve_unet(unet: Unet, *, dtype: torch.dtype | None = None, autocast: torch.dty
 
 def vp_unet(
     unet: Unet,
-    sde: VP,
+    sde: VP | Discrete,
     *,
     alphas_cumprod: Tensor | None = None,
     dtype: torch.dtype | None = None,
@@ -49,17 +49,22 @@ def vp_unet(
 
     Args:
         unet: the network, with a positional or learned time embedding.
-        sde: the VP SDE of its schedule; `VP(0.1, 20)` for 1,000 linear betas from 1e-4 to 0.02.
-        alphas_cumprod: `scheduler.alphas_cumprod` of its checkpoint, which makes the noise levels exact.
+        sde: for the samplers on a ladder `Discrete(scheduler.alphas_cumprod)` of its checkpoint; for `pc` the VP SDE of
+            its schedule, `VP(0.1, 20)` for 1,000 linear betas from 1e-4 to 0.02.
+        alphas_cumprod: beside a VP SDE that table, which makes the noise levels exact.
         dtype, autocast: see `tdas_ops.integrations.networks`.
 
     Raises:
-        ValueError: a network with Fourier time embedding, or a wrong table.
+        ValueError: a network with Fourier time embedding, a wrong table, or one beside `Discrete`.
     """
     if unet.config.time_embedding_type == "fourier":  # type: ignore[attr-defined]
         raise ValueError(
             "unet: got time_embedding_type 'fourier', expected 'positional' or 'learned' (ve_unet takes it)"
         )
+    if isinstance(sde, Discrete):
+        if alphas_cumprod is not None:
+            raise ValueError("alphas_cumprod: got a table beside Discrete, which has its own, expected None")
+        return networks.prediction(_output(unet), sde, "epsilon", dtype=dtype, autocast=autocast)
     return networks.ddpmpp(_output(unet), sde, alphas_cumprod=alphas_cumprod, dtype=dtype, autocast=autocast)
 
 
