@@ -14,11 +14,12 @@ native one.
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 Ladder = Literal["geometric", "karras", "time", "snr"]
 _LADDERS = get_args(Ladder)
@@ -58,6 +59,7 @@ class Level(Marginal):
     ancestral: tuple[float, float, float] | None = None
 
 
+@runtime_checkable
 class SDE(Protocol):
     """What `pc` reads of an SDE; any object that has it will do.
 
@@ -76,6 +78,7 @@ class SDE(Protocol):
         ...
 
 
+@runtime_checkable
 class NoiseLevels(Protocol):
     """What the samplers on a ladder of noise levels read of an SDE; any object that has it will do.
 
@@ -130,8 +133,7 @@ class _Ladders:
         Raises:
             ValueError: an unknown kind, no level, limits that are not those of the SDE or within, or rho below 1.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"count: got {count!r}, expected a positive integer")
+        count = whole("count", count)
         if kind not in _LADDERS:
             raise ValueError(f"ladder: got {kind!r}, expected one of {', '.join(_LADDERS)}, or noise levels")
         high = self.sigma_max if sigma_max is None else float(sigma_max)
@@ -158,9 +160,19 @@ def _positive(name: str, low: float, high: float, names: str) -> None:
         raise ValueError(f"{name}: got {names} = ({low}, {high}), expected 0 < first < second")
 
 
-def _check_iterations(iterations: int) -> None:
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations: got {iterations!r}, expected a positive integer")
+def whole(name: str, value: Any) -> int:
+    """A positive whole number of any library.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name}: got {value!r}, expected a positive integer")
+    return count
 
 
 def _times(iterations: int, end: float) -> list[float]:
@@ -210,7 +222,7 @@ class VE(_Ladders):
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from sigma_max down; the last predictor ends at sigma = 0."""
-        _check_iterations(iterations)
+        iterations = whole("iterations", iterations)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
         ladder = [*self.ladder(iterations, "geometric"), 0.0]
         growth = 2 * math.log(self.sigma_max / self.sigma_min) / iterations
@@ -315,7 +327,7 @@ class VP(_Ladders):
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from t = 1 down to the end time."""
-        _check_iterations(iterations)
+        iterations = whole("iterations", iterations)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
         if self.beta_max >= iterations:
             rule = f"more than beta_max = {self.beta_max:g} for {type(self).__name__}"

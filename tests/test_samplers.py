@@ -11,7 +11,7 @@ from conftest import even, make_problem, relative_rms
 import tdas_ops
 from benchmarks import published
 from tdas_ops import NoiseStream, Preconditioner, samplers
-from tdas_ops.sde import VE, VP, SubVP
+from tdas_ops.sde import VE, VP, Discrete, SubVP
 from tests.noise_contract import white_noise
 
 SHAPE = (3, 2, 4, 5)
@@ -476,6 +476,8 @@ def test_more_bad_arguments():
         samplers.pc(score, SHAPE, VE(), M, noise=torch.Generator(), progress=False)
     with pytest.raises(ValueError, match="iterations: got 20, expected more than beta_max"):
         samplers.pc(score, SHAPE, VP(), M, noise=NoiseStream(1), iterations=20, progress=False)
+    with pytest.raises(TypeError, match=r"^sde: got Discrete, expected VE, VP, SubVP or what sde.SDE describes"):
+        samplers.pc(score, SHAPE, Discrete([0.9, 0.1]), M, noise=NoiseStream(1), iterations=20)
     with pytest.raises(ValueError, match="VE: got sigma_min, sigma_max"):
         VE(2.0, 1.0)
     with pytest.raises(ValueError, match="SubVP: got beta_min, beta_max"):

@@ -7,6 +7,7 @@ import math
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_problem, relative_rms
@@ -51,6 +52,12 @@ def test_evaluations_are_counted(sampler, options, evaluations, sde):
     run(sampler, network, sde, evaluations=evaluations, **options)
     assert len(told) == evaluations
     assert "s_churn" in options or told == sorted(told, reverse=True)
+
+
+def test_whole_numbers_of_other_libraries():
+    for evaluations in (np.int64(7), torch.tensor(7)):
+        assert torch.equal(run(samplers.dpmpp, evaluations=evaluations), run(samplers.dpmpp))
+    assert VE().ladder(np.int32(4)) == VE().ladder(4)
 
 
 def test_evaluations_of_a_ladder_of_ones_own():
@@ -317,6 +324,10 @@ BAD = {
     "no step": ("evaluations: got 0, expected a positive integer", {"evaluations": 0}),
     "half": ("evaluations: got 7.5, expected a positive integer", {"evaluations": 7.5}),
     "true": ("evaluations: got True, expected a positive integer", {"evaluations": True}),
+    "what": ("ladder: got int, expected the name of a kind, a sequence of numbers or a function", {"ladder": 3}),
+    "texts": ("ladder: got list, expected the name of a kind, a sequence", {"ladder": ["high", "low"]}),
+    "square": ("ladder: got Tensor, expected the name of a kind", {"ladder": torch.ones(2, 2)}),
+    "sde": ("sde: got str, expected VE, VP, SubVP, Discrete or what sde.NoiseLevels describes", {"sde": "VP"}),
     "count": ("evaluations: got 9 beside a ladder of 2 steps", {"ladder": [2.0, 1.0, 0.0], "evaluations": 9}),
     "s_noise": ("s_noise: got -1.0, expected a number from 0 to 10", {"s_noise": -1.0}),
     "option": ("options: got evaluation, expected arguments of the sampler or start, hook", {"evaluation": 3}),
@@ -331,6 +342,8 @@ OWN = {
     "limits": (r"s_tmin, s_tmax: got \(2, 1\), expected 0 <= first", samplers.heun, {"s_tmin": 2, "s_tmax": 1}),
     "eta": ("eta: got 1.5, expected a number from 0 to 1", samplers.ancestral, {"eta": 1.5}),
     "eta below": ("eta: got -0.1, expected a number from 0 to 1", samplers.dpmpp, {"eta": -0.1}),
+    "eta text": ("eta: got 'high', expected a number from 0 to 1", samplers.dpmpp, {"eta": "high"}),
+    "churn text": ("s_churn: got 'high', expected a finite number", samplers.heun, {"s_churn": "high"}),
     "eta nan": ("eta: got nan, expected a number from 0 to 1", samplers.dpmpp, {"eta": math.nan}),
     "order": ("order: got 4, expected 1, 2 or 3 and at most the number of steps, 7", samplers.dpmpp, {"order": 4}),
     "order 0": ("order: got 0, expected 1, 2 or 3", samplers.dpmpp, {"order": 0}),

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from tdas_ops.noise import NoiseStream
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
-from tdas_ops.sde import Ladder, Marginal, NoiseLevels
+from tdas_ops.sde import Ladder, Marginal, NoiseLevels, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -91,6 +92,12 @@ def noise_levels(sde: NoiseLevels, evaluations: int | None, ladder: Levels, each
     Raises:
         ValueError, TypeError: they do not fit one another.
     """
+    if not isinstance(sde, NoiseLevels):
+        raise TypeError(
+            f"sde: got {type(sde).__name__}, expected VE, VP, SubVP, Discrete or what sde.NoiseLevels describes"
+        )
+    if evaluations is not None:
+        evaluations = whole("evaluations", evaluations)
     sigmas = _made(sde, evaluations, ladder, each)
     if len(sigmas) < 2:
         raise ValueError(f"ladder: got {len(sigmas)} noise levels, expected at least two, between which a step goes")
@@ -111,19 +118,25 @@ def noise_levels(sde: NoiseLevels, evaluations: int | None, ladder: Levels, each
 
 
 def _made(sde: NoiseLevels, evaluations: int | None, ladder: Levels, each: int) -> list[float]:
-    if isinstance(ladder, Tensor):
-        return [float(sigma) for sigma in ladder.tolist()]
     if not isinstance(ladder, str) and not callable(ladder):
-        return [float(sigma) for sigma in ladder]
-    if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 1:
-        raise ValueError(f"evaluations: got {evaluations!r}, expected a positive integer")
+        return _floats(ladder)
+    if evaluations is None:
+        raise ValueError("evaluations: got None, expected a positive integer, or a ladder that says how many")
     if (evaluations - 1) % each:
         raise ValueError(f"evaluations: got {evaluations}, expected an odd number: two a step, one for the last to 0")
     count = 1 + (evaluations - 1) // each
     levels = sde.ladder(count, ladder) if isinstance(ladder, str) else ladder(count)  # type: ignore[arg-type]
-    return [*(float(sigma) for sigma in levels), 0.0]
+    return [*_floats(levels), 0.0]
+
+
+def _floats(levels: Any) -> list[float]:
+    try:
+        return [float(sigma) for sigma in (levels.tolist() if isinstance(levels, Tensor) else levels)]
+    except (TypeError, ValueError):
+        expected = "the name of a kind, a sequence of numbers or a function that makes one"
+        raise TypeError(f"ladder: got {type(levels).__name__}, expected {expected}") from None
 
 
 def check_between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}: got {value}, expected a number from {low:g} to {high:g}")
+    if not isinstance(value, Real) or not low <= value <= high:
+        raise ValueError(f"{name}: got {value!r}, expected a number from {low:g} to {high:g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -137,8 +138,8 @@ def _churned(
     sde: NoiseLevels, sigmas: Sequence[float], s_churn: float, s_tmin: float, s_tmax: float, s_noise: float
 ) -> tuple[list[Step], list[float], list[float]]:
     """Steps from the raised levels, the noise that raises each level, and what each step reaches."""
-    if not 0 <= s_churn < math.inf:
-        raise ValueError(f"s_churn: got {s_churn}, expected a finite number that is not negative")
+    if not isinstance(s_churn, Real) or not 0 <= s_churn < math.inf:
+        raise ValueError(f"s_churn: got {s_churn!r}, expected a finite number that is not negative")
     if not 0 <= s_tmin <= s_tmax:
         raise ValueError(f"s_tmin, s_tmax: got ({s_tmin}, {s_tmax}), expected 0 <= first <= second")
     check_between("s_noise", s_noise, 0.0, 10.0)

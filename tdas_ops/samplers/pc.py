@@ -72,6 +72,8 @@ def pc(
 
     Source: Song et al., arXiv 2011.13456, algorithm 1; TDAS, arXiv 2206.04029; PDS, arXiv 2207.02196, algorithm 1.
     """
+    if not isinstance(sde, SDE):
+        raise TypeError(f"sde: got {type(sde).__name__}, expected VE, VP, SubVP or what sde.SDE describes")
     iterations = sde.native_iterations if iterations is None else iterations
     levels = sde.levels(iterations, end_time)
     if predictor is not None and predictor not in _FIELDS:
