@@ -230,6 +230,19 @@ def test_a_network_that_returns_something_else_is_refused(sampler, case):
         sampler(network)
 
 
+@few
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_of_half_precision(sampler, options, dtype):
+    """The score is rounded, and nothing else is."""
+    half = lambda x, level: soft(x, level).to(dtype)
+    rounded = lambda x, level: half(x, level).float()
+    options = options | {"ladder": [2.0, 1.0, 0.5, 0.1, 0.0]}
+    got, expected = run(sampler, half, **options), run(sampler, rounded, **options)
+    assert got.dtype is torch.float32 and relative_rms(got, expected) < 1e-6
+    start = expected.double()
+    assert run(sampler, half, start=start, **options).dtype is torch.float64
+
+
 # Ladders and bad input
 
 

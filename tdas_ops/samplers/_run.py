@@ -69,7 +69,8 @@ class Options(TypedDict, total=False):
         start: the start point `[B, C, H, W]`, by default noise of the first level; a run keeps its dtype (float32, or
             float64 on the CPU).
         hook: called after each step as `hook(x, x_mean, level, noise) -> (x, x_mean)`, for example `inpaint(...)`;
-            `level` has the fields of `sde.Marginal`. With `cuda_graph` they are tensors without dimensions.
+            `level` has the fields of `sde.Marginal`. With `cuda_graph` they are tensors without dimensions. x_mean is x
+            where a sampler keeps none.
         callback: called with the `State` after each iteration.
         resume: a `State.state_dict()` to continue from; `noise` is set to the place where that run was.
         check_finite: stop with an error when x is no longer finite; waits for the device once an iteration.

@@ -50,7 +50,8 @@ def heun(
         s_churn: amount of churn, not negative.
         s_tmin, s_tmax: the levels, both included, that churn takes place at.
         s_noise: factor of the noise.
-        options: see `samplers.Options`; x in them is the state over its mean scale, `x0 + sigma z`.
+        options: see `samplers.Options`; x in them is the state over its mean scale, `x0 + sigma z`. A step to 0 is not
+            part of a CUDA graph.
 
     Returns, Raises: as in `ancestral`.
 
