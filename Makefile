@@ -1,6 +1,7 @@
 # Every target works on a fresh machine: what it needs is installed into .venv first, and the second run is instant.
 #   make VENV=none PYTHON=/path/to/python TARGET     uses an environment that has torch already
 #   make TORCH="torch==2.13.0 --index-url URL"       takes torch from elsewhere
+#   make TDAS_OPS_BUILD=cpu TARGET                   chooses what is built (setup.py), and builds again if that is another
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -21,10 +22,14 @@ endif
 PIP := $(PY) -m pip install --quiet
 CLANG_FORMAT := $(PY) -c "import clang_format; clang_format.clang_format()"
 
+# What setup.py reads; the package is built again where it changes.
+export TDAS_OPS_BUILD ?= auto
+CHOICE := $(TDAS_OPS_BUILD) $(TORCH_CUDA_ARCH_LIST)
+
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test bench bench-compare lint format check-cpu check-cuda check-triton train clean
+.PHONY: help demo test bench bench-compare lint format check-cpu check-cuda check-triton train clean always
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -67,7 +72,7 @@ train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs g
 	$(PY) -m tdas_ops.models.digits.train --data $(DIGITS) --out build/digits/run
 
 clean:  ## removes everything that was built or installed here
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks tdas_ops/_C.*.so
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks tdas_ops/_C.*.so tdas_ops/_build.json
 
 $(STAMPS)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not found: install Python 3.10 or newer," \
@@ -90,8 +95,11 @@ else
 endif
 	@touch $@
 
+$(STAMPS)/choice: always | $(STAMPS)/python
+	@echo "$(CHOICE)" | cmp -s - $@ || echo "$(CHOICE)" > $@
+
 # Editable, so that tests see the tree.
-$(STAMPS)/package: $(STAMPS)/torch $(SOURCES)
+$(STAMPS)/package: $(STAMPS)/torch $(STAMPS)/choice $(SOURCES)
 	@test "$$TDAS_OPS_BUILD" = none || command -v c++ >/dev/null || { echo "make: no C++ compiler (c++) is found: install" \
 	  "one (Debian and Ubuntu: apt install g++), or go without the compiled kernels with TDAS_OPS_BUILD=none"; exit 1; }
 	@test "$$TDAS_OPS_BUILD" = none || $(PY) -c 'import os, sys, sysconfig; \

@@ -112,7 +112,8 @@ def _missing(backend: str) -> str | None:
     if module is None:
         return _extension.reason()
     if backend == "cuda" and not module.build_info()["cuda"]:
-        return "tdas_ops._C was built without its CUDA part; rebuild it with TDAS_OPS_BUILD=cuda"
+        why = _extension.record().get("cuda_kernels", "no record").removeprefix("no: ")
+        return f"tdas_ops._C was built without its CUDA part ({why}); rebuild it with TDAS_OPS_BUILD=cuda"
     return None
 
 

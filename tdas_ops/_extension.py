@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -35,3 +38,17 @@ def load() -> ModuleType | None:
 def reason() -> str | None:
     """One sentence on why the extension cannot be used and what to type, or None where it can."""
     return _load()[1]
+
+
+def record() -> dict[str, str]:
+    """What the build of this copy left (setup.py): `asked`, its TDAS_OPS_BUILD, and `cuda_kernels`, whether and why."""
+    try:
+        return json.loads(Path(__file__).with_name("_build.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def description() -> dict[str, Any]:
+    """What was built and why, or why it cannot be used, as plain values."""
+    module, missing = _load()
+    return {**record(), **({"missing": missing} if module is None else module.build_info())}

@@ -272,7 +272,6 @@ def info() -> None:
         triton_version = "not installed"
     else:
         triton_version = triton.__version__
-    extension = _extension.load()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["none"]
     environment = _runs.environment()
     lines = {
@@ -283,7 +282,7 @@ def info() -> None:
         "system": platform.platform(),
         "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "gpu": "; ".join(gpus),
-        "build": _extension.reason() if extension is None else json.dumps(extension.build_info()),
+        "build": json.dumps(_extension.description()),
         "backends": json.dumps(backend_info(), indent=1),
     }
     for name, value in lines.items():

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import setuptools
+import torch
 
 import tdas_ops
 
@@ -55,13 +60,14 @@ def test_wheel_holds_the_package_and_nothing_else(built: Path):
         names = set(archive.namelist())
         entry_points = archive.read(f"{NAME}.dist-info/entry_points.txt").decode()
         metadata = archive.read(f"{NAME}.dist-info/METADATA").decode()
+        assert json.loads(archive.read("tdas_ops/_build.json")) == {"asked": "none"}
     package = {name for name in names if not name.startswith(f"{NAME}.dist-info/")}
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "tdas_ops").rglob("*")
         if path.suffix in (".py", ".safetensors", ".md") or path.name == "py.typed"
     }
-    assert package == expected
+    assert package == expected | {"tdas_ops/_build.json"}
     assert "tdas_ops/py.typed" in package
     assert "tdas-ops = tdas_ops.cli:main" in entry_points
     assert f"{NAME}.dist-info/licenses/LICENSE" in names
@@ -88,6 +94,50 @@ def test_a_choice_that_cannot_be_honoured_is_one_sentence(tree: Path, build, env
     assert done.returncode == 1
     assert message in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def toolkit(tmp_path: Path) -> Path:
+    """A CUDA toolkit that knows compute capability 9.0 at most."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/cuda_runtime_api.h").touch()
+    nvcc = tmp_path / "bin/nvcc"
+    nvcc.write_text("#!/bin/sh\necho release 13.0, compute_75 compute_80 compute_86 compute_90\n")
+    nvcc.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("build", "cuda", "gpus", "given", "architectures", "why"),
+    [
+        ("auto", None, [], None, None, f"no: torch {torch.__version__} is one without CUDA"),
+        ("cuda", None, [], None, "8.0;9.0;10.0+PTX", "for 8.0;9.0;10.0+PTX, since torch sees no GPU to choose by"),
+        ("cpu", "13.0", [(9, 0)], None, None, "no: TDAS_OPS_BUILD is 'cpu'"),
+        ("auto", "13.0", [], None, "8.0;9.0;10.0+PTX", "for 8.0;9.0;10.0+PTX, since torch sees no GPU to choose by"),
+        ("auto", "13.1", [(9, 0), (8, 6), (9, 0)], None, "8.6;9.0+PTX", "for 8.6;9.0+PTX, by the GPUs that torch sees"),
+        ("auto", "13.0", [(10, 0), (7, 5)], None, "9.0+PTX", "for 9.0+PTX, by the GPUs that torch sees"),
+        ("auto", "13.0", [(7, 5)], None, None, "no: the GPUs that torch sees are older than compute capability 8.0"),
+        ("auto", "13.0", [(9, 0)], "8.0", "8.0", "for 8.0, from TORCH_CUDA_ARCH_LIST"),
+        ("auto", "12.8", [(9, 0)], None, None, f"no: nvcc is of CUDA 13 and torch {torch.__version__} of CUDA 12.8"),
+    ],
+)
+def test_what_is_built_follows_torch_and_its_gpus(
+    tree: Path, toolkit: Path, monkeypatch, build, cuda, gpus, given, architectures, why
+):
+    made: dict = {}
+    monkeypatch.chdir(tree)
+    monkeypatch.setattr(sys, "argv", ["setup.py", "bdist_wheel"])
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: made.update(arguments))
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: gpus[index])
+    monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", None)
+    with patch.dict(os.environ, TDAS_OPS_BUILD=build, CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST=given or ""):
+        module = runpy.run_path("setup.py") and made["ext_modules"][0]
+        assert (os.environ["TORCH_CUDA_ARCH_LIST"] or None) == architectures
+    assert any(source.endswith(".cu") for source in module.sources) == (architectures is not None)
+    assert made["cmdclass"]["build_ext"].record == {"asked": build, "cuda_kernels": why}
 
 
 def test_a_build_without_torch_says_what_to_type(tree: Path):
@@ -155,3 +205,23 @@ def test_an_extension_of_another_torch_leaves_the_reference(tree: Path, tmp_path
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("['reference'") and "'cpp'" not in done.stdout.split("]")[0]
     assert re.search(message, done.stdout), done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_builds_again_for_another_choice(tree: Path, monkeypatch):
+    """pip is an echo here. CI names its choice, since torch alone would leave the CUDA kernels out there."""
+    for inherited in ("TDAS_OPS_BUILD", "TORCH_CUDA_ARCH_LIST", "MAKEFLAGS", "MAKELEVEL"):
+        monkeypatch.delenv(inherited, raising=False)
+
+    def made(choice: str, **environment: str) -> bool:
+        stamps = f"build/stamps{sys.executable.replace('/', '_')}"
+        command = ("make", "VENV=none", f"PYTHON={sys.executable}", "PIP=echo pip", f"{stamps}/package")
+        done = run(*command, *choice.split(), cwd=tree, **environment)
+        assert done.returncode == 0, done.stderr
+        return "-e ." in done.stdout
+
+    assert made("")
+    assert not made("") and not made("TDAS_OPS_BUILD=auto")
+    assert made("TDAS_OPS_BUILD=cpu") and not made("", TDAS_OPS_BUILD="cpu")
+    assert made("TDAS_OPS_BUILD=cpu", TORCH_CUDA_ARCH_LIST="9.0")
+    assert "export TDAS_OPS_BUILD=cuda\n" in (ROOT / ".ci/run").read_text()
