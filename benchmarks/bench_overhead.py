@@ -32,12 +32,13 @@ _library.impl("step", lambda *arguments: None, "CPU")
 @contextmanager
 def nothing() -> Iterator[None]:
     """Puts a kernel that does nothing in the place of the CPU's."""
-    before = _backends._table["step"]["cpu"]
-    _backends._table["step"]["cpu"] = torch.ops.tdas_ops_nothing.step.default
+    _, table = _backends.current()
+    before = table["step"]["cpu"]
+    table["step"]["cpu"] = torch.ops.tdas_ops_nothing.step.default
     try:
         yield
     finally:
-        _backends._table["step"]["cpu"] = before
+        table["step"]["cpu"] = before
 
 
 def calls(shape: tuple[int, ...]) -> Group:

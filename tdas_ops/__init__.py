@@ -10,7 +10,7 @@ The whole public surface:
 """
 
 from tdas_ops import calibrate, samplers, sde
-from tdas_ops._backends import backend_info, use_backend
+from tdas_ops._backends import SlowPathWarning, backend_info, use_backend
 from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
 from tdas_ops.ops import langevin_step, noise, precondition, step
@@ -19,6 +19,7 @@ from tdas_ops.preconditioner import Preconditioner
 __all__ = [
     "NoiseStream",
     "Preconditioner",
+    "SlowPathWarning",
     "__version__",
     "backend_info",
     "calibrate",

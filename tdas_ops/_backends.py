@@ -13,15 +13,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tdas_ops import _extension, _schema, reference, triton_kernels
+from tdas_ops import _extension, _remedy, _schema, reference, triton_kernels
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INTERPRETER = ("triton",) if _INTERPRETED else ()
@@ -29,6 +33,7 @@ _PREFERENCE = {
     "cpu": ("cpp", "reference", *_INTERPRETER),
     "cpu float64": ("reference", *_INTERPRETER),  # reference work, also where cpp is chosen
     "cuda": ("triton", "cuda", "reference"),
+    "cuda beyond triton": ("cuda", "reference"),  # samples larger than its kernels take
     "cuda without triton": ("cuda", "reference"),
     "cuda fused": ("cuda", "triton", "reference"),  # masks and sizes that the CUDA kernels take whole
 }
@@ -36,6 +41,17 @@ _LARGE = ("passes", "ticket")
 _SNR = ("launches", "cooperative")
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normals")
+
+Table = dict[str, dict[str, Any]]
+"""The overload of an op on a device; under "slow DEVICE" where it is a slower one than it should be."""
+
+
+class SlowPathWarning(UserWarning):
+    """Ops run much slower than they could, for a reason that the text names with the command that mends it.
+
+    Given once for each reason in a process. It is not given where the slower way was chosen: by `use_backend`,
+    `TDAS_OPS_BACKEND` or `TDAS_OPS_BUILD=none`, nor for float64, which is always the reference's work.
+    """
 
 
 def _triton_normals(out: Tensor, seeds: Tensor, draw: Tensor, first_sample: int, spectral: bool) -> None:
@@ -72,13 +88,32 @@ def _register() -> None:
         _schema.LIBRARY.impl("normals.triton", _triton_normals, key)
         for op in _COMPOSED:
             _schema.LIBRARY.impl(f"{op}.triton", partial(_triton_update, op), key)
+    for op in _COMPOSED:
+        _schema.LIBRARY.impl(f"{op}.{_schema.CHOSEN}", partial(_chosen_at_call, op), "CompositeExplicitAutograd")
+    for op in _OPS:
+        for backend in getattr(torch.ops.tdas_ops, op).overloads():
+            _keep_in_traces(op, backend)
+
+
+def _chosen_at_call(op: str, *args: Any) -> None:
+    names = [argument.name for argument in getattr(torch.ops.tdas_ops, op).reference._schema.arguments]
+    named = dict(zip(names, args, strict=False))
+    kernel(op, named["out"], named.get("freq"), named.get("space"), named.get("skew"), at_call=True)(*args)
+
+
+def _keep_in_traces(op: str, backend: str) -> None:
+    """Makes the graph of torch.jit.trace, which has names of ops alone, keep the overload: as an op of its own name."""
+    overload, name = getattr(getattr(torch.ops.tdas_ops, op), backend), f"{op}_{backend}"
+    _schema.LIBRARY.define(name + _schema.SCHEMAS[op])
+    _schema.LIBRARY.impl(name, overload, "CompositeExplicitAutograd")
+    _schema.LIBRARY.impl(f"{op}.{backend}", getattr(torch.ops.tdas_ops, name), "Tracer")
 
 
 def _without_triton(reason: str) -> str:
     """A reason with what is lost and what to install."""
     oldest = ".".join(map(str, triton_kernels.MINIMUM))
     lost = "without it, sizes that no CUDA kernel takes run torch compositions that pass over memory more often"
-    return f'{reason}; {lost} (pip install "triton>={oldest}")'
+    return f"{reason}; {lost} ({_remedy.install(f'triton>={oldest}')})"
 
 
 @cache
@@ -100,21 +135,25 @@ def _triton_failure() -> str | None:
 _triton_failure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def _installed(backend: str) -> bool:
+    """Whether the backend is there; says nothing of a GPU, and of Triton not whether it works."""
+    if backend == "triton":
+        return importlib.util.find_spec("triton") is not None
+    module = None if backend == "reference" else _extension.load()
+    return backend == "reference" or (module is not None and (backend == "cpp" or bool(module.build_info()["cuda"])))
+
+
 def _missing(backend: str) -> str | None:
-    """Why the backend cannot be used here, or None."""
-    if backend == "reference":
+    """Why the backend is not there, or None."""
+    if _installed(backend):
         return None
     if backend == "triton":
-        if importlib.util.find_spec("triton") is None:
-            return _without_triton("Triton is not installed")
-        return None
-    module = _extension.load()
-    if module is None:
+        return _without_triton("Triton is not installed")
+    if _extension.load() is None:
         return _extension.reason()
-    if backend == "cuda" and not module.build_info()["cuda"]:
-        why = _extension.record().get("cuda_kernels", "no record").removeprefix("no: ")
-        return f"tdas_ops._C was built without its CUDA part ({why}); rebuild it with TDAS_OPS_BUILD=cuda"
-    return None
+    why = _extension.record().get("cuda_kernels", "no record").removeprefix("no: ")
+    command = f"TDAS_OPS_BUILD=cuda {_remedy.reinstall()}"
+    return f"tdas_ops._C was built without its CUDA part ({why}); rebuild it with `{command}`"
 
 
 def _unusable(backend: str) -> str | None:
@@ -132,10 +171,17 @@ def _unusable(backend: str) -> str | None:
 
 _register()
 # Looking for a GPU here would start the driver in every process that imports the package.
-_INSTALLED = tuple(backend for backend in _schema.BACKENDS if _missing(backend) is None)
-_chosen: str | None = None
+_INSTALLED = tuple(filter(_installed, _schema.BACKENDS))
 _large, _snr = _LARGE[0], _SNR[0]
-_table: dict[str, dict[str, Any]] = {op: {} for op in _OPS}
+# The choice of the process, of TDAS_OPS_BACKEND or automatic, and that of a `use_backend` block, which its thread has
+# alone; `_blocks` are open in all threads, so that where there are none nobody looks for one.
+_requested: str | None = None
+_table: Table = {op: {} for op in _OPS}
+_block: ContextVar[tuple[str | None, Table] | None] = ContextVar("tdas_ops backend", default=None)
+_blocks = 0
+_in_blocks = False
+_lock = threading.Lock()
+_warned: set[str] = set()
 
 
 def _overload(op: str, backend: str, device: str = "") -> Any:
@@ -155,24 +201,42 @@ def _fused(op: str, tensor: Tensor, freq: Tensor | None, space: Tensor | None, s
     return tensor.shape[-2] in _FUSED_SIZES and tensor.shape[-1] in _FUSED_SIZES
 
 
-def _column(fused: bool, elements: int) -> str:
+def _column(fused: bool, elements: int, chosen: str | None) -> str:
     """Which column of the table serves a GPU; `elements`: of a sample."""
     if fused and "cuda" in _INSTALLED:
         return "cuda fused"
-    if _chosen is not None or "triton" not in _INSTALLED:
+    if chosen is not None:
         return "cuda"
-    return "cuda" if elements < triton_kernels.LIMIT and _triton_failure() is None else "cuda without triton"
+    if "triton" not in _INSTALLED or _triton_failure() is not None:
+        return "cuda without triton"
+    return "cuda" if elements < triton_kernels.LIMIT else "cuda beyond triton"
+
+
+def _filled(choice: str | None) -> Table:
+    broken = "cpp" not in _INSTALLED and not _extension.left_out()
+    slow = {"cuda without triton", *(("cpu", "cuda", "cuda beyond triton") if broken else ())}
+    table: Table = {op: {} for op in _OPS}
+    for op in _OPS:
+        for device, preference in _PREFERENCE.items():
+            for backend in preference:
+                chosen = "reference" if (device, choice) == ("cpu float64", "cpp") else choice
+                if backend in _INSTALLED and chosen in (None, backend):
+                    key = f"slow {device}" if choice is None and device in slow else device
+                    table[op][key] = _overload(op, backend, device)
+                    break
+    return table
 
 
 def _fill() -> None:
-    for op in _OPS:
+    """Fills the table of the process."""
+    for op, overloads in _filled(_requested).items():
         _table[op].clear()
-        for device, preference in _PREFERENCE.items():
-            for backend in preference:
-                chosen = "reference" if (device, _chosen) == ("cpu float64", "cpp") else _chosen
-                if backend in _INSTALLED and chosen in (None, backend):
-                    _table[op][device] = _overload(op, backend, device)
-                    break
+        _table[op].update(overloads)
+
+
+def current() -> tuple[str | None, Table]:
+    """The choice that is in force here and its table."""
+    return _block.get() or (_requested, _table)
 
 
 def _check(backend: str | None, source: str) -> None:
@@ -184,41 +248,91 @@ def _check(backend: str | None, source: str) -> None:
 
 
 def kernel(
-    op: str, tensor: Tensor, freq: Tensor | None, space: Tensor | None = None, skew: Tensor | None = None
+    op: str,
+    tensor: Tensor,
+    freq: Tensor | None,
+    space: Tensor | None = None,
+    skew: Tensor | None = None,
+    at_call: bool = False,
 ) -> Any:
-    """The overload that serves `op` on the device of `tensor`, in its dtype, for its size and these masks."""
+    """The overload that serves `op` on the device of `tensor`, in its dtype, for its size and these masks.
+
+    While it is traced that may be one which looks again `at_call`.
+    """
+    chosen, table = _requested, _table
+    if _in_blocks:
+        if torch.compiler.is_compiling() and not at_call:  # what is compiled could not guard the choice of one thread
+            return _overload(op, _schema.CHOSEN)
+        chosen, table = current()
     # Asking for the name of a device makes a string, which costs more than the rest of the look-up.
     if tensor.is_cpu:
         device = "cpu float64" if tensor.dtype is torch.float64 else "cpu"
     elif tensor.is_cuda:
-        device = _column(_fused(op, tensor, freq, space, skew), tensor.numel() // len(tensor))
+        device = _column(_fused(op, tensor, freq, space, skew), tensor.numel() // len(tensor), chosen)
     else:
         device = tensor.device.type
-    found = _table[op].get(device)
+    found = table[op].get(device)
     if found is not None:
         return found
-    if _chosen in (None, "reference"):
-        return _overload(op, "reference")
-    raise ValueError(f"backend: {_chosen!r} was chosen explicitly and does not run on device type {device!r}")
+    if chosen not in (None, "reference"):
+        raise ValueError(f"backend: {chosen!r} was chosen explicitly and does not run on device type {device!r}")
+    if chosen is None and device != "meta":
+        _warn_slow(device)
+    return table[op].get(f"slow {device}") or _overload(op, "reference")
+
+
+def _warn_slow(device: str) -> None:
+    """Says once why the ops of a column of the table run slower than they could."""
+    if device == "cuda without triton":
+        lacking = ["triton"] if "cuda" in _INSTALLED else ["triton", "cuda"]
+        reason = "; ".join(filter(None, map(_unusable, lacking)))
+    elif device in _PREFERENCE:
+        reason = str(_missing("cpp"))
+    else:
+        reason = f"there are kernels for the CPU and for GPUs of device type 'cuda', and none for {device!r}"
+    with _lock:
+        if reason in _warned:
+            return
+        _warned.add(reason)
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tdas_ops."):
+        frame, level = frame.f_back, level + 1
+    try:
+        warnings.warn(f"ops run slower than they could, often many times: {reason}", SlowPathWarning, stacklevel=level)
+    except SlowPathWarning:  # as an error: every op raises it
+        _warned.discard(reason)
+        raise
+
+
+_warn_slow._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextmanager
 def use_backend(backend: str | None) -> Iterator[None]:
     """Uses one backend ("reference", "cpp", "triton" or "cuda") inside the `with` block; None is the automatic choice.
 
+    The choice is that of the thread, or the asyncio task, that is in the block: others keep theirs, and a thread that
+    is started inside it begins without it. What torch.compile has compiled follows the choice in force where it runs.
+    `TDAS_OPS_BACKEND` chooses for the whole process.
+
     Raises:
         ValueError: the backend does not exist or is not available here; nothing has changed then.
     """
-    global _chosen
     _check(backend, "backend")
-    before = _chosen
-    _chosen = backend
-    _fill()
+    token = _block.set((backend, _filled(backend)))
+    _count_blocks(1)
     try:
         yield
     finally:
-        _chosen = before
-        _fill()
+        _count_blocks(-1)
+        _block.reset(token)
+
+
+def _count_blocks(change: int) -> None:
+    global _blocks, _in_blocks
+    with _lock:
+        _blocks += change
+        _in_blocks = _blocks > 0
 
 
 def choose_large(choice: str, source: str = "choice") -> None:
@@ -259,9 +373,10 @@ def _choose(switch: str, choices: tuple[str, str], choice: str, source: str) -> 
 
 def _path(op: str, device: str) -> str:
     """What an op runs on a device, in words."""
+    chosen, table = current()
     if device == "cuda":
-        device = _column(op == "normals", 0)
-    backend = _table[op][device].name().split(".")[1]
+        device = _column(op == "normals", 0, chosen)
+    backend = (table[op].get(device) or table[op][f"slow {device}"]).name().split(".")[1]
     if backend == "cpp":
         module = _extension.load()
         isa = module.build_info()["cpu_instruction_set"] if module else None
@@ -273,7 +388,7 @@ def _path(op: str, device: str) -> str:
         )
     if op == "normals":
         return backend
-    fused = device != "cpu" and _table[op]["cuda fused"].name().endswith(".cuda")
+    fused = device != "cpu" and table[op]["cuda fused"].name().endswith(".cuda")
     noise = "cuda" if backend == _schema.CUDA_FFT else backend
     composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
     if backend == "triton":
@@ -292,22 +407,22 @@ def backend_info() -> dict[str, Any]:
 
     Returns a dict of plain values with the keys `available`, `missing`, `chosen` and `paths`.
     """
+    chosen, table = current()
     paths = {
-        device: {op: _path(op, device) for op in _OPS if device in _table[op]}
+        device: {op: _path(op, device) for op in _OPS if device in table[op] or f"slow {device}" in table[op]}
         for device in _PREFERENCE
         if device == "cpu" or (device == "cuda" and torch.cuda.is_available())
     }
     return {
         "available": [b for b in _schema.BACKENDS if _unusable(b) is None],
         "missing": {b: reason for b in _schema.BACKENDS if (reason := _unusable(b)) is not None},
-        "chosen": _chosen or "automatic",
+        "chosen": chosen or "automatic",
         "paths": paths,
     }
 
 
 _requested = os.environ.get("TDAS_OPS_BACKEND") or None
 _check(_requested, "TDAS_OPS_BACKEND")
-_chosen = _requested
 for _variable, _choice in (("TDAS_OPS_LARGE", choose_large), ("TDAS_OPS_SNR", choose_snr)):
     if os.environ.get(_variable):
         _choice(os.environ[_variable], _variable)

@@ -23,6 +23,9 @@ BACKENDS = ("reference", "cpp", "triton", "cuda")
 # What the backend cuda takes where there is no fused kernel: torch.fft around the noise of its own.
 CUDA_FFT = "cuda_fft"
 
+# Whatever is chosen at the call: for what is compiled while threads may have choices of their own.
+CHOSEN = "chosen"
+
 _MASKS = "Tensor? freq, Tensor? space, Tensor? skew"
 _NOISE = "Tensor? z, Tensor? seeds, Tensor({alias}!)? draw, int first_sample"
 _CAST = "Tensor(d!)? cast=None"
@@ -53,7 +56,7 @@ def _fake(*args: object) -> None:
 LIBRARY = torch.library.Library("tdas_ops", "DEF")
 
 for _name, _schema in SCHEMAS.items():
-    for _backend in BACKENDS if _name == "normals" else (*BACKENDS, CUDA_FFT):
+    for _backend in BACKENDS if _name == "normals" else (*BACKENDS, CUDA_FFT, CHOSEN):
         LIBRARY.define(f"{_name}.{_backend}{_schema}", tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.register_fake(f"tdas_ops::{_name}.{_backend}", _fake, lib=LIBRARY)
 

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
-    {"_version", "_extension", "_schema", "sde"},
-    {"reference", "triton_kernels"},
+    {"_version", "_remedy", "_schema", "sde"},
+    {"_extension", "reference", "triton_kernels"},
     {"_backends", "_gaussian"},
     {"noise", "preconditioner"},
     {"ops", "_graph"},

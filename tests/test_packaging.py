@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import runpy
 import shutil
 import subprocess
@@ -188,23 +187,9 @@ def test_import_without_the_extension(tree: Path):
     done = run(sys.executable, "-c", IMPORT_ALONE.format(blocked=()), cwd=tree, PYTHONPATH=str(tree))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("['reference'") and "'cpp'" not in done.stdout.split("]")[0]
-    assert "tdas_ops._C is not built: run `pip install .` in the source tree" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("raise ImportError('undefined symbol: _ZN3c10')", "does not load beside torch .*undefined symbol: _ZN3c10"),
-        ("torch_version = '2.0.1'", "was built for torch 2.0.1 and this is torch .*to rebuild it"),
-    ],
-)
-def test_an_extension_of_another_torch_leaves_the_reference(tree: Path, tmp_path: Path, content: str, message: str):
-    shutil.copytree(tree / "tdas_ops", tmp_path / "tdas_ops")
-    (tmp_path / "tdas_ops" / "_C.py").write_text(content)
-    done = run(sys.executable, "-c", IMPORT_ALONE.format(blocked=()), cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("['reference'") and "'cpp'" not in done.stdout.split("]")[0]
-    assert re.search(message, done.stdout), done.stdout
+    assert (
+        "tdas_ops._C is not built: type `" in done.stdout and f"install --no-build-isolation -e {tree}`" in done.stdout
+    )
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
