@@ -119,8 +119,10 @@ def _without_triton(reason: str) -> str:
 @cache
 def _triton_failure() -> str | None:
     """Why Triton, which is there, does not work: its age, or a lack of what it compiles with; None if it does."""
-    import triton
-
+    try:
+        import triton
+    except Exception as error:
+        return _without_triton(f"Triton does not load ({error})")
     if tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2]) < triton_kernels.MINIMUM:
         return _without_triton(f"Triton {triton.__version__} is too old")
     if not _INTERPRETED:

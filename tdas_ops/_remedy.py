@@ -26,9 +26,9 @@ def source_tree() -> Path | None:
 def installed_copy() -> Path | None:
     """The package folder of another copy that Python would find if it did not find this one first."""
     for entry in sys.path:
-        folder = Path(entry, PACKAGE.name).resolve()
-        if folder != PACKAGE and (folder / "__init__.py").is_file():
-            return folder
+        folder = os.path.realpath(os.path.join(entry, PACKAGE.name))
+        if folder != str(PACKAGE) and os.path.isfile(os.path.join(folder, "__init__.py")):
+            return Path(folder)
     return None
 
 
@@ -40,23 +40,24 @@ def same_sources(other: Path) -> bool:
         return False
 
 
-def install(*requirements: str) -> str:
-    """The command that installs packages, pip's or uv's."""
-    return " ".join((_installer(), "install", *(f'"{r}"' if ">" in r else r for r in requirements)))
+def install(*arguments: str) -> str:
+    """The command that installs packages into this Python's environment, pip's or uv's."""
+    quoted = [f'"{argument}"' if ">" in argument else quote(argument) for argument in arguments]
+    return " ".join((_program(), *quoted))
 
 
 def reinstall() -> str:
     """The command that builds this copy anew; the extension is built for the torch and the Python that are there."""
     root = source_tree()
-    target = _origin() if root is None else f"-e {quote(str(root))}"
+    target = _origin() if root is None else ("-e", str(root))
     # What was built before is in caches, and where the version is the same nothing would be installed.
-    if _installer() == "uv pip":
-        options = "--no-build-isolation --reinstall-package tdas-ops --no-cache"
-    elif root is None:
-        options = "--no-build-isolation --force-reinstall --no-deps --no-cache-dir"
+    if _installer() == "uv":
+        options = "--reinstall-package tdas-ops --no-cache"
     else:
-        options = "--no-build-isolation"
-    command = f"{_installer()} install {options} {target}"
+        options = "--force-reinstall --no-deps --no-cache-dir" if root is None else ""
+    command = install("--no-build-isolation", *options.split(), *target)
+    if target == (".",):
+        command += " # in the source tree"
     missing = [requirement for tool, requirement in _TOOLS.items() if not _present(tool, requirement)]
     return f"{install(*missing)} && {command}" if missing else command
 
@@ -66,16 +67,26 @@ def compiler_missing() -> bool:
     return shutil.which(os.environ.get("CXX", "c++").split()[0]) is None
 
 
+def _program() -> str:
+    """The command without its arguments, such that it is this Python that gets the packages."""
+    folder = os.path.dirname(sys.executable)
+    if _installer() == "uv":
+        active = os.path.realpath(os.environ.get("VIRTUAL_ENV", "")) == os.path.realpath(sys.prefix)
+        return "uv pip install" if active else f"uv pip install --python {quote(sys.executable)}"
+    active = shutil.which("pip") == os.path.join(folder, "pip")
+    return "pip install" if active else f"{quote(sys.executable)} -m pip install"
+
+
 def _installer() -> str:
-    """What installed this package, else what made the environment."""
+    """What installed this package, else what made the environment: "pip" or "uv"."""
     for distribution in importlib.metadata.distributions(name="tdas-ops"):
         if (installer := (distribution.read_text("INSTALLER") or "").strip()) in ("pip", "uv"):
-            return "pip" if installer == "pip" else "uv pip"
+            return installer
     try:
         made_by_uv = re.search("^uv = ", Path(sys.prefix, "pyvenv.cfg").read_text(), re.MULTILINE)
     except OSError:
         return "pip"
-    return "uv pip" if made_by_uv else "pip"
+    return "uv" if made_by_uv else "pip"
 
 
 def _present(tool: str, requirement: str) -> bool:
@@ -86,14 +97,14 @@ def _present(tool: str, requirement: str) -> bool:
     return major >= int(requirement.partition(">=")[2].split(".")[0] or 0)
 
 
-def _origin() -> str:
-    """What pip was given when it installed this copy, where that is still there; else "." and where to type it."""
+def _origin() -> tuple[str]:
+    """What pip was given when it installed this copy, where that is still there, else "."."""
     for distribution in importlib.metadata.distributions(name="tdas-ops"):
         if Path(str(distribution.locate_file(PACKAGE.name))).resolve() == PACKAGE:
             origin = json.loads(distribution.read_text("direct_url.json") or "{}")
             folder = url2pathname(urlsplit(origin.get("url", "")).path)
             if "vcs_info" in origin:
-                return quote(f"{origin['vcs_info']['vcs']}+{origin['url']}@{origin['vcs_info']['commit_id']}")
+                return (f"{origin['vcs_info']['vcs']}+{origin['url']}@{origin['vcs_info']['commit_id']}",)
             if "dir_info" in origin and os.path.isdir(folder):
-                return quote(folder)
-    return ". # in the source tree"
+                return (folder,)
+    return (".",)

@@ -14,7 +14,7 @@ import torch
 from conftest import make_problem, relative_rms
 
 import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, _backends, _extension, _schema
+from tdas_ops import NoiseStream, Preconditioner, _backends, _extension, _remedy, _schema
 
 SHAPE = (3, 8, 9)
 
@@ -469,7 +469,7 @@ def test_a_triton_that_is_too_old_or_broken_is_named_in_one_sentence(monkeypatch
         assert broken.startswith("Triton does not work here (")
     assert old == (
         "Triton 3.5.1+git is too old; without it, sizes that no CUDA kernel takes run torch compositions that pass over "
-        'memory more often (pip install "triton>=3.6")'
+        f"memory more often ({_remedy.install('triton>=3.6')})"
     )
 
 
