@@ -346,6 +346,7 @@ BAD = {
     "option": ("options: got evaluation, expected arguments of the sampler or start, hook", {"evaluation": 3}),
     "M": ("M: got int, expected a Preconditioner", {"M": 3}),
     "noise": ("noise: got Generator, expected a NoiseStream", {"noise": torch.Generator()}),
+    "bfloat16": ("start: got torch.bfloat16, expected float32", {"start": torch.zeros(SHAPE, dtype=torch.bfloat16)}),
     "start": (r"start: got \(1, 2, 4, 5\) on cpu, expected", {"start": torch.zeros(1, 2, 4, 5)}),
 }
 OWN = {

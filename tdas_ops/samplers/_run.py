@@ -28,6 +28,13 @@ Filters = Preconditioner | Sequence[Preconditioner]
 Hook = Callable[[Tensor, Tensor, Any, NoiseStream], tuple[Tensor, Tensor]]
 
 
+_DTYPES = {
+    torch.float32: (torch.float32, torch.bfloat16, torch.float16),
+    torch.float64: (torch.float64, torch.float32, torch.bfloat16, torch.float16),
+}
+"""Of a state, and what a score beside it may have."""
+
+
 @dataclass
 class State:
     """A run after `iteration` of `iterations` iterations.
@@ -182,6 +189,8 @@ class Run:
         M = self.filters[0]
         if start is None:
             return ops.noise(M, self.shape, self.noise, scale)
+        if start.dtype not in _DTYPES:
+            raise TypeError(f"start: got {start.dtype}, expected float32 (or float64 on the CPU)")
         if tuple(start.shape) != self.shape or start.device != M.device:
             got = f"{tuple(start.shape)} on {start.device}"
             raise ValueError(f"start: got {got}, expected {self.shape} on {M.device}")
@@ -203,18 +212,21 @@ class Run:
         return None if self.hook is not None else self.written
 
     def score(self, condition: Tensor, mean_scale: Tensor | None = None) -> Tensor:
-        """The score at x, after checks that read no value.
+        """The score at x, told one level or that of every sample, after checks that read no value.
 
         Raises:
             TypeError, ValueError: the score function returned something else than a tensor like x, or changed x.
         """
         if self.scaled and mean_scale is not None:
             torch.mul(self.x, mean_scale, out=self.seen)
-        version = self.seen._version
-        score = self.score_fn(self.seen, condition.expand(self.shape[0]))
-        if self.seen._version != version:
+        x, seen = self.x, self.seen
+        version = seen._version
+        score = self.score_fn(seen, condition if condition.dim() else condition.expand(self.shape[0]))
+        if seen._version != version:
             raise ValueError("score_fn: got one that changes x in place, expected one that leaves its input as it is")
-        _check_score(score, self.x)
+        like = isinstance(score, Tensor) and score.shape == x.shape and score.device == x.device
+        if not like or score.dtype not in _DTYPES[x.dtype]:
+            raise _unlike(score, x)
         return score
 
     def kick(self, n: float) -> None:
@@ -290,18 +302,17 @@ def filters(M: Filters, iterations: int) -> list[Preconditioner]:
     return list(M)
 
 
-def _check_score(score: Tensor, x: Tensor) -> None:
+def _unlike(score: Any, x: Tensor) -> Exception:
+    """What is wrong with a score."""
     kind: type[Exception] = TypeError
     if not isinstance(score, Tensor):
         got = type(score).__name__
     elif score.shape != x.shape or score.device != x.device:
         kind, got = ValueError, f"{tuple(score.shape)} on {score.device}"
-    elif not score.dtype.is_floating_point or score.dtype.itemsize > x.dtype.itemsize:
-        got = str(score.dtype)
     else:
-        return
+        got = str(score.dtype)
     expected = f"a tensor of shape {tuple(x.shape)} on {x.device} of floats no wider than {x.dtype}"
-    raise kind(f"score_fn: got {got} from it, expected {expected}")
+    return kind(f"score_fn: got {got} from it, expected {expected}")
 
 
 def _check_device(device: torch.device) -> None:

@@ -13,7 +13,7 @@ from tdas_ops import ops
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
-from tdas_ops.sde import SDE, Level
+from tdas_ops.sde import SDE, Marginal
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -88,42 +88,34 @@ def pc(
         raise ValueError(
             f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step"
         )
-    run = Run(score_fn, shape, M, noise, levels, [_row(level) for level in levels], sde.start_scale, **options)
-    hook = run.hook
+    step = "reverse" if predictor is None else _FIELDS[predictor]
+    rows = [(level.condition, level.mean_scale, level.std, level.alpha, *getattr(level, step)) for level in levels]
+    run = Run(score_fn, shape, M, noise, levels, rows, sde.start_scale, **options)
     norm = norm or run.norm
     linear = any(level.reverse[0] != 0.0 for level in levels)
-    clean = predictor is None or hook is not None  # whether anyone looks at the corrector's x_mean
+    clean = predictor is None or run.hook is not None  # whether anyone looks at the corrector's x_mean
 
-    def correct(M: Preconditioner, score: Tensor, here: Any) -> Tensor:
-        shared: dict[str, Any] = {"noise": noise, "out": run.x, "cast": run.cast, "return_mean": clean}
-        if corrector == "ald":
-            result = ops.step(run.x, score, M, 2 * here.alpha * (snr * here.std) ** 2, **shared)
-        else:
-            result = ops.langevin_step(run.x, score, M, snr, alpha=here.alpha, norm=norm, **shared)
-        return result[1] if clean else run.x
-
-    def iterate(M: Preconditioner, coefficients: Tensor, level: Level | None) -> Tensor:
-        x, here = run.x, _level(coefficients)
+    def iterate(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:
+        x, cast = run.x, run.cast
+        condition, mean_scale, std, alpha, a, b, n = coefficients.unbind()
+        here: Any = level or Marginal(condition, mean_scale, std)  # type: ignore[arg-type]
+        told = condition.expand(shape[0])
         for _ in range(corrector_steps):
-            x_mean = run.hooked(correct(M, run.score(here.condition), here), level or here)
+            score = run.score(told)
+            if corrector == "ald":
+                eta = 2 * alpha * (snr * std) ** 2
+                result = ops.step(x, score, M, eta, noise=noise, out=x, cast=cast, return_mean=clean)  # type: ignore[call-overload]
+            else:
+                result = ops.langevin_step(
+                    x, score, M, snr, noise=noise, alpha=alpha, norm=norm, out=x, cast=cast, return_mean=clean
+                )
+            x_mean = run.hooked(result[1] if clean else x, here)
         if predictor is not None:
-            a, b, n = getattr(here, _FIELDS[predictor])
-            score = run.score(here.condition)
+            score = run.score(told)
             drift, d = (torch.addcmul(a * x, score, b), 1.0) if linear else (score, b)
-            _, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=noise, out=x, cast=run.cast, return_mean=True)
-            x_mean = run.hooked(x_mean, level or here)
+            _, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=noise, out=x, cast=cast, return_mean=True)
+            x_mean = run.hooked(x_mean, here)
         return x_mean
 
     run.loop(iterate)
     return run.x_mean if denoise else run.x
-
-
-def _row(level: Level) -> list[float]:
-    steps = (*level.reverse, *level.euler, *(level.ancestral or (0.0, 0.0, 0.0)))
-    return [level.condition, level.mean_scale, level.std, level.time, level.alpha, *steps]
-
-
-def _level(row: Tensor) -> Any:
-    """A row of coefficients as a `Level` whose fields are views of it."""
-    *fields, r0, r1, r2, e0, e1, e2, a0, a1, a2 = row.unbind()
-    return Level(*fields, (r0, r1, r2), (e0, e1, e2), (a0, a1, a2))  # type: ignore[arg-type, call-arg]
