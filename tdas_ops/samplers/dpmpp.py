@@ -51,7 +51,8 @@ def dpmpp(
     image and the two before. The first steps, and one to 0, are of lower order.
 
     k-diffusion ("3M SDE"), diffusers and the solver's own code take half of that parabola's second difference, which
-    leaves their third order with errors of the second; there, only there, results differ from theirs.
+    leaves their third order with errors of the second; there, only there, results differ from theirs. With ten
+    evaluations or fewer order 2 came nearer to the target on the embedded digits than either.
 
     Args:
         score_fn, shape, sde, M, noise, evaluations, ladder: as in `ancestral`.
