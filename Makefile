@@ -35,7 +35,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 demo: $(STAMPS)/package  ## samples pictures with the embedded model into demo/ (DEMO_FLAGS reduces it)
-	$(PY) -m tdas_ops.cli demo --out demo $(DEMO_FLAGS)
+	$(PY) -m tdas_ops.cli demo $(DEMO_FLAGS)
 
 test: $(STAMPS)/tools  ## all tests
 	$(PY) -m pytest tests

@@ -1,8 +1,9 @@
-"""PNG files of samples: one a sample, and a labelled grid of several runs. Every file appears whole or not at all."""
+"""PNG pictures of samples: one a sample, and a labelled grid of several runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +14,33 @@ from torch import Tensor
 _CELL, _GAP, _LABEL, _LINE = 64, 4, 250, 17
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a file beside `path`, then moves it there in one step."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def picture(levels: Tensor) -> Image.Image:
     """A picture of 8-bit levels `[C, H, W]`, C = 1 (grey) or 3 (RGB)."""
     return Image.fromarray(levels[0].numpy() if levels.shape[0] == 1 else levels.permute(1, 2, 0).contiguous().numpy())
 
 
-def read_picture(path: Path) -> Tensor:
-    """8-bit levels `[C, H, W]` of a PNG file that `picture` made."""
-    with Image.open(path) as opened:
-        values = torch.from_numpy(np.array(opened))
-    return values[None] if values.dim() == 2 else values.permute(2, 0, 1)
+def encoded(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
+def read_picture(path: Path, shape: tuple[int, int, int] | None = None) -> Tensor:
+    """8-bit levels `[C, H, W]` of a PNG file that `picture` made.
+
+    Raises:
+        ValueError: it is another file by now, or of another shape than the one that is asked for.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as opened:
+            values = torch.from_numpy(np.array(opened))
+    except Exception as error:  # a broken file raises what the decoder happens to stumble on
+        raise ValueError(f"got {path} ({error}), expected a picture of the run") from None
+    levels = values[None] if values.dim() == 2 else values.permute(2, 0, 1)
+    if levels.dtype is not torch.uint8 or (shape is not None and levels.shape != shape):
+        raise ValueError(f"got {path} of shape {tuple(levels.shape)}, expected a picture of the run, {shape}")
+    return levels
 
 
 def grid(rows: Sequence[tuple[Sequence[str], Sequence[Tensor]]], title: str = "", columns: int = 16) -> Image.Image:

@@ -1,20 +1,20 @@
 """The runs behind `tdas-ops sample`: a folder of runs of one model that differ in method and iteration count alone.
 
 A folder holds `run.json` (every setting and every finished run), `grid.png`, and one folder of PNG files a run. A run
-is written when it is finished, its folder first and its record in `run.json` last, each in one step; so whatever
-stops the program, the folder describes finished runs only and the same command continues it.
+is written when it is finished, so whatever stops the program, the folder describes finished runs only and the same
+command continues it (`_folder`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import platform
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +25,11 @@ from tqdm import tqdm
 
 from tdas_ops import _pictures, models, samplers
 from tdas_ops._backends import backend_info
+from tdas_ops._folder import Folder, FolderError
+from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Run, Settings, picture_names
 from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
-
-_FORMAT = "tdas_ops runs/1"
-Run = tuple[models.Method, int]
-"""Method and iteration count."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all runs of a folder share: `seed` or `seeds` (one a sample), `filter` a file."""
-
-    model: str = "digits"
-    samples: int = 16
-    batch: int = 64
-    seed: int | None = 0
-    seeds: tuple[int, ...] | None = None
-    snr: float | None = None
-    norm: str = "batch"
-    alpha: float | None = None
-    filter: str | None = None
-    filter_sha256: str | None = None
-    device: str = "cpu"
-    threads: int = 0
-    distance: bool = True
 
 
 def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner:
@@ -76,24 +55,6 @@ def filter_digest(M: Preconditioner) -> str:
     return digest.hexdigest()
 
 
-def read_record(path: Path) -> tuple[Settings, list[Run]]:
-    """The settings and runs of a `run.json`.
-
-    Raises:
-        ValueError: the file is not such a file.
-    """
-    try:
-        record = json.loads(path.read_text())
-        if record["format"] != _FORMAT:
-            raise ValueError
-        given = {f.name: record["settings"][f.name] for f in fields(Settings)}
-        seeds = given.pop("seeds")
-        settings = Settings(**given, seeds=None if seeds is None else tuple(seeds))
-        return settings, [(run["method"], run["iterations"]) for run in record["runs"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"run.json: got {path}, expected a file that `tdas-ops sample` wrote") from None
-
-
 class Study:
     """A model, the shared settings, and the folder where finished runs are kept.
 
@@ -105,6 +66,12 @@ class Study:
 
     def __init__(self, settings: Settings, runs: Sequence[Run], out: Path) -> None:
         self.settings, self.out = settings, out
+        for name, highest in (("samples", SAMPLES), ("batch", BATCH), ("threads", THREADS)):
+            if getattr(settings, name) > highest:
+                raise ValueError(f"--{name}: got {getattr(settings, name)}, expected at most {highest}")
+        for _, iterations in runs:
+            if not 1 <= iterations <= ITERATIONS:
+                raise ValueError(f"--iterations: got {iterations}, expected 1 to {ITERATIONS}")
         device = _device(settings.device)
         if settings.seeds is not None and len(settings.seeds) != settings.samples:
             raise ValueError(f"--seeds: got {len(settings.seeds)}, expected one for each of {settings.samples} samples")
@@ -118,7 +85,10 @@ class Study:
         self.filters = {run: self._filter(*run) for run in dict.fromkeys(runs)}
         # Few iterations first: the first result comes soon, and an interrupted folder has something in it.
         self.runs = sorted(self.filters, key=lambda run: (run[1], models.METHODS.index(run[0])))
-        self.record = self._earlier()
+        self.folder = Folder(out, settings)
+        self.folder.check(self.runs)
+        if not self.folder.complete(self.runs):
+            self._rows()  # the pictures that the grid will show can be read
 
     def _filter(self, method: models.Method, iterations: int) -> samplers.Filters:
         if self.settings.filter is None or method == "plain":
@@ -136,30 +106,9 @@ class Study:
             raise ValueError(f"--filter: got a filter of method {loaded.method!r}, expected {method!r} (--method)")
         return loaded
 
-    def _earlier(self) -> dict[str, Any]:
-        """The record of the folder, or a new one."""
-        new = {"format": _FORMAT, "settings": json.loads(json.dumps(asdict(self.settings))), "runs": []}
-        if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"--out: got {self.out}, which is a file, expected a folder")
-        path = self.out / "run.json"
-        if not path.exists():
-            return new
-        read_record(path)
-        record: dict[str, Any] = json.loads(path.read_text())
-        for name, value in new["settings"].items():  # type: ignore[attr-defined]
-            if record["settings"][name] != value:
-                raise ValueError(
-                    f"--out: got {self.out}, which holds runs with {name} {record['settings'][name]!r}, "
-                    f"expected {value!r} or another folder"
-                )
-        return record
-
     def finished(self, run: Run) -> dict[str, Any] | None:
         """The record of a run that is complete in the folder."""
-        for record in self.record["runs"]:
-            if (record["method"], record["iterations"]) == run:
-                return record if all((self.out / name).is_file() for name in record["pictures"]) else None
-        return None
+        return self.folder.finished(run)
 
     def sample(self, run: Run, progress: bool) -> Tensor:
         """The samples of a run, `[N, C, H, W]` float32 on the CPU.
@@ -199,44 +148,50 @@ class Study:
             else:
                 yield NoiseStream(seeds=s.seeds[first : first + size]), size
 
+    def opened(self) -> AbstractContextManager[None]:
+        """Holds the folder while the runs are made; touches nothing where all of them are finished.
+
+        Raises:
+            ValueError: one sentence about why the folder cannot be used.
+        """
+        pending = [run for run in self.runs if not self.finished(run)]
+        if self.folder.complete(self.runs):
+            return nullcontext()
+        size, samples = math.prod(self.model.shape), self.settings.samples
+        pictures = len(pending) * samples * (-(-(size + 1024) // 4096) * 4096 + 256)
+        rows = len(self.folder.record["runs"]) + len(pending)
+        return self.folder.opened(pending, pictures + rows * 16 * (size + (1 << 15)))
+
     def execute(self, say: Callable[[str], None], progress: bool = True, title: str = "") -> list[dict[str, Any]]:
-        """Makes every run that the folder does not hold yet, then the grid; returns the records of all of them."""
+        """Makes every run that the folder does not hold yet, then the grid; returns the records of all of them.
+
+        To be called while the folder is `opened`.
+        """
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
-        self.out.mkdir(parents=True, exist_ok=True)
+        drawn = self.folder.complete(self.runs)
         for run in self.runs:
             if self.finished(run):
                 say(f"{run[0]}, {run[1]} iterations: finished before, kept")
                 continue
             started = time.perf_counter()
             samples = self.sample(run, progress)
-            self._keep(run, samples, time.perf_counter() - started)
-        self.draw(title)
+            record = self._keep(run, samples, time.perf_counter() - started)
+            say(f"{run[0]}, {run[1]} iterations: {record['seconds']:.1f} s")
+        if not drawn:
+            self.draw(title)
         done = [self.finished(run) for run in self.runs]
         return [record for record in done if record is not None]
 
-    def _keep(self, run: Run, samples: Tensor, seconds: float) -> None:
-        """Writes one finished run."""
+    def _keep(self, run: Run, samples: Tensor, seconds: float) -> dict[str, Any]:
+        """Writes one finished run; returns what is recorded of it."""
         method, iterations = run
         sde, s = self.model.sde, self.settings
         measured = self.model.evaluator(samples) if s.distance and len(samples) > 1 else None
-        folder = self.out / f"{method}_{iterations}"
-        partial = self.out / f".{folder.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            names = []
-            for index, levels in enumerate(self.model.pictures(samples)):
-                name = f"{index:04d}.png" if s.seeds is None else f"{index:04d}_seed{s.seeds[index]}.png"
-                _pictures.picture(levels).save(partial / name)
-                names.append(f"{folder.name}/{name}")
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        record = {
-            "method": method,
-            "iterations": iterations,
+        names = picture_names(s, run)
+        levels = self.model.pictures(samples)
+        pictures = {name: _pictures.encoded(_pictures.picture(p)) for name, p in zip(names, levels, strict=True)}
+        about = {
             "speedup": sde.native_iterations / iterations,
             "filter": describe_filter(method, self.filters[run]),
             "sde": {"type": type(sde).__name__, **asdict(sde), "end_time": sde.end_time(iterations)},
@@ -244,26 +199,32 @@ class Study:
             "network_evaluations": 2 * iterations,
             "seconds": round(seconds, 3),
             "frechet": None if measured is None else asdict(measured),
-            "pictures": names,
             "command": self.command([run]),
             "environment": environment(),
         }
-        kept = [r for r in self.record["runs"] if (r["method"], r["iterations"]) != run]
-        self.record["runs"] = [*kept, record]
-        text = json.dumps(self.record, indent=1) + "\n"
-        _pictures.write_whole(self.out / "run.json", lambda path: _write_text(path, text))
+        self.folder.keep(run, about, pictures)
+        return about
 
     def draw(self, title: str = "") -> None:
-        """Draws every finished run of the folder into `grid.png`, many iterations first."""
-        order = sorted(self.record["runs"], key=lambda r: (-r["iterations"], models.METHODS.index(r["method"])))
-        rows = [
-            (describe(record), [_pictures.read_picture(self.out / name) for name in record["pictures"][:16]])
-            for record in order
-            if all((self.out / name).is_file() for name in record["pictures"])
-        ]
+        """Draws every finished run of the folder into `grid.png`, many iterations first.
+
+        Raises:
+            FolderError: a picture of an earlier run cannot be read.
+        """
+        rows = self._rows()
         if rows:
             sheet = _pictures.grid(rows, title or f"{self.settings.model}, {self.settings.samples} samples a run")
-            _pictures.write_whole(self.out / "grid.png", sheet.save)
+            self.folder.put_grid(_pictures.encoded(sheet))
+
+    def _rows(self) -> list[tuple[list[str], list[Tensor]]]:
+        """Label and first pictures of every finished run."""
+        runs = [r for r in self.folder.record["runs"] if self.finished((r["method"], r["iterations"]))]
+        order = sorted(runs, key=lambda r: (-r["iterations"], models.METHODS.index(r["method"])))
+        read = _pictures.read_picture
+        try:
+            return [(describe(r), [read(self.out / n, self.model.shape) for n in r["pictures"][:16]]) for r in order]
+        except ValueError as error:
+            raise FolderError(f"--out: {error}, or none to have it made again") from None
 
     def command(self, runs: Sequence[Run]) -> str:
         """The command line that makes these runs, every setting spelled out."""
@@ -341,7 +302,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device: got {name!r}, expected 'cpu' or one of {torch.cuda.device_count()} CUDA devices")
     return device
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import platform
+import re
 import sys
+import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from tdas_ops import _extension, _pictures, _runs, models
+from tdas_ops import _extension, _images, _runs, models
 from tdas_ops._backends import backend_info
+from tdas_ops._files import fresh_files, read_bounded, reserve, shown
+from tdas_ops._folder import default_folder
+from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Settings, read_record
 from tdas_ops.calibrate import PC, predict
 from tdas_ops.preconditioner import Preconditioner
 
@@ -26,7 +34,17 @@ app = typer.Typer(
     help="Target-distribution-aware sampling of score-based generative models (TDAS, PDS).",
 )
 
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def _say(line: str) -> None:
+    """One line on stdout. Names of files come from anywhere: what would steer a terminal is escaped."""
+    typer.echo(shown(line))
+
+
+def _complain(sentence: str) -> None:
+    """One line on stderr, as `_say`."""
+    typer.echo(shown(f"tdas-ops: {sentence}"), err=True)
 
 
 @contextmanager
@@ -35,7 +53,7 @@ def _checked_input() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
-        typer.echo(f"tdas-ops: {error}", err=True)
+        _complain(str(error))
         raise typer.Exit(BAD_INPUT) from None
 
 
@@ -43,17 +61,22 @@ def _seed_list(text: str) -> tuple[int, ...]:
     """Seeds from "3,5,8" or "0-15", mixed at will."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        found = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
             raise ValueError(f"--seeds: got {text!r}, expected seeds such as 3,5,8 or 0-15")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        if len(seeds) + last - first >= SAMPLES:
+            raise ValueError(f"--seeds: got {text!r}, expected at most {SAMPLES} of them")
+        seeds += range(first, last + 1)
     return tuple(seeds)
 
 
 def _iteration_counts(iterations: Sequence[int], speedups: Sequence[float], native: int) -> list[int]:
     for speedup in speedups:
-        if not 0 < speedup <= native:
-            raise ValueError(f"--speedup: got {speedup:g}, expected a number above 0 and up to {native} (native)")
+        if not native / ITERATIONS <= speedup <= native:
+            raise ValueError(
+                f"--speedup: got {speedup:g}, expected a number from {native / ITERATIONS:g} to {native} (native)"
+            )
     return [*iterations, *(max(1, round(native / speedup)) for speedup in speedups)] or [native]
 
 
@@ -75,24 +98,33 @@ def _prediction(study: _runs.Study) -> str:
 
 def _execute(study: _runs.Study, progress: bool, title: str = "") -> None:
     """Says what is expected of the runs of a study, makes them and reports them."""
-    expected = _prediction(study)
-    if expected:
-        typer.echo(expected)
     try:
-        records = study.execute(typer.echo, progress, title)
+        with ExitStack() as stack:
+            with _checked_input():
+                stack.enter_context(study.opened())
+            expected = _prediction(study)
+            if expected:
+                _say(expected)
+            records = study.execute(_say, progress, title)
     except KeyboardInterrupt:
-        done = sum(study.finished(run) is not None for run in study.runs)
-        typer.echo(
-            f"tdas-ops: interrupted; {done} of {len(study.runs)} runs are complete in {study.out}, "
-            "and the same command makes the rest",
-            err=True,
-        )
+        _complain(f"interrupted; {_state(study)}")
         raise typer.Exit(INTERRUPTED) from None
     except FloatingPointError as error:
-        typer.echo(f"tdas-ops: {error}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(_runs.table(records))
-    typer.echo(f"{study.out / 'grid.png'}: the samples; {study.out / 'run.json'}: every setting")
+        _complain(str(error))
+        raise typer.Exit(FAILED) from None
+    except BrokenPipeError:
+        raise
+    except (_runs.FolderError, OSError) as error:
+        _complain(f"{error}; {_state(study)}")
+        raise typer.Exit(FAILED) from None
+    for line in _runs.table(records).splitlines():
+        _say(line)
+    _say(f"{study.out / 'grid.png'}: the samples; {study.out / 'run.json'}: every setting")
+
+
+def _state(study: _runs.Study) -> str:
+    done = sum(study.finished(run) is not None for run in study.runs)
+    return f"{done} of {len(study.runs)} runs are complete in {study.out}, and the same command makes the rest"
 
 
 @app.command()
@@ -103,13 +135,13 @@ def sample(
         list[str] | None, typer.Option(help="plain, tdas, pds or schedule; may be repeated.  [default: plain]")
     ] = None,
     iterations: Annotated[
-        list[int] | None, typer.Option(min=1, help="Iterations; may be repeated.  [default: native]")
+        list[int] | None, typer.Option(min=1, max=ITERATIONS, help="Iterations; may be repeated.  [default: native]")
     ] = None,
     speedup: Annotated[
         list[float] | None, typer.Option(help="Native iterations / R, beside --iterations; may be repeated.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Samples a run.")] = 16,
-    batch: Annotated[int, typer.Option(min=1, help="Samples sampled at once.")] = 64,
+    samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, max=BATCH, help="Samples sampled at once.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     seeds: Annotated[
         str | None, typer.Option(help="One seed a sample, such as 3,5,8 or 0-15: each can be made again alone.")
@@ -128,9 +160,15 @@ def sample(
         str | None, typer.Option(metavar="FILE", help="A saved filter (tdas-ops calibrate) instead of the model's.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")] = 0,
     distance: Annotated[bool, typer.Option(help="Measure the Frechet distance to held-out images.")] = True,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures and run.json go.")] = Path("samples"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the pictures and run.json go.  [default: samples, or samples-2 and so on beside other runs]",
+        ),
+    ] = None,
     repeat: Annotated[
         Path | None, typer.Option(metavar="run.json", help="Make the runs of an earlier run.json again.")
     ] = None,
@@ -138,8 +176,8 @@ def sample(
 ) -> None:
     """Sample from an embedded model: a labelled grid, single PNG files, and run.json with every setting.
 
-    All runs of one command use the same seed, so that they differ by method and iterations alone. The same command with
-    the same --out continues an interrupted one.
+    All runs of one command use the same seed, so that they differ by method and iterations alone. The same command
+    continues an interrupted one. Files that no run of the folder has written are never replaced.
 
     \b
     Examples:
@@ -154,7 +192,8 @@ def sample(
             given = [name for name in context.params if _given(context, name) and name not in allowed]
             if given:
                 raise ValueError(f"--repeat: got --{given[0]} beside it, expected only --out and --progress")
-            settings, runs = _runs.read_record(repeat)
+            settings, record = read_record(repeat)
+            runs = [(run["method"], run["iterations"]) for run in record["runs"]]
         else:
             listed = None if seeds is None else _seed_list(seeds)
             if listed is not None and _given(context, "seed"):
@@ -164,7 +203,7 @@ def sample(
             if filter is not None and alpha is not None:
                 raise ValueError("--filter: got --alpha beside it, expected one of the two")
             loaded = None if filter is None else _runs.load_filter(filter)
-            settings = _runs.Settings(
+            settings = Settings(
                 model=model,
                 samples=samples,
                 batch=batch,
@@ -184,19 +223,25 @@ def sample(
             methods = [models.method_named(name) for name in named]
             counts = _iteration_counts(iterations or [], speedup or [], native)
             runs = [(name, count) for count in counts for name in methods]
-        study = _runs.Study(settings, runs, out)
+        study = _runs.Study(settings, runs, out or default_folder("samples", settings, repeat))
     _execute(study, progress)
 
 
 @app.command()
 def demo(
-    samples: Annotated[int, typer.Option(min=1, help="Samples a run.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 128,
     speedup: Annotated[
         list[float] | None, typer.Option(help="Native count / R; may be repeated.  [default: 1, 5, 10 and 20]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")] = 0,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures and run.json go.")] = Path("demo"),
+    threads: Annotated[int, typer.Option(min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the pictures and run.json go.  [default: demo, or demo-2 and so on beside other runs]",
+        ),
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
 ) -> None:
     """Handwritten digits without and with filters, at the native iteration count and accelerated, with distances.
@@ -207,29 +252,39 @@ def demo(
       tdas-ops demo --samples 4 --speedup 20 --out quick
     """
     with _checked_input():
-        settings = _runs.Settings(samples=samples, seed=seed, threads=threads)
+        settings = Settings(samples=samples, seed=seed, threads=threads)
         counts = _iteration_counts([], speedup or [1, 5, 10, 20], models.load("digits").sde.native_iterations)
-        study = _runs.Study(settings, [(method, count) for count in counts for method in models.METHODS], out)
+        runs = [(method, count) for count in counts for method in models.METHODS]
+        study = _runs.Study(settings, runs, out or default_folder("demo", settings))
     _execute(study, progress, f"Digits: {samples} samples a run, seed {seed}; Frechet distance to held-out digits")
 
 
 @app.command()
 def calibrate(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures of the target data, sub-folders included.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The filter file.")] = Path(
-        "filter.safetensors"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The filter; only an earlier one is replaced.  [default: filter.safetensors, or filter-2 and so on]",
+        ),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Strength, > 1; near 1 is strong.")] = 5.0,
     method: Annotated[str, typer.Option(help="tdas or pds.")] = "pds",
     size: Annotated[
         tuple[int, int] | None, typer.Option(metavar="H W", help="Crop and scale the pictures to this size.")
     ] = None,
     grey: Annotated[bool, typer.Option("--grey", help="One channel instead of three.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a picture that cannot be read.")] = False,
     space: Annotated[bool, typer.Option(help="Make a space mask.")] = True,
     freq: Annotated[bool, typer.Option(help="Make a frequency mask.")] = True,
     progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
 ) -> None:
     """Make a filter file, and its picture beside it, from a folder of pictures; a few hundred are enough.
+
+    Hidden files are left out; so are pictures that cannot be read, and a line says which.
 
     \b
     Examples:
@@ -237,25 +292,69 @@ def calibrate(
       tdas-ops calibrate digits/ --grey --method tdas --alpha 2 --no-space -o digits.safetensors
     """
     with _checked_input():
-        if size is not None and min(size) < 1:
-            raise ValueError(f"--size: got {size[0]} {size[1]}, expected two positive numbers")
-        if output.suffix != ".safetensors" or output.is_dir() or not output.absolute().parent.is_dir():
-            raise ValueError(f"--output: got {output}, expected a file FOLDER/NAME.safetensors in a folder that exists")
-        made = Preconditioner.from_images(
-            folder,
-            alpha,
-            method,  # type: ignore[arg-type]
-            freq=freq,
-            space=space,
-            size=size,
-            grey=grey,
-            progress=progress,
-        )
-        sheet = output.with_suffix(".png")
-        _pictures.write_whole(sheet, made.picture)
-        _pictures.write_whole(output, made.save)
+        if size is not None and not (min(size) >= 1 and size[0] * size[1] <= _images.PIXELS):
+            raise ValueError(
+                f"--size: got {size[0]} {size[1]}, expected two positive numbers with a product up to {_images.PIXELS}"
+            )
+        output, sheet = _filter_files(output)
+        with fresh_files(sheet, output) as (drawn, written):
+            reserve(output.absolute().parent, 1 << 20)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                made = Preconditioner.from_images(
+                    folder,
+                    alpha,
+                    method,  # type: ignore[arg-type]
+                    freq=freq,
+                    space=space,
+                    size=size,
+                    grey=grey,
+                    strict=strict,
+                    progress=progress,
+                )
+            made.picture(drawn)
+            made.save(written)
+            _check_filter_files(output, sheet)
+    for warning in said:
+        _complain(str(warning.message))
     pictures = made.provenance["images"]
-    typer.echo(f"{output}: {made.method} filter of shape {made.shape} from {pictures} pictures; {sheet} shows it")
+    _say(f"{output}: {made.method} filter of shape {made.shape} from {pictures} pictures; {sheet} shows it")
+
+
+def _filter_files(output: Path | None) -> tuple[Path, Path]:
+    """Where a filter and its picture go: to the files of an earlier filter or to new ones.
+
+    Raises:
+        ValueError: a bad name, a missing folder, or other files in the place.
+    """
+    if output is None:
+        for number in itertools.count(1):
+            output = Path("filter.safetensors" if number == 1 else f"filter-{number}.safetensors")
+            if not (os.path.lexists(output) or os.path.lexists(output.with_suffix(".png"))):
+                break
+    assert output is not None
+    if output.suffix != ".safetensors" or output.is_dir() or not output.absolute().parent.is_dir():
+        raise ValueError(f"--output: got {output}, expected a file FOLDER/NAME.safetensors in a folder that exists")
+    sheet = output.with_suffix(".png")
+    _check_filter_files(output, sheet)
+    return output, sheet
+
+
+def _check_filter_files(output: Path, sheet: Path) -> None:
+    """Only a filter together with the picture of it may be replaced: both are of an earlier `tdas-ops calibrate`."""
+    found = [path for path in (output, sheet) if os.path.lexists(path)]
+    if not found:
+        return
+    if len(found) == 2 and not any(path.is_symlink() for path in found):
+        with suppress(ValueError, OSError):
+            earlier = _runs.load_filter(str(output))
+            with tempfile.TemporaryDirectory() as scratch:
+                earlier.picture(Path(scratch) / "sheet.png")
+                if read_bounded(sheet, 1 << 30) == (Path(scratch) / "sheet.png").read_bytes():
+                    return
+    raise ValueError(
+        f"--output: got {found[-1]}, which is no earlier filter with its picture beside it, expected another name"
+    )
 
 
 @app.command()
@@ -297,10 +396,19 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; exits with 0, 2 (bad input), 130 (interrupted) or 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # stderr is so by itself
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output is gone; without this Python would try to write the rest of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
+    except (MemoryError, torch.OutOfMemoryError):
+        _complain("got more than fits into memory, expected a smaller --batch or --size")
+        code = FAILED
     except Exception as error:
         # Usage errors of the command-line library; which module they live in depends on its version.
         message = getattr(error, "format_message", None)
@@ -309,7 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise
             sys.exit(INTERRUPTED)
         text = " ".join(message().split())
-        typer.echo(f"tdas-ops: {text} (tdas-ops --help lists what there is)" if text else "", err=True)
+        if text:
+            _complain(f"{text} (tdas-ops --help lists what there is)")
         code = getattr(error, "exit_code", BAD_INPUT)
     sys.exit(code if isinstance(code, int) else 0)
 

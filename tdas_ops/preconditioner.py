@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
-from tdas_ops import _gaussian
+from tdas_ops import _gaussian, _images
 from tdas_ops.reference import full_spectrum
 
 Method = Literal["pds", "tdas"] | None
@@ -23,7 +22,6 @@ Shape = tuple[int, int, int]
 Mask = Tensor | np.ndarray | str | os.PathLike[str]
 
 _METHODS = ("pds", "tdas", None)
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _EVEN = 1e-6
 
 
@@ -205,7 +203,7 @@ class Preconditioner:
     @classmethod
     def from_images(
         cls,
-        images: Tensor | Iterable[Tensor] | str | os.PathLike[str],
+        images: Any,
         alpha: float = 5.0,
         method: Literal["pds", "tdas"] = "pds",
         *,
@@ -213,6 +211,7 @@ class Preconditioner:
         space: bool = True,
         size: tuple[int, int] | None = None,
         grey: bool = False,
+        strict: bool = False,
         progress: bool = True,
     ) -> Preconditioner:
         """Masks from images of the target distribution, in one pass and bounded memory; a few hundred are enough.
@@ -220,25 +219,36 @@ class Preconditioner:
         `f(k) = log(1 + mean_i |F x_i(k)|^2)` and `a(p) = mean_i x_i(p)^2`, then `from_statistics`.
 
         Args:
-            images: `[N, C, H, W]` in [0, 1]; or an iterable of such batches; or a folder of pictures (read in order of
-                their names, sub-folders included).
+            images: a tensor `[N, C, H, W]`, floating-point in [0, 1] (1e-6 beyond is clamped), uint8 or uint16; an
+                array of these or `[N, H, W, C]`, which is told by a last axis of 1 or 3; a folder of pictures, read in
+                order of their names, sub-folders and links to folders included, hidden ones left out; or an iterable,
+                such as a dataset or a DataLoader, of batches or single images: tensors, arrays, PIL images, paths, or
+                `(image, label)` and `{"image": ...}` with one of these.
             alpha, method: as in `from_statistics`.
             freq, space: which masks to make.
-            size: (H, W) to which pictures of a folder are cropped (centre, aspect kept) and scaled.
-            grey: read pictures of a folder as one channel instead of three.
+            size: (H, W) to which pictures are cropped (centre, aspect kept) and scaled.
+            grey: read pictures as one channel instead of three.
+            strict: refuse a picture of a folder that cannot be read; by default it is left out and a warning says so.
             progress: show a progress bar for a folder or an iterable.
 
+        Pictures are read in every mode of Pillow whose white is known: 16 bits are divided by 65,535, floating-point
+        values must be in [0, 1]. A warning says where transparency or further pages are left out.
+
         Raises:
-            ValueError: no images, values outside [0, 1], or shapes that differ.
+            ValueError, TypeError: no images, values outside [0, 1], or shapes that differ.
         """
         if not freq and not space:
             raise ValueError("from_images: got freq=False and space=False, expected at least one mask")
         _check_alpha(alpha)
         statistics = ImageStatistics()
-        for batch in _batches(images, size, grey, progress):
+        reader = _images.Reader(size, grey, strict, progress)
+        for batch in reader.read(images):
             statistics.add(batch)
         raw_freq, raw_space = statistics.result()
+        reader.report()
         about: dict[str, Any] = {"source": "images", "images": statistics.count}
+        if reader.skipped:
+            about["skipped"] = len(reader.skipped)
         if isinstance(images, str | os.PathLike):
             about["folder"] = Path(images).name
         return cls.from_statistics(raw_freq if freq else None, raw_space if space else None, alpha, method, about)
@@ -356,9 +366,7 @@ class ImageStatistics:
             raise ValueError(f"images: got shape {tuple(images.shape)}, expected [N, C, H, W]")
         if len(images) == 0:
             return
-        low, high = float(images.min()), float(images.max())
-        if not (low >= 0.0 and high <= 1.0):
-            raise ValueError(f"images: got values from {low:.4g} to {high:.4g}, expected [0, 1]")
+        images = _images.in_unit_range(images)
         if self._power is None or self._square is None:
             shape, device = images.shape[1:], images.device
             self._power = torch.zeros(shape, dtype=torch.float64, device=device)
@@ -464,46 +472,3 @@ def _normalised(raw: Tensor, alpha: float, method: Method) -> Tensor:
         raise ValueError(f"statistics: got values from {float(raw.min()):.4g} to {highest:.4g}, expected some above 0")
     m = (raw / highest + alpha - 1) / alpha
     return 1 / m if method == "pds" else m
-
-
-def _batches(
-    images: Tensor | Iterable[Tensor] | str | os.PathLike[str], size: tuple[int, int] | None, grey: bool, progress: bool
-) -> Iterator[Tensor]:
-    if isinstance(images, Tensor):
-        yield images
-    elif isinstance(images, str | os.PathLike):
-        files = picture_files(images)
-        for file in tqdm(files, desc="reading pictures", unit="picture", disable=not progress):
-            yield _read_picture(file, size, grey)[None]
-    else:
-        yield from tqdm(images, desc="reading batches", unit="batch", disable=not progress)
-
-
-def picture_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures below a folder, sorted by path.
-
-    Raises:
-        ValueError: the folder does not exist or holds no picture.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"images: got {root}, expected a folder")
-    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in _PICTURES)
-    if not files:
-        raise ValueError(f"images: got {root} without pictures, expected files such as .png or .jpg")
-    return files
-
-
-def _read_picture(file: Path, size: tuple[int, int] | None, grey: bool) -> Tensor:
-    """One picture as `[C, H, W]` float64 in [0, 1]."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
-    except OSError as error:
-        raise ValueError(f"images: got {file}, which cannot be read as a picture ({error})") from None
-    if size is not None:
-        picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.LANCZOS)
-    values = torch.from_numpy(np.array(picture)).double() / 255
-    return values[None] if grey else values.permute(2, 0, 1)

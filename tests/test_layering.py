@@ -10,13 +10,15 @@ ROOT = Path(__file__).parents[1]
 
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
-    {"_version", "_remedy", "_schema", "sde"},
-    {"_extension", "reference", "triton_kernels"},
+    {"_version", "_remedy", "_schema", "_files", "sde"},
+    {"_extension", "reference", "triton_kernels", "_images"},
     {"_backends", "_gaussian"},
     {"noise", "preconditioner"},
     {"ops", "_graph"},
     {"samplers", "calibrate"},
     {"models", "integrations", "_pictures"},
+    {"_record"},
+    {"_folder"},
     {"_runs"},
     {"cli"},
 ]

@@ -166,7 +166,7 @@ BAD = {
     "alpha 1": (ValueError, "alpha: got 1.0", lambda: Preconditioner.from_images(images(), alpha=1.0)),
     "alpha NaN": (ValueError, "alpha: got nan", lambda: Preconditioner.from_images(images(), alpha=float("nan"))),
     "range": (ValueError, r"images: got values from 0 to 255, expected \[0, 1\]", lambda: Preconditioner.from_images(torch.tensor([0.0, 255.0]).reshape(1, 1, 1, 2))),
-    "bytes": (TypeError, "images: got torch.uint8", lambda: Preconditioner.from_images(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))),
+    "integers as images": (TypeError, "images: got torch.int64", lambda: Preconditioner.from_images(torch.zeros(1, 1, 2, 2, dtype=torch.int64))),
     "NaN images": (ValueError, "images: got values from nan", lambda: Preconditioner.from_images(torch.full((1, 1, 2, 2), torch.nan))),
     "rank": (ValueError, r"images: got shape \(2, 6, 7\)", lambda: Preconditioner.from_images(images()[0])),
     "no images": (ValueError, "images: got none", lambda: Preconditioner.from_images(iter([]), progress=False)),

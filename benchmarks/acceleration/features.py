@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tdas_ops._pictures import write_whole
+from tdas_ops._files import write_whole
 from tdas_ops.models.frechet import Evaluator
 
 COMPONENTS = 64

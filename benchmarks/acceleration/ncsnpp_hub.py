@@ -33,9 +33,10 @@ from benchmarks.acceleration.ladders import changed
 from benchmarks.acceleration.measures import NEIGHBOUR, moments_of
 from benchmarks.acceleration.points import MASKS, METHODS, Row
 from tdas_ops import NoiseStream, calibrate
+from tdas_ops._images import picture_files
 from tdas_ops.integrations.diffusers import Loaded, load_ve
 from tdas_ops.models.frechet import frechet_distance, moments
-from tdas_ops.preconditioner import ImageStatistics, picture_files
+from tdas_ops.preconditioner import ImageStatistics
 
 COUNTS = (142, 125, 111, 100, 90, 66)
 FEWEST_PICTURES = 16

@@ -32,9 +32,9 @@ from tqdm import tqdm
 
 from benchmarks.acceleration import features
 from benchmarks.acceleration.dataset import Dataset
-from tdas_ops._pictures import write_whole
+from tdas_ops._files import write_whole
+from tdas_ops._images import picture_files
 from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
-from tdas_ops.preconditioner import picture_files
 
 # Drawings, renderings and doubles among the pictures of the Debian packages that README.md names.
 NO_PHOTOGRAPHS = (
