@@ -26,7 +26,6 @@ PIXELS = 1 << 24
 _FORMATS = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg"),
-    "MPO": (),  # what the JPEG files of many telephones are
     "BMP": (".bmp",),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
@@ -103,6 +102,7 @@ class Reader:
         else:
             for item in tqdm(_items(images), desc="reading batches", unit="batch", disable=not self._progress):
                 yield from self._item(item)
+            self._refuse_skipped(not self._count)
 
     def report(self) -> None:
         """Warns of what was left out."""
@@ -227,8 +227,8 @@ class Reader:
             upright = Image.fromarray((1 - plane if inverted else plane).astype(np.float32))
             white = 1.0
         else:
-            if "A" in upright.mode or "a" in upright.mode or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
+            if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
+                upright = upright.convert("LA" if upright.mode == "La" else "RGBA").convert("RGBA")
                 if float(np.array(upright)[..., 3].min()) < 255:
                     self._transparent.append(name)
             upright = upright.convert("L" if self._grey else "RGB")
