@@ -155,6 +155,7 @@ class Reader:
         if self._fit is not None or self._grey:
             given = "grey" if self._fit is None else f"size={self._fit}"
             raise ValueError(f"images: got {given} with tensors or arrays, expected it with pictures only")
+        images = images.detach()
         if images.dtype.is_floating_point:
             self._count += len(images)
             yield in_unit_range(images) if len(images) else images
@@ -226,12 +227,17 @@ class Reader:
             plane = in_unit_range(torch.from_numpy(np.array(upright, dtype=np.float64)) / white).numpy()
             upright = Image.fromarray((1 - plane if inverted else plane).astype(np.float32))
             white = 1.0
+            if "transparency" in picture.info:
+                self._transparent.append(name)
         else:
             if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
                 upright = upright.convert("LA" if upright.mode == "La" else "RGBA").convert("RGBA")
                 if float(np.array(upright)[..., 3].min()) < 255:
                     self._transparent.append(name)
-            upright = upright.convert("L" if self._grey else "RGB")
+            if upright.mode not in ("1", "L") or not self._grey:
+                upright = upright.convert("RGB")
+            if self._grey:
+                upright = upright.convert("L")
         if self._fit is not None:
             upright = ImageOps.fit(upright, (self._fit[1], self._fit[0]), Image.Resampling.LANCZOS)
         values = (torch.from_numpy(np.array(upright)).double() / white).clamp(0, 1)

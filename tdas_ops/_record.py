@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -78,7 +77,7 @@ _ANY = _Kind(lambda v: True, "anything")
 _TEXT = _Kind(lambda v: isinstance(v, str), "text")
 _DIGEST = _Kind(lambda v: isinstance(v, str) and len(v) == 64, "a SHA-256 digest")
 _FLAG = _Kind(lambda v: isinstance(v, bool), "true or false")
-_NUMBER = _Kind(lambda v: type(v) in (int, float) and abs(v) < math.inf, "a finite number")
+_NUMBER = _Kind(lambda v: type(v) in (int, float) and abs(v) < 1e300, "a finite number")
 _SEED = _whole(0, (1 << 64) - 1)
 _PARTIAL = _Kind(
     lambda v: isinstance(v, str) and v.startswith(".partial-") and len(v) == 25 and v[9:].isalnum(),

@@ -8,6 +8,7 @@ command continues it (`_folder`).
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import platform
 import shlex
@@ -31,6 +32,8 @@ from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 
+_DEEPEST = 20
+
 
 def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner:
     """A saved filter.
@@ -42,9 +45,24 @@ def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner
     if not Path(path).is_file():
         raise ValueError(f"--filter: got {path}, which is no file, {expected}")
     try:
-        return Preconditioner.load(path, device)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--filter: got {path} ({error}), {expected}") from None
+        loaded = Preconditioner.load(path, device)
+        # run.json gets it, a few levels further in, and the table of runs shows its alpha.
+        json.dumps(loaded.provenance, allow_nan=False)
+        if _depth(loaded.provenance) > _DEEPEST or not isinstance(loaded.provenance.get("alpha", 0), int | float):
+            raise ValueError("its provenance is not as it was written")
+        return loaded
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"--filter: got {path} ({reason}), {expected}") from None
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and dictionaries lie in each other."""
+    depth, level = 0, [value]
+    while level and depth <= _DEEPEST:
+        parts = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        depth, level = depth + 1, [inner for part in parts for inner in part]
+    return depth
 
 
 def filter_digest(M: Preconditioner) -> str:
