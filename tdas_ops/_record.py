@@ -13,8 +13,10 @@ from tdas_ops import models
 from tdas_ops._files import read_bounded, shown
 
 FORMAT = "tdas_ops runs/1"
-ITERATIONS, SAMPLES, BATCH, THREADS = 100_000, 1_000_000, 16_384, 1024
+ITERATIONS, SAMPLES, BATCH, THREADS = 100_000, 1_000_000, 4096, 1024
 """Bounds of the settings: beyond them memory or the thread library gives way before a first sample is there."""
+SCHEDULED = 10_000
+"""Bound of the iterations of method "schedule", which makes a filter for each of them."""
 
 _LARGEST = 1 << 30  # bytes
 Run = tuple[models.Method, int]

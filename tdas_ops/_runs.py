@@ -27,7 +27,7 @@ from tqdm import tqdm
 from tdas_ops import _pictures, models, samplers
 from tdas_ops._backends import backend_info
 from tdas_ops._folder import Folder, FolderError
-from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Run, Settings, picture_names
+from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, SCHEDULED, THREADS, Run, Settings, picture_names
 from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
@@ -87,9 +87,10 @@ class Study:
         for name, highest in (("samples", SAMPLES), ("batch", BATCH), ("threads", THREADS)):
             if getattr(settings, name) > highest:
                 raise ValueError(f"--{name}: got {getattr(settings, name)}, expected at most {highest}")
-        for _, iterations in runs:
-            if not 1 <= iterations <= ITERATIONS:
-                raise ValueError(f"--iterations: got {iterations}, expected 1 to {ITERATIONS}")
+        for method, iterations in runs:
+            highest = SCHEDULED if method == "schedule" else ITERATIONS
+            if not 1 <= iterations <= highest:
+                raise ValueError(f"--iterations: got {iterations} for {method}, expected 1 to {highest}")
         device = _device(settings.device)
         if settings.seeds is not None and len(settings.seeds) != settings.samples:
             raise ValueError(f"--seeds: got {len(settings.seeds)}, expected one for each of {settings.samples} samples")

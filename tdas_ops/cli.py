@@ -18,6 +18,7 @@ from typing import Annotated
 
 import torch
 import typer
+from safetensors import SafetensorError
 
 from tdas_ops import _extension, _images, _runs, models
 from tdas_ops._backends import backend_info
@@ -52,7 +53,7 @@ def _checked_input() -> Iterator[None]:
     """Input that a command refuses: one sentence on stderr, exit code 2. Errors elsewhere are defects and stay loud."""
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, SafetensorError) as error:
         _complain(str(error))
         raise typer.Exit(BAD_INPUT) from None
 

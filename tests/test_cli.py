@@ -231,6 +231,7 @@ REFUSED = {
     "--speedup: got nan, expected a number from": ["--speedup", "nan"],
     "'--iterations'": ["--iterations", "0"],
     "'--iterations':": ["--iterations", str(10**18)],
+    "--iterations: got 100000 for schedule": ["--method", "schedule", "--iterations", "100000"],
     "'--threads'": ["--threads", "100000"],
     "'--batch'": ["--batch", "1000000000"],
     "'--samples':": ["--samples", "1000000000000"],
