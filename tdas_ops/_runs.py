@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
 import shlex
 import time
@@ -42,7 +43,7 @@ def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner
         ValueError: the file does not exist or is of another kind.
     """
     expected = "expected a file that `tdas-ops calibrate` or Preconditioner.save wrote"
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"--filter: got {path}, which is no file, {expected}")
     try:
         loaded = Preconditioner.load(path, device)

@@ -53,7 +53,10 @@ def _checked_input() -> Iterator[None]:
     """Input that a command refuses: one sentence on stderr, exit code 2. Errors elsewhere are defects and stay loud."""
     try:
         yield
-    except (ValueError, TypeError, OSError, SafetensorError) as error:
+    except OSError as error:
+        _complain(f"got {error.filename} ({error.strerror or error}), expected a place that can be read and written")
+        raise typer.Exit(BAD_INPUT) from None
+    except (ValueError, TypeError, SafetensorError) as error:
         _complain(str(error))
         raise typer.Exit(BAD_INPUT) from None
 

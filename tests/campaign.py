@@ -132,7 +132,7 @@ def runs(rng: random.Random, folder: Path) -> Words:
         there = [p for p in sorted(out.rglob("*")) if p.name != LOCK or rng.random() < 0.3]
         victim = rng.choice(there) if there else out
         what = rng.choice(["rubbish", "gone", "beside", "record", "record", "partial", "moved", "new"])
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             if what == "rubbish":
                 rubbish(rng, victim)
             elif what == "gone":

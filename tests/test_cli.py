@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -356,6 +357,100 @@ def test_calibrate_refuses(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calibrate_replaces_an_earlier_filter_and_nothing_else(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, sheet = tmp_path / "f.safetensors", tmp_path / "f.png"
+    command = ["calibrate", made / "pds_3", "--grey", "--no-progress", "-o", file]
+    assert tdas(*command) == 0 and tdas(*command, "--alpha", 2) == 0
+    assert tdas_ops.Preconditioner.load(file).provenance["alpha"] == 2
+    mine = tdas_ops.Preconditioner.identity((1, 2, 2))
+
+    def drawn_by_others() -> None:
+        sheet.write_bytes((made / "grid.png").read_bytes())
+
+    def made_by_others() -> None:
+        mine.save(file)
+
+    def network() -> None:
+        file.write_bytes(b"weights")
+
+    def link() -> None:
+        sheet.unlink()
+        sheet.symlink_to(made / "grid.png")
+
+    for change in (drawn_by_others, made_by_others, network, sheet.unlink, link):
+        assert tdas(*command[:-1], tmp_path / "new.safetensors") == 0
+        (tmp_path / "new.safetensors").replace(file)
+        (tmp_path / "new.png").replace(sheet)
+        change()
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        capsys.readouterr()
+        monkeypatch.setattr(tdas_ops.Preconditioner, "from_images", lambda *a, **k: pytest.fail("pictures were read"))
+        assert tdas(*command) == 2
+        monkeypatch.undo()
+        error = capsys.readouterr().err
+        assert "which is no earlier filter with its picture beside it" in error and error.count("\n") == 1
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        sheet.unlink(missing_ok=True)
+
+
+def test_calibrate_names_a_new_file_by_itself(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("plain_3", "pds_3"):
+        assert tdas("calibrate", made / name, "--grey", "--no-progress") == 0
+    assert sorted(os.listdir()) == ["filter-2.png", "filter-2.safetensors", "filter.png", "filter.safetensors"]
+    shutil.copytree(made / "plain_3", "data")
+    for _ in range(2):  # the picture of a filter is no data
+        assert tdas("calibrate", "data", "--grey", "-o", "data/f.safetensors", "--no-progress") == 0
+    assert tdas_ops.Preconditioner.load("data/f.safetensors").provenance["images"] == 4
+
+
+def test_calibrate_says_what_it_left_out(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(made / "plain_3", tmp_path / "data")
+    (tmp_path / "data/a\x1b[31m.png").write_bytes(b"no picture")
+    command = ["calibrate", tmp_path / "data", "--grey", "--no-progress", "-o", tmp_path / "f.safetensors"]
+    assert tdas(*command) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("tdas-ops: images: 1 of 5 pictures could not be read") and said.err.count("\n") == 1
+    assert r"a\x1b[31m.png" in said.err and "from 4 pictures" in said.out
+    assert tdas(*command, "--strict") == 2
+    assert "which cannot be read as a picture" in capsys.readouterr().err
+
+
+def test_calibrate_that_cannot_write_reads_nothing(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tdas_ops.Preconditioner, "from_images", lambda *a, **k: pytest.fail("pictures were read"))
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # beyond it writes fail, as on a full disk
+        assert tdas("calibrate", made / "pds_3", "-o", tmp_path / "f.safetensors") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+    assert tdas("calibrate", made / "pds_3", "-o", f"/proc/{'f'}.safetensors") == 2
+    assert "/proc/f.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("output", "code"), [("closed", 1), ("ascii", 0), ("full", 1)])
+def test_an_output_that_takes_nothing_is_no_traceback(output: str, code: int, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "tdas_ops.cli", "sample", "--samples", "2", "--iterations", "1", "--no-progress"]
+    reader, writer = os.pipe()
+    with open("/dev/full", "wb") as full, open(tmp_path / "said", "wb") as said:
+        os.close(reader)  # what is written meets nobody
+        target = {"closed": writer, "ascii": said, "full": full}[output]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / "out")], env=environment, stdout=target, stderr=subprocess.PIPE
+        )
+        os.close(writer)
+    assert done.returncode == code and b"Traceback" not in done.stderr and b"Exception" not in done.stderr
+    if output == "ascii":
+        assert b"real images" in (tmp_path / "said").read_bytes()
 
 
 def test_info_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
