@@ -83,12 +83,14 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
-        raise ValueError(f"got {path}, which is not the lock of tdas-ops, expected a folder without it")
+        raise ValueError(f"--out: got {path}, which is not the lock of tdas-ops, expected a folder without it")
     try:
         with FileLock(path, timeout=0):
             yield
     except Timeout:
-        raise ValueError(f"got {folder}, where another tdas-ops is at work, expected another folder") from None
+        raise ValueError(f"--out: got {folder}, where another tdas-ops is at work, expected another folder") from None
+    except NotImplementedError:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
 
 
 def reserve(folder: Path, size: int) -> None:

@@ -167,6 +167,15 @@ def _check_record(record: Any) -> Settings:
     return settings
 
 
+def is_deep(value: Any) -> bool:
+    """Whether lists and dictionaries lie in each other more deeply than in anything that this program writes."""
+    level = [value]
+    for _ in range(20):
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [part for parts in inner for part in parts]
+    return bool(level)
+
+
 def read_record(path: Path) -> tuple[Settings, dict[str, Any]]:
     """The settings of a `run.json`, and all of it.
 
@@ -175,6 +184,8 @@ def read_record(path: Path) -> tuple[Settings, dict[str, Any]]:
     """
     try:
         record = json.loads(read_bounded(path, _LARGEST))
+        if is_deep(record):
+            raise RecursionError
         return _check_record(record), record
     except OSError as error:
         reason = error.strerror or str(error)

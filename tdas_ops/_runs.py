@@ -8,7 +8,6 @@ command continues it (`_folder`).
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import platform
@@ -28,12 +27,10 @@ from tqdm import tqdm
 from tdas_ops import _pictures, models, samplers
 from tdas_ops._backends import backend_info
 from tdas_ops._folder import Folder, FolderError
-from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, SCHEDULED, THREADS, Run, Settings, picture_names
+from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, SCHEDULED, THREADS, Run, Settings, is_deep, picture_names
 from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
-
-_DEEPEST = 20
 
 
 def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner:
@@ -47,23 +44,14 @@ def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner
         raise ValueError(f"--filter: got {path}, which is no file, {expected}")
     try:
         loaded = Preconditioner.load(path, device)
-        # run.json gets it, a few levels further in, and the table of runs shows its alpha.
-        json.dumps(loaded.provenance, allow_nan=False)
-        if _depth(loaded.provenance) > _DEEPEST or not isinstance(loaded.provenance.get("alpha", 0), int | float):
+        # run.json gets it, and the table of runs shows its alpha.
+        alpha = loaded.provenance.get("alpha", 0)
+        if is_deep(loaded.provenance) or not (isinstance(alpha, int | float) and abs(alpha) < 1e300):
             raise ValueError("its provenance is not as it was written")
         return loaded
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ValueError(f"--filter: got {path} ({reason}), {expected}") from None
-
-
-def _depth(value: Any) -> int:
-    """How deeply lists and dictionaries lie in each other."""
-    depth, level = 0, [value]
-    while level and depth <= _DEEPEST:
-        parts = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
-        depth, level = depth + 1, [inner for part in parts for inner in part]
-    return depth
 
 
 def filter_digest(M: Preconditioner) -> str:

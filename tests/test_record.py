@@ -110,6 +110,10 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "pictures that are numbers": (change("runs", 0, "pictures", to=[1, 2]), "runs[0].pictures is [1, 2]"),
     "pictures elsewhere": (change("runs", 0, "pictures", to=["../a.png", "/b.png"]), "runs[0].pictures are not"),
     "too few pictures": (change("runs", 0, "pictures", to=[]), "runs[0].pictures are not"),
+    "a machine that nests": (
+        change("runs", 0, "environment", to=json.loads("[" * 200 + "]" * 200)),
+        "nested too deeply",
+    ),
     "files in a list": (change("files", to=[]), "files is []"),
     "files without digests": (change("files", to={"grid.png": 3}), "files is {'grid.png': 3}"),
     "unfinished files elsewhere": (change("partial", to="../precious"), "partial is '../precious'"),
