@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tdas_ops import _arguments
+
 _WORD = 1 << 64
-
-
-def _whole(name: str, value: Any, limit: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
-        raise ValueError(f"{name}: got {value!r}, expected an integer from 0 to {limit - 1}")
-    return value
+_SAMPLES = 1 << 32
 
 
 def _signed(word: int) -> int:
@@ -52,24 +49,28 @@ class NoiseStream:
         self,
         seed: int | None = None,
         *,
-        seeds: Sequence[int] | None = None,
+        seeds: Iterable[int] | None = None,
         first_sample: int | None = None,
         draw: int = 0,
         device: torch.device | str | None = None,
     ) -> None:
         if (seed is None) == (seeds is None):
             raise ValueError("NoiseStream: got both or neither of seed and seeds, expected exactly one")
+        try:
+            given = [seed] if seeds is None else list(seeds)
+        except TypeError:
+            raise TypeError(f"seeds: got {type(seeds).__name__}, expected a sequence of integers") from None
+        words = [_arguments.whole("seed", s, 0, _WORD - 1) for s in given]
         self.named = seeds is not None or first_sample is not None
-        first_sample = 0 if first_sample is None else first_sample
-        if seeds is not None and (len(seeds) == 0 or first_sample != 0):
+        first = 0 if first_sample is None else first_sample
+        self.first_sample = _arguments.whole("first_sample", first, 0, _SAMPLES - 1)
+        if seeds is not None and (not words or self.first_sample != 0):
             raise ValueError(
-                f"NoiseStream: got {len(seeds)} seeds and first_sample={first_sample}, "
+                f"NoiseStream: got {len(words)} seeds and first_sample={self.first_sample}, "
                 "expected at least one seed and, with seeds, no first_sample"
             )
         self.per_sample = seeds is not None
-        words = [_whole("seed", s, _WORD) for s in (seeds if seeds is not None else [seed])]
-        self.first_sample = _whole("first_sample", first_sample, 1 << 32)
-        self._set(words, _whole("draw", draw, _WORD), torch.device("cpu"))
+        self._set(words, _arguments.whole("draw", draw, 0, _WORD - 1), torch.device("cpu"))
         self._bound = False
         if device is not None:
             self.to(device)
@@ -87,9 +88,7 @@ class NoiseStream:
 
     def to(self, device: torch.device | str) -> NoiseStream:
         """Moves the stream (in place) and returns it. Leaving a GPU waits for it."""
-        device = torch.device(device)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
+        device = _arguments.device(device)
         with torch.inference_mode(False):
             self.seeds, self.draw = self.seeds.to(device), self.draw.to(device)
         self._bound = True
@@ -102,22 +101,23 @@ class NoiseStream:
             ValueError: the batch is not the one the seeds are for or goes past sample 2^32, or the stream lives on
                 another device.
         """
-        if self.seeds.device != device:
-            if self._bound:
-                raise ValueError(
-                    f"noise: got a stream on {self.seeds.device}, expected one on {device} (stream.to(device) moves it)"
-                )
-            self.to(device)
-        elif not self._bound:
-            self._bound = True
+        elsewhere = self.seeds.device != device
+        if elsewhere and self._bound:
+            raise ValueError(
+                f"noise: got a stream on {self.seeds.device}, expected one on {device} (stream.to(device) moves it)"
+            )
         if self.per_sample and batch != self.seeds.shape[0]:
             raise ValueError(
                 f"noise: got a stream of {self.seeds.shape[0]} seeds, expected one for each of {batch} samples"
             )
-        if self.first_sample + batch > 1 << 32:
+        if self.first_sample + batch > _SAMPLES:
             raise ValueError(
                 f"noise: got first_sample={self.first_sample} for a batch of {batch}, expected samples below 2^32"
             )
+        if elsewhere:
+            self.to(device)
+        elif not self._bound:
+            self._bound = True
         return self.seeds, self.draw, self.first_sample
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,13 +144,23 @@ class NoiseStream:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], device: torch.device | str | None = None) -> NoiseStream:
-        """The stream that `state_dict` described."""
+        """The stream that `state_dict` described.
+
+        Raises:
+            ValueError: it is no such description.
+        """
         expected = {"seeds", "per_sample", "first_sample", "draw"}
-        if set(state) - {"named"} != expected:  # which older states lack
-            raise ValueError(f"state: got the keys {sorted(state)}, expected {sorted(expected)}")
-        seeds = {"seeds": state["seeds"]} if state["per_sample"] else {"seed": state["seeds"][0]}
-        first = state["first_sample"] if state.get("named") or state["first_sample"] else None
-        return cls(**seeds, first_sample=None if state["per_sample"] else first, draw=state["draw"], device=device)
+        if not isinstance(state, dict) or set(state) - {"named"} != expected:  # which older states lack
+            got = f"the keys {_arguments.shown(list(state))}" if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"state: got {got}, expected a dict of {sorted(expected)}")
+        seeds, per_sample = state["seeds"], state["per_sample"]
+        if not isinstance(seeds, list) or not isinstance(per_sample, bool) or (len(seeds) != 1 and not per_sample):
+            got = f"seeds={_arguments.shown(seeds)} with per_sample={_arguments.shown(per_sample)}"
+            raise ValueError(f"state: got {got}, expected a list of seeds, of one unless per_sample is True")
+        which: dict[str, Any] = {"seeds": seeds} if per_sample else {"seed": seeds[0]}
+        first = _arguments.whole("first_sample", state["first_sample"], 0, _SAMPLES - 1)
+        named = first != 0 or (state.get("named") is True and not per_sample)
+        return cls(**which, first_sample=first if named else None, draw=state["draw"], device=device)
 
     def __repr__(self) -> str:
         what = f"{self.seeds.shape[0]} seeds" if self.per_sample else f"first_sample={self.first_sample}"

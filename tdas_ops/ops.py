@@ -7,13 +7,12 @@ device, and come before anything is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from tdas_ops import _backends
+from tdas_ops import _arguments, _backends
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 
@@ -25,6 +24,8 @@ _SCORE = {
     torch.float32: (torch.float32, torch.bfloat16, torch.float16),
     torch.float64: (torch.float64, torch.float32, torch.bfloat16, torch.float16),
 }
+# The scales that a dtype of x holds, besides 0: what is below is lost or imprecise; a step d has noise of sqrt(2 d).
+_SCALES = {dtype: (torch.finfo(dtype).tiny, torch.finfo(dtype).max / 2) for dtype in _STATE}
 _NO_DRAW = (None, None, None, 0)
 
 
@@ -134,12 +135,12 @@ def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
         if value.requires_grad:
             raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not")
         return 0.0, value
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a tensor") from None
-    if not 0.0 <= number < inf:
-        raise ValueError(f"{name}: got {number}, expected a finite number that is not negative")
+    number = value if type(value) is float else _arguments.number(name, value, "a number or a tensor")
+    low, high = _SCALES[x.dtype]
+    if not (low <= number <= high or number == 0.0):
+        raise ValueError(
+            f"{name}: got {number}, expected 0 or from {low:.3g} to {high:.3g}, as {x.dtype} of x holds it"
+        )
     return number, None
 
 
@@ -197,23 +198,26 @@ def noise(
     """
     if not isinstance(M, Preconditioner):
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
+    expected = f"(B >= 1, {', '.join(map(str, M.shape))}) as M has it"
+    shape = _arguments.sizes("shape", shape, expected)
+    if len(shape) != 4 or shape[1:] != M.shape:
+        raise ValueError(f"shape: got {_arguments.shown(shape)}, expected {expected}")
     if out is None:
-        if tuple(shape[1:]) != M.shape or len(shape) != 4 or shape[0] < 1:
-            raise ValueError(
-                f"shape: got {tuple(shape)}, expected (B >= 1, {', '.join(map(str, M.shape))}) as M has it"
-            )
         if dtype not in _STATE or (dtype is torch.float64 and M.device.type != "cpu"):
             raise TypeError(f"dtype: got {dtype} on {M.device}, expected float32 (or float64 on the CPU)")
-        out = torch.empty(tuple(shape), dtype=dtype, device=M.device, memory_format=memory_format)
+        if memory_format not in (torch.contiguous_format, torch.channels_last):
+            got = _arguments.shown(memory_format)
+            raise ValueError(f"memory_format: got {got}, expected torch.contiguous_format or torch.channels_last")
+        out = torch.empty(shape, dtype=dtype, device=M.device, memory_format=memory_format)
     else:
         _check_state(out, M)
         _output(out, out, {"noise": noise})
-        if tuple(shape) != tuple(out.shape):
-            raise ValueError(f"shape: got {tuple(shape)}, expected {tuple(out.shape)}, the shape of out")
+        if shape != tuple(out.shape):
+            raise ValueError(f"shape: got {shape}, expected {tuple(out.shape)}, the shape of out")
     n, n_tensor = _scale("scale", scale, out)
-    drawn = _drawn(noise, out, True)
     freq, space, _ = M.masks(out.dtype)
-    _backends.kernel("noise", out, freq)(out, freq, space, n, n_tensor, *drawn)
+    kernel = _backends.kernel("noise", out, freq)
+    kernel(out, freq, space, n, n_tensor, *_drawn(noise, out, True))
     return out
 
 
@@ -302,7 +306,8 @@ def step(
         x: state, `[B, C, H, W]`, float32 (float64 on the CPU).
         v: score or drift, the shape of x, float32, bfloat16 or float16 (float64 beside a float64 x).
         M: the preconditioner, `[C, H, W]`, on the device of x.
-        step_size: d, in units of sigma^2; a number, or a tensor with one value or one for each sample.
+        step_size: d, in units of sigma^2; a number (of any library, 0 or in the range of the dtype of x), or a tensor
+            with one value or one for each sample.
         noise: a `NoiseStream` (one draw is taken), a `torch.Generator`, or unit normal pixel noise z like x; may be
             absent only when `noise_scale` is 0.
         noise_scale: n, in units of sigma; like `step_size`; `sqrt(2 step_size)` when absent.
@@ -329,12 +334,11 @@ def step(
     if cast is not None:
         _check_cast(cast, x, {**inputs, "out": out})
     filter_drift = _drift_method(M)
+    freq, space, skew = M.masks(x.dtype)
+    kernel = _backends.kernel("step", x, freq, space, skew)
     drawn = _drawn(noise, x, n != 0.0 or n_tensor is not None)
     mean = torch.empty_like(x) if return_mean else None
-    freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("step", x, freq, space, skew)(
-        out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn, cast
-    )
+    kernel(out, mean, x, v, freq, space, skew, filter_drift, d, d_tensor, n, n_tensor, *drawn, cast)
     return out if mean is None else (out, mean)
 
 
@@ -429,10 +433,9 @@ def langevin_step(
     if cast is not None:
         _check_cast(cast, x, {**inputs, "out": out})
     filter_drift = _drift_method(M)
+    freq, space, skew = M.masks(x.dtype)
+    kernel = _backends.kernel("langevin_step", x, freq, space, skew)
     drawn = _drawn(noise, x, True)
     mean = torch.empty_like(x) if return_mean else None
-    freq, space, skew = M.masks(x.dtype)
-    _backends.kernel("langevin_step", x, freq, space, skew)(
-        out, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn, cast
-    )
+    kernel(out, mean, x, score, freq, space, skew, filter_drift, ratio, a, a_tensor, norm == "sample", *drawn, cast)
     return out if mean is None else (out, mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,21 +15,27 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tdas_ops import _gaussian, _images
+from tdas_ops import _arguments, _arrays, _gaussian, _images
 from tdas_ops.reference import full_spectrum
 
 Method = Literal["pds", "tdas"] | None
 Shape = tuple[int, int, int]
-Mask = Tensor | np.ndarray | str | os.PathLike[str]
+Values = Any  # a tensor, or an array of any library that numpy reads
+Mask = Values | str | os.PathLike[str]
 
 _METHODS = ("pds", "tdas", None)
 _EVEN = 1e-6
+_FORMAT = "tdas_ops.Preconditioner/1"
+_MASKS = ("freq", "space", "skew")
+_ELEMENTS = 1 << 33  # of a sample: the noise contract counts them, two at a time, in 32 bits
 
 
 class Preconditioner:
     """A target-distribution-aware filter: space mask A, frequency mask R, optional skew w, and the method they serve.
 
-    Make one with `from_images`, `from_statistics`, `from_masks`, `radial` or `identity`; it is immutable.
+    Make one with `from_images`, `from_statistics`, `from_masks`, `radial` or `identity`; it is immutable, and its masks
+    are copies. They are checked in float64, and once more for float32, in which all but float64 states use them: masks
+    that float32 turns into infinity, or into 0 where they have to be positive, are refused by the first op that would.
 
     Attributes:
         shape: (C, H, W).
@@ -46,16 +53,16 @@ class Preconditioner:
     def __init__(
         self,
         shape: Sequence[int],
-        freq: Tensor | None = None,
-        space: Tensor | None = None,
-        skew: Tensor | None = None,
+        freq: Values | None = None,
+        space: Values | None = None,
+        skew: Values | None = None,
         method: Method = "pds",
         provenance: dict[str, Any] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         channels, height, width = _check_shape(shape)
-        if method not in _METHODS:
-            raise ValueError(f"method: got {method!r}, expected 'pds', 'tdas' or None")
+        if not isinstance(method, str | None) or method not in _METHODS:
+            raise ValueError(f"method: got {_arguments.shown(method)}, expected 'pds', 'tdas' or None")
         half = (channels, height, width // 2 + 1)
         self.shape: Shape = (channels, height, width)
         self.method: Method = method
@@ -65,11 +72,12 @@ class Preconditioner:
         if self.skew is not None and method != "pds":
             raise ValueError(f"skew: got a skew part with method {method!r}, expected method 'pds'")
         self.provenance = dict(provenance or {})
-        self._place(torch.device(device))
+        self._beyond_float32 = next(
+            (why for name in _MASKS if (why := _beyond_float32(name, getattr(self, name), method))), None
+        )
+        self._place(_arguments.device(device))
 
     def _place(self, device: torch.device) -> None:
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
         masters = (self.freq, self.space, self.skew)
         with torch.inference_mode(False):
@@ -77,12 +85,20 @@ class Preconditioner:
         self._double = masters
 
     def masks(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """(R, A, w) in float32 on `device`, or in float64 on the CPU."""
-        return self._double if dtype is torch.float64 else self._single  # type: ignore[return-value]
+        """(R, A, w) in float32 on `device`, or in float64 on the CPU.
+
+        Raises:
+            ValueError: float32 does not hold them.
+        """
+        if dtype is torch.float64:
+            return self._double
+        if self._beyond_float32 is not None:
+            raise ValueError(self._beyond_float32)
+        return self._single  # type: ignore[return-value]
 
     def to(self, device: torch.device | str) -> Preconditioner:
         """The same filter on another device (itself when it is there already)."""
-        moved = self.clone(torch.device(device))
+        moved = self.clone(_arguments.device(device))
         return self if moved.device == self.device else moved
 
     def clone(self, device: torch.device | None = None) -> Preconditioner:
@@ -115,7 +131,7 @@ class Preconditioner:
         ky = torch.fft.fftfreq(height, dtype=torch.float64)
         kx = torch.fft.rfftfreq(width, dtype=torch.float64)
         radii = torch.hypot(ky[:, None], kx[None, :])
-        freq = torch.as_tensor(profile(radii), dtype=torch.float64)
+        freq = _arrays.own("profile", profile(radii), "f")
         if freq.shape != radii.shape:
             raise ValueError(f"profile: got a result of shape {tuple(freq.shape)}, expected {tuple(radii.shape)}")
         return cls(
@@ -137,21 +153,29 @@ class Preconditioner:
 
         Args:
             freq: R, as full spectrum `[C, H, W]` (even: `R(k) = R(-k)`) or half spectrum `[C, H, W // 2 + 1]`; or the
-                path of a `.npy` file with a raw statistic `[C, H, W]`, which is normalised on load with `alpha`.
+                path of a `.npy` file with a raw statistic `[C, H, W]`, which is normalised on load with `alpha`. Its
+                largest value must be at frequency zero, `[0, 0]` of a channel, where that of images in [0, 1] is: a
+                shifted one is refused, not shifted back.
             space: A, `[C, H, W]`, or the path of a `.npy` file with a raw statistic.
             skew: w, odd (`w(k) = -w(-k)`), full or half spectrum; method "pds" only.
             shape: (C, H, W); needed when only a half spectrum is given, since its width does not say whether W is even.
-                With it, masks `[H, W]` or `[1, H, W]` serve every channel.
+                With it, masks `[H, W]` or `[1, H, W]` serve every channel. All of them may have a first axis of one,
+                `[1, C, H, W]`, as the files of PDS have.
             method: "pds", "tdas", or None for a filter whose masks may be zero or negative.
             alpha: strength of the normalisation of `.npy` files, greater than 1.
 
+        Tensors and arrays are floating-point, of any strides, byte order and device; files hold real numbers.
+
         Raises:
-            ValueError: no mask at all, a wrong shape, a non-finite, non-positive or asymmetric mask.
+            ValueError: no mask at all, a wrong shape, a non-finite, non-positive or asymmetric mask; a file that is
+                missing, no `.npy` file, or without such numbers.
+            TypeError: a mask that is no tensor or array, or of complex or whole numbers.
         """
         if freq is None and space is None and skew is None:
             raise ValueError(
                 "from_masks: got no mask, expected freq, space or skew (identity makes a filter without masks)"
             )
+        alpha = _checked_alpha(alpha)
         sources = {n: os.fspath(m) for n, m in (("freq", freq), ("space", space)) if isinstance(m, str | os.PathLike)}
         loaded = [_load_mask(n, m, alpha, method) for n, m in (("freq", freq), ("space", space), ("skew", skew))]
         if shape is None:
@@ -174,8 +198,8 @@ class Preconditioner:
     @classmethod
     def from_statistics(
         cls,
-        freq: Tensor | None,
-        space: Tensor | None,
+        freq: Values | None,
+        space: Values | None,
         alpha: float = 5.0,
         method: Literal["pds", "tdas"] = "pds",
         provenance: dict[str, Any] | None = None,
@@ -186,19 +210,31 @@ class Preconditioner:
         numbers for its masks; the "tdas" line is this package's reading of its figure.
 
         Args:
-            freq: raw power statistic f(k), full spectrum `[C, H, W]`, or None.
-            space: raw second moment a(p), `[C, H, W]`, or None.
+            freq: raw power statistic f(k), full spectrum `[C, H, W]` or `[1, C, H, W]`, or None. Refused where the
+                largest value of every channel is at `[H // 2, W // 2]`, in the middle, where a shift leaves it.
+            space: raw second moment a(p), `[C, H, W]` or `[1, C, H, W]`, or None.
             alpha: greater than 1; near 1 is strong, large tends to the identity.
             method: "pds" or "tdas".
+
+        The statistics are tensors or arrays of real numbers, of any dtype, strides and device.
+
+        Raises:
+            ValueError: wrong shapes, values that are negative or not finite, no value above 0, or shifted frequencies.
+            TypeError: a statistic that is no tensor or array of real numbers.
         """
         given = freq if freq is not None else space
         if given is None:
             raise ValueError("from_statistics: got neither freq nor space, expected at least one")
-        shape = _check_shape(given.shape)
-        masks = [None if m is None else _normalised(m.double().cpu(), alpha, method) for m in (freq, space)]
+        alpha = _checked_alpha(alpha)
+        raw = [None if m is None else _plain(_arrays.own(n, m, "fiu")) for n, m in (("freq", freq), ("space", space))]
+        shape = _check_shape(next(m.shape for m in raw if m is not None))
+        if raw[0] is not None:
+            _check_unshifted(raw[0], False)
+        masks = [None if m is None else _normalised(m, alpha, method) for m in raw]
         half = None if masks[0] is None else _fit("freq", masks[0], shape, True)
         about = {**(provenance or {}), "alpha": alpha}
-        return cls(shape, half, masks[1], method=method, provenance=about, device=given.device)
+        device = given.device if isinstance(given, Tensor) else "cpu"
+        return cls(shape, half, masks[1], method=method, provenance=about, device=device)
 
     @classmethod
     def from_images(
@@ -239,7 +275,7 @@ class Preconditioner:
         """
         if not freq and not space:
             raise ValueError("from_images: got freq=False and space=False, expected at least one mask")
-        _check_alpha(alpha)
+        alpha = _checked_alpha(alpha)
         statistics = ImageStatistics()
         reader = _images.Reader(size, grey, strict, progress)
         for batch in reader.read(images):
@@ -281,36 +317,50 @@ class Preconditioner:
     # Files
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a safetensors file: masks in float64, and shape, method and provenance as metadata."""
-        tensors = {n: t for n, t in (("freq", self.freq), ("space", self.space), ("skew", self.skew)) if t is not None}
-        about = {
-            "format": "tdas_ops.Preconditioner/1",
-            "shape": json.dumps(self.shape),
-            "method": json.dumps(self.method),
-        }
-        save_file(tensors, path, metadata=about | {"provenance": json.dumps(self.provenance)})
+        """Writes a safetensors file: masks in float64, and shape, method and provenance as metadata.
+
+        Raises:
+            ValueError: the provenance has values that JSON does not know.
+        """
+        tensors = {name: mask for name in _MASKS if (mask := getattr(self, name)) is not None}
+        try:
+            provenance = json.dumps(self.provenance)
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                f"provenance: got {_arguments.shown(self.provenance)}, expected values that JSON knows"
+            ) from None
+        about = {"format": _FORMAT, "shape": json.dumps(self.shape), "method": json.dumps(self.method)}
+        save_file(tensors, path, metadata=about | {"provenance": provenance})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Preconditioner:
         """Reads a file that `save` wrote.
 
         Raises:
-            ValueError: the file is not such a file.
+            ValueError: there is no such file, or it is not such a file: broken, of another kind, or with masks or
+                metadata that make no preconditioner.
         """
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if about.get("format") != "tdas_ops.Preconditioner/1":
-            raise ValueError(
-                f"path: got {os.fspath(path)} of format {about.get('format')!r}, expected a saved Preconditioner"
-            )
-        return cls(
-            json.loads(about["shape"]),
-            **tensors,
-            method=json.loads(about["method"]),
-            provenance=json.loads(about["provenance"]),
-            device=device,
-        )
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"path: got {type(path).__name__}, expected the path of a saved Preconditioner")
+        device, shown = _arguments.device(device), _arguments.shown(os.fspath(path))
+        if not Path(path).is_file():
+            raise ValueError(f"path: got {shown}, which is no file, expected a saved Preconditioner")
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except Exception as error:  # of safetensors, of the system, or of torch
+            raise ValueError(f"path: got {shown} ({_arrays.reason(error)}), expected a saved Preconditioner") from None
+        if about.get("format") != _FORMAT or not tensors.keys() <= set(_MASKS):
+            kind = f"format {_arguments.shown(about.get('format'))} with {_arguments.shown(sorted(tensors))}"
+            raise ValueError(f"path: got {shown} of {kind}, expected a saved Preconditioner")
+        try:
+            shape, method, provenance = (json.loads(about[name]) for name in ("shape", "method", "provenance"))
+            if not isinstance(provenance, dict):
+                raise ValueError(f"provenance: got {type(provenance).__name__}, expected an object")
+            return cls(shape, **tensors, method=method, provenance=provenance, device=device)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"path: got {shown} ({_arrays.reason(error)}), expected a saved Preconditioner") from None
 
     def picture(self, path: str | os.PathLike[str]) -> None:
         """Draws both masks, one row a channel: R with frequency zero in the middle, then A; bright is high."""
@@ -388,24 +438,27 @@ class ImageStatistics:
 
 
 def _check_shape(shape: Sequence[int]) -> Shape:
-    if len(shape) != 3 or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise ValueError(f"shape: got {tuple(shape)}, expected (C, H, W), all positive")
-    return tuple(shape)  # type: ignore[return-value]
+    expected = "(C, H, W), all positive, of fewer than 2^33 elements"
+    found = _arguments.sizes("shape", shape, expected)
+    if len(found) != 3 or math.prod(found) >= _ELEMENTS:
+        raise ValueError(f"shape: got {_arguments.shown(found)}, expected {expected}")
+    return found
 
 
-def _check_alpha(alpha: float) -> None:
-    if not 1.0 < alpha < float("inf"):
+def _checked_alpha(alpha: float) -> float:
+    alpha = _arguments.number("alpha", alpha)
+    if not 1.0 < alpha < math.inf:
         raise ValueError(f"alpha: got {alpha}, expected a finite number greater than 1")
+    return alpha
 
 
 def _checked(
-    name: str, mask: Tensor | None, shape: Shape, width: int | None, *, odd: bool, positive: bool
+    name: str, mask: Any, shape: tuple[int, int, int], width: int | None, *, odd: bool, positive: bool
 ) -> Tensor | None:
     """The mask as a float64 CPU tensor of its own, after the checks made once; `width` marks a half spectrum."""
     if mask is None:
         return None
-    with torch.inference_mode(False):
-        mask = mask.detach().to("cpu", torch.float64).clone()
+    mask = _arrays.own(name, mask, "f")
     if tuple(mask.shape) != tuple(shape):
         raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {tuple(shape)}")
     if not bool(mask.isfinite().all()):
@@ -422,6 +475,18 @@ def _checked(
     return mask
 
 
+def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | None:
+    """Why a mask cannot be used in float32, or None."""
+    if mask is None:
+        return None
+    single = mask.float()
+    if bool(single.isfinite().all()) and (method is None or name == "skew" or bool((single > 0).all())):
+        return None
+    low, high, limits = float(mask.min()), float(mask.max()), torch.finfo(torch.float32)
+    rule = f"up to {limits.max:.3g}" if method is None or name == "skew" else f"{limits.tiny:.3g} to {limits.max:.3g}"
+    return f"M: got {name} with values from {low:.3g} to {high:.3g}, expected {rule} for float32 (float64 holds more)"
+
+
 def _check_parity(name: str, part: Tensor, mirrored: Tensor, largest: float, odd: bool) -> None:
     """Part of a mask against its mirror image; `largest` is the largest magnitude in the whole mask."""
     wrong = float((part + mirrored if odd else part - mirrored).abs().max())
@@ -433,17 +498,39 @@ def _check_parity(name: str, part: Tensor, mirrored: Tensor, largest: float, odd
 def _load_mask(name: str, mask: Mask | None, alpha: float, method: Method) -> Tensor | None:
     if mask is None:
         return None
-    if isinstance(mask, str | os.PathLike):
-        if name == "skew":
-            raise TypeError("skew: got a path, expected a tensor")
-        raw = torch.from_numpy(np.load(mask, allow_pickle=False).astype(np.float64))
-        return _normalised(raw, alpha, method)
-    if isinstance(mask, np.ndarray):
-        mask = torch.from_numpy(mask)
-    if not isinstance(mask, Tensor) or not mask.dtype.is_floating_point:
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"{name}: got {got}, expected a floating-point tensor, array or the path of a .npy file")
-    return mask
+    if not isinstance(mask, str | os.PathLike):
+        return _plain(_arrays.own(name, mask, "f"))
+    if name == "skew":
+        raise TypeError("skew: got a path, expected a tensor")
+    raw = _plain(_arrays.of_npy(name, Path(mask)))
+    if name == "freq":
+        _check_unshifted(raw, True)
+    return _normalised(raw, alpha, method)
+
+
+def _plain(values: Tensor) -> Tensor:
+    """Without the first axis of `[1, C, H, W]`."""
+    return values[0] if values.dim() == 4 and len(values) == 1 else values
+
+
+def _check_unshifted(raw: Tensor, of_images: bool) -> None:
+    """Whether a raw statistic f(k) `[C, H, W]` has frequency zero at `[0, 0]`.
+
+    Images in [0, 1] have nowhere more power than there; what else a statistic may come from, only a shift leaves the
+    largest value of every channel in the middle.
+    """
+    if raw.dim() != 3 or raw.numel() == 0 or not bool(raw.isfinite().all()):
+        return  # refused elsewhere
+    height, width = raw.shape[1:]
+    enough = raw.amax((-2, -1)) * (1 - _EVEN)
+    largest = lambda h, w: bool((raw[:, h, w] >= enough).all())  # noqa: E731
+    if largest(0, 0) or not (of_images or largest(height // 2, width // 2)):
+        return
+    at = divmod(int(raw[0].argmax()), width)
+    raise ValueError(
+        f"freq: got a statistic whose largest value is at {at} of a channel, expected it at frequency zero, (0, 0) "
+        "(numpy.fft.ifftshift(f, axes=(-2, -1)) undoes a shift)"
+    )
 
 
 def _fit(name: str, mask: Tensor, shape: Shape, half_spectrum: bool) -> Tensor:
@@ -452,21 +539,22 @@ def _fit(name: str, mask: Tensor, shape: Shape, half_spectrum: bool) -> Tensor:
     if mask.dim() == 2:
         mask = mask[None]
     half = width // 2 + 1
-    if half_spectrum and mask.shape[-1] == width and width != half:
+    last = half if half_spectrum else width
+    full = half_spectrum and mask.shape[-1:] == (width,) and width != half
+    if tuple(mask.shape) not in [(n, height, width if full else last) for n in (1, channels)]:
+        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {(channels, height, last)}")
+    if full:
         ky, kx = -torch.arange(height) % height, -torch.arange(width) % width
-        if mask.shape[-2] == height:
-            _check_parity(name, mask, mask[..., ky[:, None], kx], float(mask.abs().max()), odd=name == "skew")
+        _check_parity(name, mask, mask[..., ky[:, None], kx], float(mask.abs().max()), odd=name == "skew")
         mask = mask[..., :half]
-    expected = (half,) if half_spectrum else (width,)
-    if mask.dim() != 3 or mask.shape[-2:] != (height, *expected) or mask.shape[0] not in (1, channels):
-        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {(channels, height, *expected)}")
     return mask.expand(channels, -1, -1)
 
 
 def _normalised(raw: Tensor, alpha: float, method: Method) -> Tensor:
-    _check_alpha(alpha)
     if method not in ("pds", "tdas"):
         raise ValueError(f"method: got {method!r}, expected 'pds' or 'tdas' for masks made from statistics")
+    if raw.numel() == 0:
+        raise ValueError(f"statistics: got shape {tuple(raw.shape)}, expected [C, H, W]")
     highest = float(raw.max())
     if not bool(raw.isfinite().all()) or float(raw.min()) < 0 or highest <= 0:
         raise ValueError(f"statistics: got values from {float(raw.min()):.4g} to {highest:.4g}, expected some above 0")

@@ -14,12 +14,13 @@ native one.
 from __future__ import annotations
 
 import math
-import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+from tdas_ops import _arguments
 
 Ladder = Literal["geometric", "karras", "time", "snr"]
 _LADDERS = get_args(Ladder)
@@ -133,7 +134,7 @@ class _Ladders:
         Raises:
             ValueError: an unknown kind, no level, limits that are not those of the SDE or within, or rho below 1.
         """
-        count = whole("count", count)
+        count = _arguments.whole("count", count, 1)
         if kind not in _LADDERS:
             raise ValueError(f"ladder: got {kind!r}, expected one of {', '.join(_LADDERS)}, or noise levels")
         high = self.sigma_max if sigma_max is None else float(sigma_max)
@@ -155,27 +156,15 @@ class _Ladders:
         return [high, *between, low][:count]
 
 
-def _positive(name: str, low: float, high: float, names: str) -> None:
-    if not 0.0 < low < high < math.inf:
-        raise ValueError(f"{name}: got {names} = ({low}, {high}), expected 0 < first < second")
-
-
-def whole(name: str, value: Any) -> int:
-    """A positive whole number of any library.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    try:
-        count = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ValueError(f"{name}: got {value!r}, expected a positive integer")
-    return count
+def _own_numbers(sde: Any, *names: str) -> None:
+    """Makes the fields of an SDE Python's own numbers, so that no other precision enters."""
+    for name in (*names, "native_end_time"):
+        object.__setattr__(sde, name, _arguments.number(name, getattr(sde, name)))
+    object.__setattr__(sde, "native_iterations", _arguments.whole("native_iterations", sde.native_iterations, 1))
 
 
 def _times(iterations: int, end: float) -> list[float]:
+    end = _arguments.number("end_time", end)
     if not 0.0 < end < 1.0:
         raise ValueError(f"end_time: got {end}, expected a number between 0 and 1")
     if iterations == 1:
@@ -199,7 +188,10 @@ class VE(_Ladders):
     native_end_time: float = 1e-5
 
     def __post_init__(self) -> None:
-        _positive("VE", self.sigma_min, self.sigma_max, "sigma_min, sigma_max")
+        _own_numbers(self, "sigma_min", "sigma_max")
+        if not 0.0 < self.sigma_min < self.sigma_max < math.inf:
+            got = f"sigma_min, sigma_max = ({self.sigma_min}, {self.sigma_max})"
+            raise ValueError(f"VE: got {got}, expected 0 < first < second")
 
     @property
     def start_scale(self) -> float:
@@ -222,7 +214,7 @@ class VE(_Ladders):
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from sigma_max down; the last predictor ends at sigma = 0."""
-        iterations = whole("iterations", iterations)
+        iterations = _arguments.whole("iterations", iterations, 1)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
         ladder = [*self.ladder(iterations, "geometric"), 0.0]
         growth = 2 * math.log(self.sigma_max / self.sigma_min) / iterations
@@ -261,6 +253,7 @@ class VP(_Ladders):
     native_end_time: float = 1e-3
 
     def __post_init__(self) -> None:
+        _own_numbers(self, "beta_min", "beta_max")
         if not 0.0 < self.beta_min <= self.beta_max < math.inf:
             got = f"beta_min, beta_max = ({self.beta_min}, {self.beta_max})"
             raise ValueError(f"{type(self).__name__}: got {got}, expected 0 < first <= second")
@@ -327,7 +320,7 @@ class VP(_Ladders):
 
     def levels(self, iterations: int, end_time: float | None = None) -> list[Level]:
         """The levels of a run, from t = 1 down to the end time."""
-        iterations = whole("iterations", iterations)
+        iterations = _arguments.whole("iterations", iterations, 1)
         times = _times(iterations, self.end_time(iterations) if end_time is None else end_time)
         if self.beta_max >= iterations:
             rule = f"more than beta_max = {self.beta_max:g} for {type(self).__name__}"

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
-    {"_version", "_remedy", "_schema", "_files", "sde"},
-    {"_extension", "reference", "triton_kernels", "_images"},
+    {"_version", "_remedy", "_schema", "_arguments", "_files"},
+    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
     {"_backends", "_gaussian"},
     {"noise", "preconditioner"},
     {"ops", "_graph"},

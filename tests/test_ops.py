@@ -6,9 +6,12 @@ import math
 import os
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_problem, relative_rms
@@ -503,6 +506,15 @@ def bad_calls():
         "negative step": (ValueError, "step_size: got -0.1", lambda o: step(x, v, M, -0.1, noise=z, out=o)),
         "NaN step": (ValueError, "step_size: got nan", lambda o: step(x, v, M, math.nan, noise=z, out=o)),
         "infinite step": (ValueError, "step_size: got inf", lambda o: step(x, v, M, math.inf, noise=z, out=o)),
+        "step beyond float32": (ValueError, r"step_size: got 1e\+39, expected 0 or from 1.18e-38 to 1.7e\+38, as torch.float32", lambda o: step(x, v, M, 1e39, noise=z, out=o)),
+        "step of an infinite noise": (ValueError, r"step_size: got 2e\+38", lambda o: step(x, v, M, 2e38, noise=z, out=o)),
+        "step below float32": (ValueError, "step_size: got 1e-60", lambda o: step(x, v, M, 1e-60, noise=z, out=o)),
+        "step beyond float64": (ValueError, "step_size: got inf", lambda o: step(x, v, M, 10**400, noise=z, out=o)),
+        "step a text of digits": (TypeError, "step_size: got str", lambda o: step(x, v, M, "0.1", noise=z, out=o)),
+        "step complex": (TypeError, "step_size: got complex64", lambda o: step(x, v, M, np.complex64(1), noise=z, out=o)),
+        "step true": (TypeError, "step_size: got bool", lambda o: step(x, v, M, True, noise=z, out=o)),
+        "step an array": (TypeError, "step_size: got ndarray", lambda o: step(x, v, M, np.ones(3), noise=z, out=o)),
+        "alpha below float32": (ValueError, "alpha: got 1e-60", lambda o: langevin(x, v, M, 0.1, alpha=1e-60, noise=z, out=o)),
         "step a string": (TypeError, "step_size: got str", lambda o: step(x, v, M, "big", noise=z, out=o)),
         "step of 2 samples": (ValueError, r"step_size: got shape \(2,\)", lambda o: step(x, v, M, torch.rand(2), noise=z, out=o)),
         "step in a column": (ValueError, r"step_size: got shape \(1, 3\)", lambda o: step(x, v, M, torch.rand(1, 3), noise=z, out=o)),
@@ -550,6 +562,16 @@ def bad_calls():
         "precondition needs grad": (ValueError, "v: got a tensor that requires grad", lambda o: pre(leaf, M, out=o)),
         "precondition in place": (ValueError, "out: got memory of v, expected a tensor apart", lambda o: pre(v, M, out=v)),
     }  # fmt: skip
+
+
+def test_numbers_of_any_library_in_the_range_of_x():
+    M, x, v, p = single()
+    expected = run_step(M, x, v)
+    for d in (np.float64(0.1), Fraction(1, 10), Decimal("0.1"), np.array(0.1)):
+        assert torch.equal(tdas_ops.step(x, v, M, d, noise=NoiseStream(3, first_sample=1)), expected)
+    for d in (1e-60, 1e-200, 1e60):
+        got = tdas_ops.step(p.x, d * p.v, M, 1 / d, noise_scale=0, noise=None)  # a float64 state takes them
+        assert relative_rms(got, tdas_ops.step(p.x, p.v, M, 1.0, noise_scale=0, noise=None)) < 1e-12
 
 
 @pytest.mark.parametrize("case", bad_calls())

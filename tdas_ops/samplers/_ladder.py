@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from tdas_ops import _arguments
 from tdas_ops.noise import NoiseStream
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
-from tdas_ops.sde import Ladder, Marginal, NoiseLevels, whole
+from tdas_ops.sde import Ladder, Marginal, NoiseLevels
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -97,7 +98,7 @@ def noise_levels(sde: NoiseLevels, evaluations: int | None, ladder: Levels, each
             f"sde: got {type(sde).__name__}, expected VE, VP, SubVP, Discrete or what sde.NoiseLevels describes"
         )
     if evaluations is not None:
-        evaluations = whole("evaluations", evaluations)
+        evaluations = _arguments.whole("evaluations", evaluations, 1)
     sigmas = _made(sde, evaluations, ladder, each)
     if len(sigmas) < 2:
         raise ValueError(f"ladder: got {len(sigmas)} noise levels, expected at least two, between which a step goes")
