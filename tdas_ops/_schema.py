@@ -27,13 +27,13 @@ CUDA_FFT = "cuda_fft"
 CHOSEN = "chosen"
 
 _MASKS = "Tensor? freq, Tensor? space, Tensor? skew"
-_NOISE = "Tensor? z, Tensor? seeds, Tensor({alias}!)? draw, int first_sample"
+_NOISE = "Tensor? z, Tensor? seeds, Tensor({alias}!)? draw, SymInt first_sample"
 _CAST = "Tensor(d!)? cast=None"
 
 SCHEMAS = {
     # g[B, C, H, ceil(W / 2)], complex64, of the noise contract (docs/design.md), as pixel noise or as spectral noise
     # orders it; reads draw, does not advance it
-    "normals": "(Tensor(a!) out, Tensor seeds, Tensor draw, int first_sample, bool spectral) -> ()",
+    "normals": "(Tensor(a!) out, Tensor seeds, Tensor draw, SymInt first_sample, bool spectral) -> ()",
     # out = n M z
     "noise": "(Tensor(a!) out, Tensor? freq, Tensor? space, float n, Tensor? n_tensor, "
     + _NOISE.format(alias="b")

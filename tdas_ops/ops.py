@@ -1,7 +1,9 @@
 """The public functions, and the one place where inputs are checked.
 
 Shapes: the state x and the score are `[B, C, H, W]`. Checks read shapes, dtypes and Python numbers, never values on a
-device, and come before anything is written.
+device, and come before anything is written. Tensors are plain ones: with a derivative of either mode, or under a
+transform of torch.func such as vmap, they are refused. `torch.compile` makes at most two graphs for all values of a
+number, besides 0: numbers reach the op as tensors there, and their checks stay as guards.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from tdas_ops import _arguments, _backends
 from tdas_ops.noise import NoiseStream
@@ -39,10 +44,9 @@ def _check_state(x: Tensor, M: Preconditioner) -> None:
         raise TypeError(f"x: got {type(x).__name__}, expected a tensor [B, C, H, W]")
     if not isinstance(M, Preconditioner):
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
-    if x.dim() != 4 or x.shape[1:] != M.shape or x.shape[0] == 0:
-        raise ValueError(
-            f"x: got shape {tuple(x.shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it"
-        )
+    shape = x.shape
+    if len(shape) != 4 or shape[1:] != M.shape or shape[0] == 0:
+        raise ValueError(f"x: got shape {tuple(shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
     if x.dtype not in _STATE or (x.dtype is torch.float64 and x.device.type != "cpu"):
         raise TypeError(f"x: got {x.dtype} on {x.device}, expected float32 (or float64 on the CPU)")
     _check_placed("x", x, M)
@@ -59,23 +63,53 @@ def _check_like(name: str, t: Tensor, x: Tensor, dtypes: tuple[torch.dtype, ...]
         )
     if t.device != x.device:
         raise ValueError(f"{name}: got a tensor on {t.device}, expected {x.device}, the device of x")
-    if t.requires_grad:
-        raise ValueError(
-            f"{name}: got a tensor that requires grad, expected one that does not (sample under torch.no_grad)"
-        )
+    _check_constant(name, t)
 
 
 def _check_placed(name: str, t: Tensor, M: Preconditioner) -> None:
     if t.device != M.device:
         raise ValueError(f"M: got a preconditioner on {M.device}, expected one on {t.device} (M.to(device) moves it)")
+    _check_untransformed(name)
+    _check_constant(name, t)
+
+
+def _check_untransformed(name: str) -> None:
+    if not is_dynamo_compiling() and _functorch.peek_interpreter_stack() is not None:
+        raise ValueError(f"{name}: got a call under a transform of torch.func such as vmap, expected one without")
+
+
+def _check_constant(name: str, t: Tensor) -> None:
+    """Whether a tensor is dense and has no derivative, of which an op would know nothing."""
     if t.requires_grad:
-        raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not (use {name}.detach())")
+        rule = f"expected one that does not (use {name}.detach(), or sample under torch.no_grad)"
+        raise ValueError(f"{name}: got a tensor that requires grad, {rule}")
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(t).tangent is not None:
+        raise ValueError(
+            f"{name}: got a tensor with a forward-mode derivative, expected one without (use {name}.detach())"
+        )
+    if t.layout is not torch.strided:
+        raise ValueError(f"{name}: got a tensor of layout {t.layout}, expected a dense one")
 
 
-def _shares_memory(dense: Tensor, other: Tensor) -> bool:
-    """Whether an element of `other` may lie in the memory of `dense`, which has no gaps."""
-    begin, other_begin = dense.data_ptr(), other.data_ptr()
-    if other_begin >= begin + dense.nbytes:
+def _address(t: Tensor) -> int:
+    """Where a tensor begins, or 0 where it has no place in memory: traced, fake, on the device meta."""
+    if is_dynamo_compiling():
+        return 0
+    if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+        from torch._subclasses.fake_tensor import is_fake
+
+        if is_fake(t):
+            return 0
+    try:
+        return t.data_ptr()
+    except RuntimeError:  # of a wrapper without storage
+        return 0
+
+
+def _shares_memory(begin: int, dense: Tensor, other: Tensor) -> bool:
+    """Whether an element of `other` may lie in the memory of `dense`, which has no gaps and begins at an address."""
+    other_begin = _address(other)
+    if other_begin == 0 or other_begin >= begin + dense.nbytes:
         return False
     if other.is_contiguous():
         return begin < other_begin + other.nbytes
@@ -92,9 +126,7 @@ def _output(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: boo
         return torch.empty_like(x)
     _check_like("out", out, x, (x.dtype,))
     _dense("out", out)
-    if _traced(out):
-        return out
-    if in_place and not (out is x or (out.data_ptr() == x.data_ptr() and out.stride() == x.stride())):
+    if in_place and not (out is x or (_address(out) == _address(x) and out.stride() == x.stride())):
         inputs = {"x": x, **inputs}
     _check_apart("out", out, inputs, "x itself or a tensor apart" if in_place else "a tensor apart")
     return out
@@ -104,20 +136,17 @@ def _check_cast(cast: Tensor, x: Tensor, others: dict[str, Any]) -> None:
     """The second output: dense, in a dtype that a score may have, its memory apart from all others."""
     _check_like("cast", cast, x, _SCORE[x.dtype])
     _dense("cast", cast)
-    if not _traced(cast):
-        _check_apart("cast", cast, {"x": x, **others}, "a tensor apart")
-
-
-def _traced(t: Tensor) -> bool:
-    """What is traced, or on the device meta, has no addresses."""
-    return torch.compiler.is_compiling() or type(t) is not Tensor or t.is_meta
+    _check_apart("cast", cast, {"x": x, **others}, "a tensor apart")
 
 
 def _check_apart(name: str, t: Tensor, others: dict[str, Any], expected: str) -> None:
+    begin = _address(t)
+    if begin == 0:
+        return
     if t.is_neg():
         raise ValueError(f"{name}: got a negated view, expected a tensor of its own")
     for other_name, other in others.items():
-        if isinstance(other, Tensor) and _shares_memory(t, other):
+        if isinstance(other, Tensor) and _shares_memory(begin, t, other):
             raise ValueError(f"{name}: got memory of {other_name}, expected {expected}")
 
 
@@ -132,8 +161,7 @@ def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
             raise TypeError(f"{name}: got {value.dtype}, expected a floating-point tensor")
         if value.device != x.device:
             raise ValueError(f"{name}: got a tensor on {value.device}, expected {x.device}, the device of x")
-        if value.requires_grad:
-            raise ValueError(f"{name}: got a tensor that requires grad, expected one that does not")
+        _check_constant(name, value)
         return 0.0, value
     number = value if type(value) is float else _arguments.number(name, value, "a number or a tensor")
     low, high = _SCALES[x.dtype]
@@ -141,6 +169,8 @@ def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
         raise ValueError(
             f"{name}: got {number}, expected 0 or from {low:.3g} to {high:.3g}, as {x.dtype} of x holds it"
         )
+    if is_dynamo_compiling() and number != 0.0:
+        return 0.0, torch.ones(1, dtype=torch.float64, device=x.device) * number
     return number, None
 
 
@@ -198,6 +228,7 @@ def noise(
     """
     if not isinstance(M, Preconditioner):
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
+    _check_untransformed("noise")
     expected = f"(B >= 1, {', '.join(map(str, M.shape))}) as M has it"
     shape = _arguments.sizes("shape", shape, expected)
     if len(shape) != 4 or shape[1:] != M.shape:
@@ -211,7 +242,7 @@ def noise(
         out = torch.empty(shape, dtype=dtype, device=M.device, memory_format=memory_format)
     else:
         _check_state(out, M)
-        _output(out, out, {"noise": noise})
+        _output(out, out, {"noise": noise, "scale": scale})
         if shape != tuple(out.shape):
             raise ValueError(f"shape: got {shape}, expected {tuple(out.shape)}, the shape of out")
     n, n_tensor = _scale("scale", scale, out)
@@ -329,7 +360,7 @@ def step(
     _check_like("v", v, x, _SCORE[x.dtype])
     d, d_tensor = _scale("step_size", step_size, x)
     n, n_tensor = (None, None) if noise_scale is None else _scale("noise_scale", noise_scale, x)
-    inputs = {"v": v, "noise": noise}
+    inputs = {"v": v, "noise": noise, "step_size": d_tensor, "noise_scale": n_tensor}
     out = _output(out, x, inputs)
     if cast is not None:
         _check_cast(cast, x, {**inputs, "out": out})
@@ -422,17 +453,19 @@ def langevin_step(
     """
     _check_state(x, M)
     _check_like("score", score, x, _SCORE[x.dtype])
-    ratio, tensor = _scale("snr", snr, x)
-    if tensor is not None:
+    if isinstance(snr, Tensor):
         raise TypeError("snr: got a tensor, expected a number")
+    ratio, ratio_tensor = _scale("snr", snr, x)
     a, a_tensor = _scale("alpha", alpha, x)
     if norm not in ("batch", "sample"):
         raise ValueError(f"norm: got {norm!r}, expected 'batch' or 'sample'")
-    inputs = {"score": score, "noise": noise}
+    inputs = {"score": score, "noise": noise, "alpha": a_tensor}
     out = _output(out, x, inputs)
     if cast is not None:
         _check_cast(cast, x, {**inputs, "out": out})
     filter_drift = _drift_method(M)
+    if ratio_tensor is not None:  # of torch.compile: the op takes a number, but eta has alpha snr^2 as a factor
+        ratio, a_tensor = 1.0, (a if a_tensor is None else a_tensor.double()) * ratio_tensor.square()
     freq, space, skew = M.masks(x.dtype)
     kernel = _backends.kernel("langevin_step", x, freq, space, skew)
     drawn = _drawn(noise, x, True)
