@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -23,16 +24,16 @@ std::vector<float> scale_of(const Arguments& arguments, const char* name, double
   return values.numel() == 1 ? std::vector<float>(batch, data[0]) : std::vector<float>(data, data + batch);
 }
 
-// The noise of a call, which advances the draw counter when all is done.
+// The noise of a call, whose draw is taken when all checks are done.
 class Noise {
  public:
   Noise(const Arguments& arguments, UpdateArgs& args, const OptionalTensor& z, const OptionalTensor& seeds,
         const OptionalTensor& draw, int64_t first_sample)
-      : counter_(arguments.noise(args, z, seeds, draw, first_sample)) {
-    if (counter_ != nullptr) args.draw = *counter_;
-  }
-  void advance() const {
-    if (counter_ != nullptr) *counter_ = static_cast<int64_t>(static_cast<uint64_t>(*counter_) + 1);
+      : counter_(arguments.noise(args, z, seeds, draw, first_sample)) {}
+
+  // Reads and advances the counter at once, so that of threads that share a stream no two take the same draw.
+  void take(UpdateArgs& args) const {
+    if (counter_ != nullptr) args.draw = std::atomic_ref(*counter_).fetch_add(1, std::memory_order_relaxed);
   }
 
  private:
@@ -105,8 +106,8 @@ void noise_cpp(const at::Tensor& out, const OptionalTensor& freq, const Optional
   const Noise noise(arguments, args, z, seeds, draw, first_sample);
   const std::vector<float> scale = scale_of(arguments, "n_tensor", n, n_tensor, args.batch);
   args.n = scale.data();
+  noise.take(args);
   update(args);
-  noise.advance();
 }
 
 void precondition_cpp(const at::Tensor& out, const at::Tensor& v, const OptionalTensor& freq,
@@ -126,6 +127,7 @@ void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tenso
   UpdateArgs args = arguments.update<UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
   args.v = arguments.input("v", v);
+  if (mean) arguments.output("mean", *mean);
   if (cast) arguments.output("cast", *cast);
   const Noise noise(arguments, args, z, seeds, draw, first_sample);
   const std::vector<float> drift_scale = scale_of(arguments, "d_tensor", d, d_tensor, args.batch);
@@ -134,9 +136,9 @@ void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tenso
                                              : langevin_noise(drift_scale);
   args.d = drift_scale.data();
   args.n = noise_scale.data();
+  noise.take(args);
   update_with_mean(arguments, args, out, mean, [](const UpdateArgs& part) { update(part); });
   if (cast) cast->copy_(out);
-  noise.advance();
 }
 
 void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
@@ -148,10 +150,12 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
   UpdateArgs args = arguments.update<UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
   args.v = arguments.input("score", score);
+  if (mean) arguments.output("mean", *mean);
   if (cast) arguments.output("cast", *cast);
   const Noise noise(arguments, args, z, seeds, draw, first_sample);
   TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cpp: there is no noise; expected `z`, or `seeds` and `draw`.");
   const std::vector<float> each_alpha = scale_of(arguments, "alpha_tensor", alpha, alpha_tensor, args.batch);
+  noise.take(args);
 
   // Room for the spectra of D v: an output that nothing reads before it is written, or a tensor of its own, so that the
   // bits do not depend on where the outputs lie. Where nothing is transformed, there is room for the noise instead.
@@ -186,7 +190,6 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
     update(part, std::exchange(keep, nullptr));  // the first of two
   });
   if (cast) cast->copy_(out);
-  noise.advance();
 }
 
 }  // namespace tdas_ops

@@ -24,6 +24,16 @@ class NoiseStream:
     A value depends on its seed, its sample, the draw and its place in the image, and on nothing else: not on the batch
     it is made in, the device, the backend or the number of threads. No sample shares anything with another.
 
+    Threads may share a stream on the CPU: an op reads and advances the counter at once, so that no two calls take the
+    same draw; which thread takes which is left to them. On a GPU a call is several launches on the current CUDA stream,
+    which those of another thread may come between: there threads take turns, or have a stream each.
+
+    A copy takes the draws of the original once more: in a worker of a DataLoader, in a child after fork, from a pickle.
+    Every worker needs seeds or a `first_sample` of its own. A fork after torch has used its threads may hang the child
+    at its first parallel op, here as in torch itself; spawned processes do not.
+
+    Whole numbers are those of any library: of Python, numpy, or a tensor of one element.
+
     Args:
         seed: one 64-bit seed for the whole batch; element b of a batch is sample `first_sample + b` of that seed, so
             shards of a batch made on different machines agree with the whole.
@@ -42,7 +52,9 @@ class NoiseStream:
             or `norm="sample"` is given.
 
     Raises:
-        ValueError: seed and seeds both or neither given, an integer out of range, or `first_sample` with `seeds`.
+        ValueError: seed and seeds both or neither given, no integer or one out of range, or `first_sample`
+            with `seeds`.
+        TypeError: seeds that are no sequence.
     """
 
     def __init__(

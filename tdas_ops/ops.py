@@ -234,9 +234,12 @@ def noise(
     if len(shape) != 4 or shape[1:] != M.shape:
         raise ValueError(f"shape: got {_arguments.shown(shape)}, expected {expected}")
     if out is None:
-        if dtype not in _STATE or (dtype is torch.float64 and M.device.type != "cpu"):
-            raise TypeError(f"dtype: got {dtype} on {M.device}, expected float32 (or float64 on the CPU)")
-        if memory_format not in (torch.contiguous_format, torch.channels_last):
+        known = isinstance(dtype, torch.dtype) and dtype in _STATE
+        if not known or (dtype is torch.float64 and M.device.type != "cpu"):
+            got = f"{_arguments.shown(dtype)} on {M.device}"
+            raise TypeError(f"dtype: got {got}, expected float32 (or float64 on the CPU)")
+        known = isinstance(memory_format, torch.memory_format)
+        if not known or memory_format not in (torch.contiguous_format, torch.channels_last):
             got = _arguments.shown(memory_format)
             raise ValueError(f"memory_format: got {got}, expected torch.contiguous_format or torch.channels_last")
         out = torch.empty(shape, dtype=dtype, device=M.device, memory_format=memory_format)
@@ -278,8 +281,8 @@ def precondition(
     if v.dtype not in _SCORE[torch.float64] or (double and v.device.type != "cpu"):
         raise TypeError(f"v: got {v.dtype} on {v.device}, expected float32, bfloat16, float16 (or float64 on the CPU)")
     _check_placed("v", v, M)
-    if which not in ("M", "Mt", "MMt"):
-        raise ValueError(f"which: got {which!r}, expected 'M', 'Mt' or 'MMt'")
+    if not isinstance(which, str) or which not in ("M", "Mt", "MMt"):
+        raise ValueError(f"which: got {_arguments.shown(which)}, expected 'M', 'Mt' or 'MMt'")
     out = _output(out, v, {"v": v}, in_place=False)
     freq, space, _ = M.masks(torch.float64 if double else torch.float32)
     _backends.kernel("precondition", v, freq)(out, v, freq, space, which)
@@ -457,8 +460,8 @@ def langevin_step(
         raise TypeError("snr: got a tensor, expected a number")
     ratio, ratio_tensor = _scale("snr", snr, x)
     a, a_tensor = _scale("alpha", alpha, x)
-    if norm not in ("batch", "sample"):
-        raise ValueError(f"norm: got {norm!r}, expected 'batch' or 'sample'")
+    if not isinstance(norm, str) or norm not in ("batch", "sample"):
+        raise ValueError(f"norm: got {_arguments.shown(norm)}, expected 'batch' or 'sample'")
     inputs = {"score": score, "noise": noise, "alpha": a_tensor}
     out = _output(out, x, inputs)
     if cast is not None:

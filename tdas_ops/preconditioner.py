@@ -551,8 +551,10 @@ def _fit(name: str, mask: Tensor, shape: Shape, half_spectrum: bool) -> Tensor:
 
 
 def _normalised(raw: Tensor, alpha: float, method: Method) -> Tensor:
-    if method not in ("pds", "tdas"):
-        raise ValueError(f"method: got {method!r}, expected 'pds' or 'tdas' for masks made from statistics")
+    if not isinstance(method, str) or method not in ("pds", "tdas"):
+        raise ValueError(
+            f"method: got {_arguments.shown(method)}, expected 'pds' or 'tdas' for masks made from statistics"
+        )
     if raw.numel() == 0:
         raise ValueError(f"statistics: got shape {tuple(raw.shape)}, expected [C, H, W]")
     highest = float(raw.max())

@@ -10,12 +10,14 @@ unlike the real ones, give the same bits under any split of the batch and any nu
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 _MASK32 = 0xFFFFFFFF
+_TAKING = threading.Lock()  # of threads that share a stream no two take the same draw
 
 
 def philox4x32(counter: list[Tensor], key: tuple[Tensor, Tensor]) -> list[Tensor]:
@@ -131,8 +133,10 @@ def _drawn(
 ) -> Tensor:
     """g of one draw of the stream for the samples of x, complex; advances the stream."""
     g = torch.empty(*x.shape[:-1], (x.shape[-1] + 1) // 2, dtype=torch.complex64, device=x.device)
-    normal(g, seeds, draw, first_sample, spectral)
-    draw.add_(1)
+    with _TAKING:
+        taken = draw.clone()
+        draw.add_(1)
+    normal(g, seeds, taken, first_sample, spectral)
     return g.to(x.dtype.to_complex())
 
 

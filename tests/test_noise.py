@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -218,3 +223,41 @@ def test_stream_ends_at_the_last_sample():
     with pytest.raises(ValueError, match="first_sample=4294967294 for a batch of 3, expected samples below 2\\^32"):
         tdas_ops.noise(M, (3, 1, 4, 4), stream)
     assert stream.state_dict()["draw"] == 1
+
+
+@pytest.mark.parametrize(("name", "calls"), [("cpp", 2000), ("reference", 100)])
+def test_threads_that_share_a_stream_never_take_the_same_draw(name, calls):
+    if name not in tdas_ops.backend_info()["available"]:
+        pytest.skip(tdas_ops.backend_info()["missing"][name])
+    threads, op, begin = 8, getattr(torch.ops.tdas_ops.noise, name), threading.Barrier(8)
+
+    def draws(stream: NoiseStream, count: int) -> set[bytes]:
+        out = torch.empty(1, 1, 4, 4)
+        drawn = set()
+        for _ in range(count):
+            op(out, None, None, 1.0, None, None, stream.seeds, stream.draw, 0)
+            drawn.add(out.numpy().tobytes())
+        return drawn
+
+    def shared(_: int) -> set[bytes]:
+        begin.wait()
+        return draws(stream, calls)
+
+    stream, interval = NoiseStream(1), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            drawn = set().union(*pool.map(shared, range(threads)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert stream.state_dict()["draw"] == threads * calls
+    assert drawn == draws(NoiseStream(1), threads * calls)
+
+
+def test_a_copy_takes_the_draws_of_the_original():
+    """What the docstring says of workers and forks."""
+    M, stream = Preconditioner.identity((1, 4, 4)), NoiseStream(1, draw=3)
+    noise = lambda stream: tdas_ops.noise(M, (1, 1, 4, 4), stream)
+    copies = [copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))]
+    assert all(torch.equal(noise(each), noise(NoiseStream(1, draw=3))) for each in copies)
+    assert stream.state_dict()["draw"] == 3
