@@ -24,13 +24,15 @@ from tdas_ops.preconditioner import Preconditioner
 Scale = float | Tensor
 Noise = NoiseStream | torch.Generator | Tensor
 
-_STATE = (torch.float32, torch.float64)
+_FLOAT32, _FLOAT64, _STRIDED = torch.float32, torch.float64, torch.strided
+_STATE = (_FLOAT32, _FLOAT64)
 _SCORE = {
-    torch.float32: (torch.float32, torch.bfloat16, torch.float16),
-    torch.float64: (torch.float64, torch.float32, torch.bfloat16, torch.float16),
+    _FLOAT32: (_FLOAT32, torch.bfloat16, torch.float16),
+    _FLOAT64: (_FLOAT64, _FLOAT32, torch.bfloat16, torch.float16),
 }
 # The scales that a dtype of x holds, besides 0: what is below is lost or imprecise; a step d has noise of sqrt(2 d).
 _SCALES = {dtype: (torch.finfo(dtype).tiny, torch.finfo(dtype).max / 2) for dtype in _STATE}
+_SMALLEST, _LARGEST = _SCALES[_FLOAT32]
 _NO_DRAW = (None, None, None, 0)
 
 
@@ -47,8 +49,9 @@ def _check_state(x: Tensor, M: Preconditioner) -> None:
     shape = x.shape
     if len(shape) != 4 or shape[1:] != M.shape or shape[0] == 0:
         raise ValueError(f"x: got shape {tuple(shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
-    if x.dtype not in _STATE or (x.dtype is torch.float64 and x.device.type != "cpu"):
-        raise TypeError(f"x: got {x.dtype} on {x.device}, expected float32 (or float64 on the CPU)")
+    dtype = x.dtype
+    if dtype is not _FLOAT32 and (dtype is not _FLOAT64 or x.device.type != "cpu"):
+        raise TypeError(f"x: got {dtype} on {x.device}, expected float32 (or float64 on the CPU)")
     _check_placed("x", x, M)
 
 
@@ -63,22 +66,24 @@ def _check_like(name: str, t: Tensor, x: Tensor, dtypes: tuple[torch.dtype, ...]
         )
     if t.device != x.device:
         raise ValueError(f"{name}: got a tensor on {t.device}, expected {x.device}, the device of x")
-    _check_constant(name, t)
+    if t.requires_grad or forward_ad._current_level >= 0 or t.layout is not _STRIDED:
+        _check_plain(name, t)
 
 
 def _check_placed(name: str, t: Tensor, M: Preconditioner) -> None:
     if t.device != M.device:
         raise ValueError(f"M: got a preconditioner on {M.device}, expected one on {t.device} (M.to(device) moves it)")
-    _check_untransformed(name)
-    _check_constant(name, t)
-
-
-def _check_untransformed(name: str) -> None:
     if not is_dynamo_compiling() and _functorch.peek_interpreter_stack() is not None:
-        raise ValueError(f"{name}: got a call under a transform of torch.func such as vmap, expected one without")
+        raise _transformed(name)
+    if t.requires_grad or forward_ad._current_level >= 0 or t.layout is not _STRIDED:
+        _check_plain(name, t)
 
 
-def _check_constant(name: str, t: Tensor) -> None:
+def _transformed(name: str) -> ValueError:
+    return ValueError(f"{name}: got a call under a transform of torch.func such as vmap, expected one without")
+
+
+def _check_plain(name: str, t: Tensor) -> None:
     """Whether a tensor is dense and has no derivative, of which an op would know nothing."""
     if t.requires_grad:
         rule = f"expected one that does not (use {name}.detach(), or sample under torch.no_grad)"
@@ -87,34 +92,32 @@ def _check_constant(name: str, t: Tensor) -> None:
         raise ValueError(
             f"{name}: got a tensor with a forward-mode derivative, expected one without (use {name}.detach())"
         )
-    if t.layout is not torch.strided:
+    if t.layout is not _STRIDED:
         raise ValueError(f"{name}: got a tensor of layout {t.layout}, expected a dense one")
 
 
 def _address(t: Tensor) -> int:
     """Where a tensor begins, or 0 where it has no place in memory: traced, fake, on the device meta."""
-    if is_dynamo_compiling():
-        return 0
-    if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
-        from torch._subclasses.fake_tensor import is_fake
-
-        if is_fake(t):
-            return 0
     try:
-        return t.data_ptr()
+        if type(t) is Tensor or type(t) is torch.nn.Parameter or not _is_fake(t):
+            return t.data_ptr()
     except RuntimeError:  # of a wrapper without storage
-        return 0
+        pass
+    return 0
 
 
-def _shares_memory(begin: int, dense: Tensor, other: Tensor) -> bool:
-    """Whether an element of `other` may lie in the memory of `dense`, which has no gaps and begins at an address."""
-    other_begin = _address(other)
-    if other_begin == 0 or other_begin >= begin + dense.nbytes:
-        return False
-    if other.is_contiguous():
-        return begin < other_begin + other.nbytes
-    last = sum((size - 1) * stride for size, stride in zip(other.shape, other.stride(), strict=True))
-    return begin <= other_begin + last * other.element_size()
+def _is_fake(t: Tensor) -> bool:
+    from torch._subclasses.fake_tensor import is_fake
+
+    return is_fake(t)
+
+
+def _extent(t: Tensor) -> int:
+    """Bytes from the first element of a tensor to its last one."""
+    if t.is_contiguous():
+        return t.nbytes
+    last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+    return (last + 1) * t.element_size()
 
 
 def _output(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: bool = True) -> Tensor:
@@ -126,6 +129,8 @@ def _output(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: boo
         return torch.empty_like(x)
     _check_like("out", out, x, (x.dtype,))
     _dense("out", out)
+    if is_dynamo_compiling():
+        return out
     if in_place and not (out is x or (_address(out) == _address(x) and out.stride() == x.stride())):
         inputs = {"x": x, **inputs}
     _check_apart("out", out, inputs, "x itself or a tensor apart" if in_place else "a tensor apart")
@@ -136,17 +141,20 @@ def _check_cast(cast: Tensor, x: Tensor, others: dict[str, Any]) -> None:
     """The second output: dense, in a dtype that a score may have, its memory apart from all others."""
     _check_like("cast", cast, x, _SCORE[x.dtype])
     _dense("cast", cast)
-    _check_apart("cast", cast, {"x": x, **others}, "a tensor apart")
+    if not is_dynamo_compiling():
+        _check_apart("cast", cast, {"x": x, **others}, "a tensor apart")
 
 
 def _check_apart(name: str, t: Tensor, others: dict[str, Any], expected: str) -> None:
+    """Whether no element of what else is a tensor lies in the memory of a dense one."""
     begin = _address(t)
     if begin == 0:
         return
     if t.is_neg():
         raise ValueError(f"{name}: got a negated view, expected a tensor of its own")
+    end = begin + t.nbytes
     for other_name, other in others.items():
-        if isinstance(other, Tensor) and _shares_memory(begin, t, other):
+        if isinstance(other, Tensor) and 0 < (at := _address(other)) < end and begin < at + _extent(other):
             raise ValueError(f"{name}: got memory of {other_name}, expected {expected}")
 
 
@@ -161,14 +169,15 @@ def _scale(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
             raise TypeError(f"{name}: got {value.dtype}, expected a floating-point tensor")
         if value.device != x.device:
             raise ValueError(f"{name}: got a tensor on {value.device}, expected {x.device}, the device of x")
-        _check_constant(name, value)
+        if value.requires_grad or forward_ad._current_level >= 0 or value.layout is not _STRIDED:
+            _check_plain(name, value)
         return 0.0, value
     number = value if type(value) is float else _arguments.number(name, value, "a number or a tensor")
-    low, high = _SCALES[x.dtype]
-    if not (low <= number <= high or number == 0.0):
-        raise ValueError(
-            f"{name}: got {number}, expected 0 or from {low:.3g} to {high:.3g}, as {x.dtype} of x holds it"
-        )
+    if not (_SMALLEST <= number <= _LARGEST or number == 0.0):
+        low, high = _SCALES[x.dtype]
+        if not low <= number <= high:
+            rule = f"expected 0 or from {low:.3g} to {high:.3g}, as {x.dtype} holds it"
+            raise ValueError(f"{name}: got {number}, {rule}")
     if is_dynamo_compiling() and number != 0.0:
         return 0.0, torch.ones(1, dtype=torch.float64, device=x.device) * number
     return number, None
@@ -228,18 +237,20 @@ def noise(
     """
     if not isinstance(M, Preconditioner):
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
-    _check_untransformed("noise")
-    expected = f"(B >= 1, {', '.join(map(str, M.shape))}) as M has it"
-    shape = _arguments.sizes("shape", shape, expected)
-    if len(shape) != 4 or shape[1:] != M.shape:
-        raise ValueError(f"shape: got {_arguments.shown(shape)}, expected {expected}")
+    if not is_dynamo_compiling() and _functorch.peek_interpreter_stack() is not None:
+        raise _transformed("noise")
+    plain = type(shape) in (tuple, torch.Size) and shape[1:] == M.shape
+    if not plain or type(shape[0]) is not int or shape[0] < 1:
+        expected = f"(B >= 1, {', '.join(map(str, M.shape))}) as M has it"
+        shape = _arguments.sizes("shape", shape, expected)
+        if len(shape) != 4 or shape[1:] != M.shape:
+            raise ValueError(f"shape: got {_arguments.shown(shape)}, expected {expected}")
+    shape = (shape[0], *M.shape)
     if out is None:
-        known = isinstance(dtype, torch.dtype) and dtype in _STATE
-        if not known or (dtype is torch.float64 and M.device.type != "cpu"):
+        if dtype is not _FLOAT32 and (dtype is not _FLOAT64 or M.device.type != "cpu"):
             got = f"{_arguments.shown(dtype)} on {M.device}"
             raise TypeError(f"dtype: got {got}, expected float32 (or float64 on the CPU)")
-        known = isinstance(memory_format, torch.memory_format)
-        if not known or memory_format not in (torch.contiguous_format, torch.channels_last):
+        if memory_format is not torch.contiguous_format and memory_format is not torch.channels_last:
             got = _arguments.shown(memory_format)
             raise ValueError(f"memory_format: got {got}, expected torch.contiguous_format or torch.channels_last")
         out = torch.empty(shape, dtype=dtype, device=M.device, memory_format=memory_format)
@@ -274,17 +285,19 @@ def precondition(
     """
     if not isinstance(M, Preconditioner):
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
-    if not isinstance(v, Tensor) or v.dim() != 4 or v.shape[1:] != M.shape or v.shape[0] == 0:
-        got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+    shape = v.shape if isinstance(v, Tensor) else ()
+    if len(shape) != 4 or shape[1:] != M.shape or shape[0] == 0:
+        got = tuple(shape) if isinstance(v, Tensor) else type(v).__name__
         raise ValueError(f"v: got {got}, expected a tensor [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
-    double = v.dtype is torch.float64
-    if v.dtype not in _SCORE[torch.float64] or (double and v.device.type != "cpu"):
-        raise TypeError(f"v: got {v.dtype} on {v.device}, expected float32, bfloat16, float16 (or float64 on the CPU)")
+    dtype = v.dtype
+    double = dtype is _FLOAT64
+    if dtype not in _SCORE[_FLOAT64] or (double and v.device.type != "cpu"):
+        raise TypeError(f"v: got {dtype} on {v.device}, expected float32, bfloat16, float16 (or float64 on the CPU)")
     _check_placed("v", v, M)
     if not isinstance(which, str) or which not in ("M", "Mt", "MMt"):
         raise ValueError(f"which: got {_arguments.shown(which)}, expected 'M', 'Mt' or 'MMt'")
     out = _output(out, v, {"v": v}, in_place=False)
-    freq, space, _ = M.masks(torch.float64 if double else torch.float32)
+    freq, space, _ = M.masks(_FLOAT64 if double else _FLOAT32)
     _backends.kernel("precondition", v, freq)(out, v, freq, space, which)
     return out
 
