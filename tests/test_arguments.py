@@ -35,7 +35,7 @@ def refused(message: str, call, error: type[Exception] = ValueError) -> None:
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor, np.array, lambda n: np.array([n], dtype=object)[0]])
 def test_whole_numbers_of_any_library(kind):
     stream = NoiseStream(kind(3), first_sample=kind(1), draw=kind(2))
-    assert stream.state_dict() == {"seeds": [3], "per_sample": False, "first_sample": 1, "draw": 2}
+    assert stream.state_dict() == {"seeds": [3], "per_sample": False, "first_sample": 1, "named": True, "draw": 2}
     assert json.loads(json.dumps(stream.state_dict())) == stream.state_dict()
     assert NoiseStream(seeds=[kind(3), kind(4)]).state_dict()["seeds"] == [3, 4]
     M = Preconditioner.identity([kind(2), kind(5), kind(6)])
