@@ -8,13 +8,15 @@ Variances are those of coefficients of the orthonormal DFT, in squared units of 
 every frequency. Half spectra are `[C, H, W // 2 + 1]`, float64 on the CPU.
 """
 
+from tdas_ops._gaussian.check import unsuited
 from tdas_ops._gaussian.masks import calibrated_mask, scheduled_masks
-from tdas_ops._gaussian.recursion import Gains, Law, Trace, distance, furthest_drift, mean_norm, trace
-from tdas_ops._gaussian.runs import PC, AnnealedLangevin, Run, Update
-from tdas_ops._gaussian.target import Array, Field, Target
+from tdas_ops._gaussian.recursion import Gains, Law, Trace, distance, furthest_drift, mean_norm, off_ladder, trace
+from tdas_ops._gaussian.runs import PC, PREDICTORS, AnnealedLangevin, Run, Update
+from tdas_ops._gaussian.target import Array, Field, Target, spectral_field
 
 __all__ = [
     "PC",
+    "PREDICTORS",
     "AnnealedLangevin",
     "Array",
     "Field",
@@ -28,6 +30,9 @@ __all__ = [
     "distance",
     "furthest_drift",
     "mean_norm",
+    "off_ladder",
     "scheduled_masks",
+    "spectral_field",
     "trace",
+    "unsuited",
 ]

@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 from tdas_ops.sde import SDE
 
+PREDICTORS = {"reverse_diffusion": "reverse", "euler_maruyama": "euler", "ancestral": "ancestral"}
+
 
 @dataclass(frozen=True)
 class Update:
@@ -59,21 +61,26 @@ class PC:
     sde: SDE
     iterations: int
     snr: float = 0.16
-    predictor: Literal["reverse_diffusion", "euler_maruyama"] | None = "reverse_diffusion"
+    predictor: Literal["reverse_diffusion", "euler_maruyama", "ancestral"] | None = "reverse_diffusion"
     corrector_steps: int = 1
     end_time: float | None = None
     denoise: bool = True
+    corrector: Literal["langevin", "ald"] = "langevin"
 
     def __post_init__(self) -> None:
         if not 0 < self.snr < math.inf:
             raise ValueError(f"snr: got {self.snr}, expected a finite number greater than 0")
-        if self.predictor not in ("reverse_diffusion", "euler_maruyama", None):
-            expected = "'reverse_diffusion', 'euler_maruyama' or None"
-            raise ValueError(f"predictor: got {self.predictor!r}, expected {expected}")
+        if self.predictor is not None and self.predictor not in PREDICTORS:
+            expected = ", ".join(map(repr, PREDICTORS))
+            raise ValueError(f"predictor: got {self.predictor!r}, expected {expected} or None")
+        if self.corrector not in ("langevin", "ald"):
+            raise ValueError(f"corrector: got {self.corrector!r}, expected 'langevin' or 'ald'")
         if self.corrector_steps < 0 or (self.predictor is None and self.corrector_steps == 0):
             got = f"{self.corrector_steps} with predictor {self.predictor!r}"
             raise ValueError(f"corrector_steps: got {got}, expected at least one step")
-        self.sde.levels(self.iterations, self.end_time)
+        levels = self.sde.levels(self.iterations, self.end_time)
+        if self.predictor == "ancestral" and any(level.ancestral is None for level in levels):
+            raise ValueError(f"predictor: got 'ancestral' with {type(self.sde).__name__}, which has none")
 
     @property
     def count(self) -> int:
@@ -88,10 +95,13 @@ class PC:
         made = []
         for i, level in enumerate(self.sde.levels(self.iterations, self.end_time)):
             marginal = (i, level.mean_scale, level.std)
-            made += [Update(*marginal, snr=self.snr, alpha=level.alpha)] * self.corrector_steps
+            if self.corrector == "ald":
+                eta = 2 * level.alpha * (self.snr * level.std) ** 2
+                made += [Update(*marginal, b=eta, n=math.sqrt(2 * eta))] * self.corrector_steps
+            else:
+                made += [Update(*marginal, snr=self.snr, alpha=level.alpha)] * self.corrector_steps
             if self.predictor is not None:
-                a, b, n = level.reverse if self.predictor == "reverse_diffusion" else level.euler
-                made.append(Update(*marginal, a, b, n))
+                made.append(Update(*marginal, *getattr(level, PREDICTORS[self.predictor])))
         return made
 
 

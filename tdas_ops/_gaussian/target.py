@@ -110,11 +110,7 @@ class Target:
     @cached_property
     def field(self) -> Field:
         """All frequencies, flat."""
-        _, _, width = self.shape
-        twice = np.full(width // 2 + 1, 2.0)
-        twice[[0, -1] if width % 2 == 0 else [0]] = 1.0
-        weight = np.broadcast_to(twice, self.variance.shape).ravel()
-        return Field(self.variance.numpy().ravel(), weight, weight * self.mean_power.numpy().ravel())
+        return spectral_field(self.variance, self.mean_power, self.shape[2])
 
 
 def _check_image(name: str, value: Tensor, shape: tuple[int, ...] | None = None) -> None:
@@ -152,6 +148,14 @@ class Field:
             for amount in (self.weight, self.mean_power)
         )
         return Nodes(nodes, weight, power, left, right, share)
+
+
+def spectral_field(variance: Tensor, mean_power: Tensor, width: int) -> Field:
+    """Of half spectra `[C, H, W // 2 + 1]`."""
+    twice = np.full(width // 2 + 1, 2.0)
+    twice[[0, -1] if width % 2 == 0 else [0]] = 1.0
+    weight = np.broadcast_to(twice, variance.shape).ravel()
+    return Field(variance.numpy().ravel(), weight, weight * mean_power.numpy().ravel())
 
 
 @dataclass(frozen=True)
