@@ -11,6 +11,8 @@ from torch import Tensor
 
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.prior import Prior
+from tdas_ops.samplers._known import coloured, filters_beside
 from tdas_ops.samplers._ladder import (
     Levels,
     Step,
@@ -40,6 +42,8 @@ def ancestral(
     ladder: Levels = "karras",
     eta: float = 1.0,
     s_noise: float = 1.0,
+    covariance: Prior | None = None,
+    share: float = 1.0,
     **options: Unpack[Options],
 ) -> Tensor:
     """Ancestral sampling: each step draws from the posterior of the next level given this one and the denoised image.
@@ -57,6 +61,9 @@ def ancestral(
         ladder: see `samplers.Levels`.
         eta: share of the posterior's noise, from 0 to 1.
         s_noise: factor of the noise.
+        covariance: a law of the data that gives the noise the covariance of its posterior, `Prior.posterior_noise`, in
+            the place of isotropic noise: exact for data of that law at eta = 1. None in a step to 0, and not beside M.
+        share: of what that covariance exceeds isotropic noise by, from 0 to 1.
         options: see `samplers.Options`; x in them is the state over its mean scale, `x0 + sigma z`.
 
     Returns: samples `[B, C, H, W]`, in the dtype of the start.
@@ -66,10 +73,11 @@ def ancestral(
         RuntimeError, FloatingPointError: as in `pc`.
 
     Source: Ho et al., arXiv 2006.11239, equations 6 and 7; Song et al., arXiv 2011.13456, appendix F; eta: Song et al.,
-        arXiv 2010.02502, equation 16.
+        arXiv 2010.02502, equation 16; the covariance: Analytic-DPM, arXiv 2201.06503, with that of a Gaussian law.
     """
     check_between("eta", eta, 0.0, 1.0)
     check_between("s_noise", s_noise, 0.0, 10.0)
+    M = filters_beside(M, shape, share, covariance=covariance)
     steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
     run = run_of(score_fn, shape, M, noise, steps, [_coefficients(step, eta, s_noise) for step in steps], **options)
     noisy = eta * s_noise > 0
@@ -77,9 +85,16 @@ def ancestral(
     def iterate(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:
         here, (d, n) = step_of(coefficients)
         score = run.score(here.condition, here.mean_scale)
-        return run.step(score, M, d, n if noisy else None, level or arrival(here.sigma_next))
+        if covariance is None or not noisy:
+            return run.step(score, M, d, n if noisy else None, level or arrival(here.sigma_next))
+        v = coloured(run, covariance, here, 1.0, share, eta * s_noise).addcmul_(score.to(run.x.dtype), d)
+        return run.step(v, M, 1.0, None, level or arrival(here.sigma_next))
 
-    run.loop(iterate)
+    def last(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:
+        here, (d, _) = step_of(coefficients)
+        return run.step(run.score(here.condition, here.mean_scale), M, d, None, level or arrival(here.sigma_next))
+
+    run.loop(iterate, last if covariance is not None and steps[-1].sigma_next == 0 else None)
     return run.x
 
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tdas_ops._graph import Iteration
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.prior import Prior
+from tdas_ops.samplers._known import along_prior, coloured, extrapolated, filters_beside
 from tdas_ops.samplers._ladder import (
     Levels,
     Step,
@@ -41,6 +44,9 @@ def dpmpp(
     order: int = 2,
     eta: float = 0.0,
     s_noise: float = 1.0,
+    prior: Prior | None = None,
+    covariance: Prior | None = None,
+    share: float = 1.0,
     **options: Unpack[Options],
 ) -> Tensor:
     """DPM-Solver++: the denoised image extrapolated from the steps before, the rest of the step exact.
@@ -59,6 +65,10 @@ def dpmpp(
         order: 1, 2 or 3; not more than there are steps.
         eta: 0 for the ODE, 1 for the SDE, or between.
         s_noise: factor of the noise.
+        prior: a law of the data whose part of the step is solved exactly, with the same extrapolation of what is left
+            (`Prior.flow`): data of that law take one step, and without variance it is DPM-Solver++. A step to 0 is that
+            of the ODE. Not beside M.
+        covariance, share: of the noise, as in `ancestral`; by default that of `prior`.
         options: see `samplers.Options`; x in them is the state over its mean scale, `x0 + sigma z`.
 
     Returns, Raises: as in `ancestral`.
@@ -68,36 +78,40 @@ def dpmpp(
     """
     check_between("eta", eta, 0.0, 1.0)
     check_between("s_noise", s_noise, 0.0, 10.0)
+    M = filters_beside(M, shape, share, prior=prior, covariance=covariance)
     steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
     if isinstance(order, bool) or order not in (1, 2, 3) or order > len(steps):
         limit = f"1, 2 or 3 and at most the number of steps, {len(steps)}"
         raise ValueError(f"order: got {order!r}, expected {limit}")
-    coefficients = [
-        (*_scales(step, eta, s_noise), *_weights(steps[: i + 1], order, eta)) for i, step in enumerate(steps)
-    ]
-    run = run_of(score_fn, shape, M, noise, steps, coefficients, history=order - 1, **options)
+    coefficients = [(*scales(step, eta, s_noise), *weights(steps[: i + 1], order, eta)) for i, step in enumerate(steps)]
+    kept = (order - 1) * (1 if prior is None else 2)
+    run = run_of(score_fn, shape, M, noise, steps, coefficients, history=kept, **options)
+    law = prior if covariance is None else covariance
     noisy = eta * s_noise > 0
 
-    def iterate(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:
-        here, (d, n, *weights) = step_of(coefficients)
-        score = run.score(here.condition, here.mean_scale)
-        if order == 1:
-            v, d = score, d * here.gain
-        else:
-            x0 = torch.addcmul(run.x, score, here.gain)
-            v = x0 - run.x
-            for before, weight in zip(run.history, weights, strict=True):
-                v.addcmul_(x0 - before, weight)
-            for k in range(order - 2, 0, -1):
-                run.history[k].copy_(run.history[k - 1])
-            run.history[0].copy_(x0)
-        return run.step(v, M, d, n if noisy else None, level or arrival(here.sigma_next))
+    def iteration(noisy: bool, eta: float) -> Iteration:
+        def iterate(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:
+            here, (away, n, *before) = step_of(coefficients)
+            score = run.score(here.condition, here.mean_scale)
+            d: Tensor | float = away
+            if prior is not None:
+                v, d = along_prior(run, prior, score, here, before, eta), 1.0
+            elif order == 1:
+                v, d = score, away * here.gain
+            else:
+                v = extrapolated(torch.addcmul(run.x, score, here.gain), run.history, before) - run.x
+            if noisy and law is not None:
+                v, d = coloured(run, law, here, eta, share, s_noise).add_(v.to(run.x.dtype) * d), 1.0
+            return run.step(v, M, d, n if noisy and law is None else None, level or arrival(here.sigma_next))
 
-    run.loop(iterate)
+        return iterate
+
+    to_data = law is not None and steps[-1].sigma_next == 0
+    run.loop(iteration(noisy, eta), iteration(False, 0.0) if to_data else None)
     return run.x
 
 
-def _scales(step: Step, eta: float, s_noise: float) -> tuple[float, float]:
+def scales(step: Step, eta: float, s_noise: float) -> tuple[float, float]:
     """d and n."""
     if step.sigma_next == 0:
         return 1.0, 0.0
@@ -105,7 +119,7 @@ def _scales(step: Step, eta: float, s_noise: float) -> tuple[float, float]:
     return -math.expm1(-h * (1 + eta)), s_noise * step.sigma_next * math.sqrt(-math.expm1(-2 * eta * h))
 
 
-def _weights(steps: Sequence[Step], order: int, eta: float) -> list[float]:
+def weights(steps: Sequence[Step], order: int, eta: float) -> list[float]:
     """w of `x0~ = x0 + sum_k w_k (x0 - x0 of k steps before)` in the last of these steps."""
     usable = min(order, len(steps))
     if usable == 1 or steps[-1].sigma_next == 0:

@@ -58,7 +58,7 @@ def heun(
     Source: Karras et al., arXiv 2206.00364, algorithm 2; names as in k-diffusion.
     """
     sigmas = noise_levels(sde, evaluations, ladder, each=2)
-    steps, kicks, arrivals = _churned(sde, sigmas, s_churn, s_tmin, s_tmax, s_noise)
+    steps, kicks, arrivals = churned(sde, sigmas, s_churn, s_tmin, s_tmax, s_noise)
     ends = [Step(0.0, 0.0, 0.0, 0.0, 0.0) if s == 0 else step_from(sde, s, s) for s in sigmas[1:]]
     coefficients = [
         (_euler(step), end.condition, end.mean_scale, _corrected(step, end), *arrival)
@@ -108,7 +108,7 @@ def probability_flow(
     Source: Song et al., arXiv 2011.13456, section 4.3, in the coordinates of arXiv 2206.00364, section 4.
     """
     sigmas = noise_levels(sde, evaluations, ladder)
-    steps, kicks, arrivals = _churned(sde, sigmas, s_churn, s_tmin, s_tmax, s_noise)
+    steps, kicks, arrivals = churned(sde, sigmas, s_churn, s_tmin, s_tmax, s_noise)
     coefficients = [(_euler(step), *arrival) for step, *arrival in zip(steps, kicks[1:], arrivals, strict=True)]
     run = run_of(score_fn, shape, M, noise, steps, coefficients, arrivals=arrivals, **options)
     run.kick(kicks[0])
@@ -135,8 +135,13 @@ def _corrected(step: Step, end: Step) -> float:
     return 0.5 * (step.sigma - step.sigma_next) * step.sigma_next * float(end.mean_scale)
 
 
-def _churned(
-    sde: NoiseLevels, sigmas: Sequence[float], s_churn: float, s_tmin: float, s_tmax: float, s_noise: float
+def churned(
+    sde: NoiseLevels,
+    sigmas: Sequence[float],
+    s_churn: float,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
 ) -> tuple[list[Step], list[float], list[float]]:
     """Steps from the raised levels, the noise that raises each level, and what each step reaches."""
     if not isinstance(s_churn, Real) or not 0 <= s_churn < math.inf:

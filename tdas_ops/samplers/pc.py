@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import ops
+from tdas_ops._gaussian import PREDICTORS, unsuited
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
@@ -17,8 +19,6 @@ from tdas_ops.sde import SDE, Marginal
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-_FIELDS = {"reverse_diffusion": "reverse", "euler_maruyama": "euler", "ancestral": "ancestral"}
 
 
 @torch.no_grad()
@@ -65,6 +65,10 @@ def pc(
 
     Returns: samples `[B, C, H, W]`, in the dtype of the start.
 
+    Warns:
+        RuntimeWarning: a filter with which a predictor step goes beyond the denoised image, or with which the run
+            diverges in the Gaussian model (docs/calibration.md), with a setting that would not.
+
     Raises:
         ValueError, TypeError: bad arguments, before the first evaluation of the score.
         RuntimeError: an iteration cannot be captured in a CUDA graph; the noise is as it was.
@@ -76,8 +80,8 @@ def pc(
         raise TypeError(f"sde: got {type(sde).__name__}, expected VE, VP, SubVP or what sde.SDE describes")
     iterations = sde.native_iterations if iterations is None else iterations
     levels = sde.levels(iterations, end_time)
-    if predictor is not None and predictor not in _FIELDS:
-        raise ValueError(f"predictor: got {predictor!r}, expected {', '.join(map(repr, _FIELDS))} or None")
+    if predictor is not None and predictor not in PREDICTORS:
+        raise ValueError(f"predictor: got {predictor!r}, expected {', '.join(map(repr, PREDICTORS))} or None")
     if predictor == "ancestral" and any(level.ancestral is None for level in levels):
         raise ValueError(f"predictor: got 'ancestral' with {type(sde).__name__}, which has none, expected another")
     if corrector not in ("langevin", "ald"):
@@ -88,9 +92,13 @@ def pc(
         raise ValueError(
             f"corrector_steps: got {corrector_steps} with predictor {predictor!r}, expected at least one step"
         )
-    step = "reverse" if predictor is None else _FIELDS[predictor]
+    step = "reverse" if predictor is None else PREDICTORS[predictor]
     rows = [(level.condition, level.mean_scale, level.std, level.alpha, *getattr(level, step)) for level in levels]
     run = Run(score_fn, shape, M, noise, levels, rows, sde.start_scale, **options)
+    steps: dict[str, Any] = {"predictor": predictor, "corrector": corrector, "corrector_steps": corrector_steps}
+    problem = unsuited(run.filters, sde, iterations, snr, end_time=end_time, **steps)
+    if problem is not None:
+        warnings.warn(problem, RuntimeWarning, stacklevel=3)
     norm = norm or run.norm
     linear = any(level.reverse[0] != 0.0 for level in levels)
     clean = predictor is None or run.hook is not None  # whether anyone looks at the corrector's x_mean
