@@ -60,7 +60,7 @@ def simulated(M: Preconditioner | list[Preconditioner], run: calibrate.Run) -> t
     """Variance and mean of every frequency over BATCH samples of the sampler itself, half spectra."""
     shared = {"noise": NoiseStream(9), "denoise": run.denoise, "progress": False}
     if isinstance(run, PC):
-        names = ("iterations", "snr", "predictor", "corrector_steps", "end_time")
+        names = ("iterations", "snr", "predictor", "corrector", "corrector_steps", "end_time")
         sampler, levels = samplers.pc, run.sde
     else:
         names = ("step_size", "steps", "rule")
@@ -93,6 +93,9 @@ RUNS: dict[str, calibrate.Run] = {
     "Euler-Maruyama": PC(VP(), 40, predictor="euler_maruyama", corrector_steps=2, denoise=False),
     "corrector only": PC(VE(0.1, 4.0), 20, snr=0.3, predictor=None, end_time=0.05),
     "predictor only": PC(VE(0.01, 8.0), 12, corrector_steps=0),
+    "ancestral": PC(VE(0.01, 8.0), 12, predictor="ancestral"),
+    "ancestral, VP": PC(VP(), 26, predictor="ancestral", corrector_steps=0),
+    "ald": PC(VE(0.01, 8.0), 12, corrector="ald"),
     "ncsn": AnnealedLangevin(LADDER, 2e-3, 3, "ncsn"),
     "ncsnv2": AnnealedLangevin(LADDER, samplers.ncsnv2_step_size(LADDER, 4), 4, "ncsnv2"),
     "ncsnv2, noisy": AnnealedLangevin(LADDER, 1e-3, 4, "ncsnv2", denoise=False),
@@ -224,6 +227,23 @@ def test_schedule_of_tdas_is_the_posterior_of_the_next_level(iterations: int) ->
     assert predicted.off_ladder[0] == pytest.approx(float(predicted.off_ladder[1]), rel=1e-6)  # one factor, both ways
 
 
+@pytest.mark.parametrize("corrector_steps", [0, 1])
+def test_constant_keeps_the_ladder_without_data(corrector_steps: int) -> None:
+    """R = s' / s without a corrector; where data have no variance the state keeps the variance of its level."""
+    run = PC(VE(0.01, 8.0), 20, corrector_steps=corrector_steps, end_time=1e-12)
+    filters = calibrate.constant(SHAPE, run)
+    assert [M.method for M in filters] == ["tdas"] * 20 and all(M.freq is None for M in filters)
+    values = [M.provenance["value"] for M in filters]
+    if not corrector_steps:
+        assert values[2:] == pytest.approx([(0.01 / 8.0) ** (1 / 19)] * 18, rel=1e-6)
+    nothing = Target.from_spectrum(torch.full(SHAPE, 1e-20, dtype=torch.float64))
+    kept, plain = (
+        calibrate.predict(M, nothing, run).off_ladder for M in (filters, Preconditioner.identity(SHAPE, "tdas"))
+    )
+    assert kept[2:].max() < 1e-6 and plain[2:].min() > 0.1
+    assert len(calibrate.constant(SHAPE, PC(VE(0.01, 8.0), 1))) == 1
+
+
 # Filters made from the model
 
 
@@ -266,7 +286,9 @@ def test_schedule_keeps_the_ladder(sde: VE | VP) -> None:
 def test_a_run_that_diverges_is_infinitely_far() -> None:
     run = PC(VE(0.01, 50.0), 60)
     strong = Preconditioner.radial(lambda k: 300 + 0 * k, NATURAL.shape)
-    assert calibrate.predict(strong, NATURAL, run).distance == math.inf
+    predicted = calibrate.predict(strong, NATURAL, run)
+    assert predicted.distance == math.inf and predicted.reach > 1e4
+    assert calibrate.predict(Preconditioner.calibrated(NATURAL, run), NATURAL, run).reach < 1.001
     assert calibrate.predict(Preconditioner.identity(NATURAL.shape), NATURAL, run).distance < 0.01
 
 

@@ -1,0 +1,314 @@
+"""`calibrate.tune`: which sampler, ladder, noise, start and filter suit a network at a number of evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tdas_ops import samplers
+from tdas_ops._gaussian import PC, Target
+from tdas_ops.calibrate.few_step import FewStep
+from tdas_ops.calibrate.filters import constant, schedule
+from tdas_ops.calibrate.likeness import Likeness
+from tdas_ops.noise import NoiseStream
+from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.prior import Basis, Prior
+from tdas_ops.samplers import Filters, ScoreFn
+from tdas_ops.sde import Ladder, NoiseLevels
+
+_FEWEST = 32
+_CONFIRMED = 3
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A run of `samplers.pc` with its filters; `filter` says in a word what they are."""
+
+    filter: str
+    run: PC
+    M: Filters
+
+    @property
+    def name(self) -> str:
+        return f"pc, filter {self.filter}"
+
+    @property
+    def count(self) -> int:
+        """Evaluations of the network."""
+        return self.run.count * (self.run.corrector_steps + (self.run.predictor is not None))
+
+    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: NoiseStream, **options: Any) -> Tensor:
+        """Samples `[B, C, H, W]`; options as in `samplers.pc`."""
+        run = self.run
+        x: Tensor = samplers.pc(
+            score_fn,
+            shape,
+            run.sde,
+            self.M,
+            noise=noise,
+            iterations=run.iterations,
+            snr=run.snr,
+            predictor=run.predictor,
+            corrector_steps=run.corrector_steps,
+            **options,
+        )
+        return x
+
+
+Settings = FewStep | Filtered
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried.
+
+    Attributes:
+        name: in words.
+        settings: `settings.sample(score, shape, noise)` makes samples with them.
+        distance: `Likeness.distance` to held-out images; that of other real images is `Tuned.floor`.
+        spectrum_error: RMS error of the power spectrum in octaves.
+        to_flow: RMS distance of each sample to the converged flow of the same noise, over the standard deviation of the
+            samples; None where the sampler is no ODE from white noise.
+        runs: batches that these figures are the mean of.
+    """
+
+    name: str
+    settings: Settings
+    distance: float
+    spectrum_error: float
+    to_flow: float | None = None
+    runs: int = 1
+
+    @property
+    def score(self) -> float:
+        """What trials are ranked by, the lower the better: the distance, and a tenth for an octave of the spectrum."""
+        return self.distance + 0.1 * self.spectrum_error
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of `tune`.
+
+    Attributes:
+        trials: all of them, the best first.
+        floor, spectrum_floor: distance and spectrum error of real images that are not the held-out ones.
+        calls: evaluations of the network on a batch that were spent.
+        samples: images a batch.
+    """
+
+    trials: list[Trial]
+    floor: float
+    spectrum_floor: float
+    calls: int
+    samples: int
+
+    @property
+    def settings(self) -> Settings:
+        """The best."""
+        return self.trials[0].settings
+
+    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: NoiseStream, **options: Any) -> Tensor:
+        """Samples with the best settings."""
+        return self.settings.sample(score_fn, shape, noise, **options)
+
+    def table(self, rows: int | None = None) -> str:
+        """The trials as text, the best first; the null hypotheses among them are named so."""
+        width = max(len(trial.name) for trial in self.trials)
+        lines = [f"{'':{width}}  distance  spectrum  to the flow"]
+        for trial in self.trials[:rows]:
+            flow = "" if trial.to_flow is None else f"{trial.to_flow:.3f}"
+            line = f"{trial.name:{width}}  {trial.distance:8.4f}  {trial.spectrum_error:8.3f}  {flow:>11}"
+            lines.append(line.rstrip())
+        lines.append(f"{'real images':{width}}  {self.floor:8.4f}  {self.spectrum_floor:8.3f}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def tune(
+    score_fn: ScoreFn,
+    sde: NoiseLevels,
+    images: Tensor,
+    evaluations: int = 8,
+    *,
+    calls: int | None = None,
+    samples: int = 256,
+    batch: int = 256,
+    seed: int = 0,
+    progress: bool = True,
+) -> Tuned:
+    """The settings that suit a network best at a number of evaluations, by trying them.
+
+    Half of the images make the priors and filters, the other half judges. Samplers are tried first, from white noise;
+    then starts (mean image and white noise, principal components, Fourier) at several levels with the best two; then
+    eta, covariances, the prior, other levels, ladders and orders with the best; then `pc` without a filter, with
+    `constant` and with `schedule`, where the SDE has it. The best three are run once more with other noise.
+
+    Args:
+        score_fn: `(x, what the SDE tells it) -> score`.
+        sde: `VE`, `VP`, `SubVP`, `Discrete`, or what `sde.NoiseLevels` describes.
+        images: `[N, C, H, W]` of the data in the units of x, a few hundred, on the device to sample on; samples of a
+            converged run will do.
+        evaluations: calls of the network for a batch of samples that the settings may take.
+        calls: calls of the network for `samples` samples that the search may take, by default enough for all of it,
+            `52 evaluations` and a converged run. With fewer the first are tried.
+        samples: of a trial.
+        batch: samples sampled at once.
+        seed: of all noise; the result is a function of it.
+        progress: show a progress bar.
+
+    Returns: all trials, the best first.
+
+    Raises:
+        ValueError: fewer than 32 images, or bad numbers; before the first evaluation.
+    """
+    if images.dim() != 4 or len(images) < _FEWEST or not bool(images.isfinite().all()):
+        raise ValueError(f"images: got shape {tuple(images.shape)}, expected [N >= {_FEWEST}, C, H, W], all finite")
+    for name, value, least in (("evaluations", evaluations, 1), ("samples", samples, 16), ("batch", batch, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}: got {value!r}, expected an integer of at least {least}")
+    allowed = 52 * evaluations + _converged_count(evaluations) if calls is None else calls
+    if allowed < evaluations:
+        raise ValueError(f"calls: got {calls}, expected at least {evaluations}, what one trial takes")
+    search = _Search(score_fn, sde, images, evaluations, allowed, samples, batch, seed)
+    with tqdm(total=allowed, desc="tuning", unit="call", disable=not progress) as bar:
+        search.run(bar.update)
+    return search.result()
+
+
+class _Search:
+    """The state of a search: what is known, what was tried, what was spent."""
+
+    def __init__(
+        self,
+        score_fn: ScoreFn,
+        sde: NoiseLevels,
+        images: Tensor,
+        evaluations: int,
+        allowed: int,
+        samples: int,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self.score_fn, self.sde, self.evaluations, self.allowed = score_fn, sde, evaluations, allowed
+        self.shape, self.samples, self.batch, self.seed = tuple(images.shape[1:]), samples, batch, seed
+        known, held_out = images[0::2], images[1::2]
+        self.likeness = Likeness(held_out)
+        self.real = known[:samples]
+        self.target = Target.from_images(known)
+        kinds: tuple[Basis, ...] = ("mean", "pca", "fourier")
+        self.priors = {kind: Prior.from_images(known, kind).to(images.device) for kind in kinds}
+        self.device, self.spent = images.device, 0
+        self.trials: dict[str, Trial] = {}
+        self.converged: Tensor | None = None
+
+        self.spend: Callable[[int], object] = lambda calls: None
+
+    def run(self, spend: Callable[[int], object]) -> None:
+        self.spend = spend
+        reserved = _CONFIRMED * self.evaluations
+        reference = FewStep(self.sde, _converged_count(self.evaluations))
+        if self.allowed >= 12 * self.evaluations + reference.count + reserved:
+            self.converged = self._samples(reference, self.seed)
+        self._try(self._solvers(), reserved)
+        for best in self._best(2):
+            self._try(self._starts(best), reserved)
+        for best in self._best(1):
+            self._try(self._refinements(best), reserved)
+        self._try(self._filters(), reserved)
+        for trial in sorted(self.trials.values(), key=lambda trial: trial.score)[:_CONFIRMED]:
+            self._confirm(trial)
+
+    def result(self) -> Tuned:
+        floor, spectrum = self.likeness.distance(self.real), self.likeness.spectrum_error(self.real)
+        ranked = sorted(self.trials.values(), key=lambda trial: (trial.runs == 1, trial.score))
+        return Tuned(ranked, floor, spectrum, self.spent, self.samples)
+
+    def _solvers(self) -> Iterator[Settings]:
+        plain = FewStep(self.sde, self.evaluations, order=min(2, self.evaluations))
+        yield plain
+        yield replace(plain, eta=1.0)
+        yield FewStep(self.sde, self.evaluations, "ancestral", eta=1.0)
+        if self.evaluations % 2:
+            yield FewStep(self.sde, self.evaluations, "heun")
+
+    def _filters(self) -> Iterator[Settings]:
+        """Of pc, two evaluations an iteration, where the SDE can be run with so few."""
+        try:
+            run = PC(self.sde, self.evaluations // 2)  # type: ignore[arg-type]
+        except (ValueError, AttributeError):
+            return
+        yield Filtered("none", run, Preconditioner.identity(self.shape).to(self.device))
+        yield Filtered("constant", run, [M.to(self.device) for M in constant(self.shape, run)])
+        yield Filtered("schedule", run, [M.to(self.device) for M in schedule(self.target, run)])
+
+    def _starts(self, best: FewStep) -> Iterator[Settings]:
+        """At the largest standard deviation of the data along a component, and at multiples of it."""
+        spread = float(self.priors["pca"].variance[:1].sum().sqrt())
+        low, high = 5 * self.sde.sigma_min, 0.7 * self.sde.sigma_max
+        levels = dict.fromkeys(min(max(factor * spread, low), high) for factor in (1.0, 2.0, 0.5, 4.0))
+        for level in levels:
+            yield from (replace(best, start=prior, sigma=_rounded(level)) for prior in self.priors.values())
+
+    def _refinements(self, best: FewStep) -> Iterator[Settings]:
+        if best.sampler in ("dpmpp", "ancestral"):
+            yield from (replace(best, eta=eta) for eta in (0.0, 0.5, 1.0) if eta != best.eta)
+            tried: tuple[tuple[Basis, float], ...] = (("pca", 0.5), ("pca", 1.0), ("fourier", 0.5))
+            for kind, share in tried:
+                yield replace(best, eta=best.eta or 1.0, covariance=self.priors[kind], share=share)
+        if best.sampler == "dpmpp":
+            yield replace(best, prior=self.priors["pca"])
+        if best.sigma is not None:
+            yield from (replace(best, sigma=_rounded(factor * best.sigma)) for factor in (0.7, 1.4))
+        kinds: tuple[Ladder, ...] = ("karras", "snr", "time")
+        ladders = {tuple(run.levels): run for run in (replace(best, ladder=kind) for kind in reversed(kinds))}
+        yield from (run for levels, run in ladders.items() if levels != tuple(best.levels))
+        if best.sampler == "dpmpp":
+            orders = [order for order in (1, 2, 3) if order != best.order and order <= self.evaluations]
+            yield from (replace(best, order=order) for order in orders)
+
+    def _best(self, count: int) -> list[FewStep]:
+        ranked = (trial.settings for trial in sorted(self.trials.values(), key=lambda trial: trial.score))
+        return [settings for settings in ranked if isinstance(settings, FewStep)][:count]
+
+    def _try(self, candidates: Iterable[Settings], reserved: int) -> None:
+        for settings in candidates:
+            if settings.name not in self.trials and self.spent + settings.count + reserved <= self.allowed:
+                self.trials[settings.name] = self._judged(settings, self.seed)
+
+    def _confirm(self, trial: Trial) -> None:
+        if self.spent + trial.settings.count > self.allowed:
+            return
+        again = self._judged(trial.settings, self.seed + 1)
+        both = (0.5 * (trial.distance + again.distance), 0.5 * (trial.spectrum_error + again.spectrum_error))
+        self.trials[trial.name] = Trial(trial.name, trial.settings, *both, trial.to_flow, runs=2)
+
+    def _judged(self, settings: Settings, seed: int) -> Trial:
+        x = self._samples(settings, seed)
+        flow = None
+        if self.converged is not None and seed == self.seed and isinstance(settings, FewStep) and settings.follows_flow:
+            flow = float((x - self.converged).square().mean().sqrt() / self.converged.std())
+        return Trial(settings.name, settings, self.likeness.distance(x), self.likeness.spectrum_error(x), flow)
+
+    def _samples(self, settings: Settings, seed: int) -> Tensor:
+        parts = []
+        for first in range(0, self.samples, self.batch):
+            shape = (min(self.batch, self.samples - first), *self.shape)
+            stream = NoiseStream(seed, first_sample=first)
+            parts.append(settings.sample(self.score_fn, shape, stream, progress=False).to("cpu"))
+        self.spent += settings.count
+        self.spend(settings.count)
+        return torch.cat(parts)
+
+
+def _converged_count(evaluations: int) -> int:
+    return max(20, 3 * evaluations)
+
+
+def _rounded(level: float) -> float:
+    """To two digits, so that a table can name it."""
+    return float(f"{level:.2g}")
