@@ -1,4 +1,4 @@
-"""The command line: `tdas-ops sample | demo | calibrate | info`."""
+"""The command line: `tdas-ops sample | demo | calibrate | tune | info`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 import typer
 from safetensors import SafetensorError
 
-from tdas_ops import _extension, _images, _runs, models
+from tdas_ops import _extension, _images, _runs, _tune, models
 from tdas_ops._backends import backend_info
 from tdas_ops._files import fresh_files, read_bounded, reserve, shown
 from tdas_ops._folder import default_folder
@@ -359,6 +359,44 @@ def _check_filter_files(output: Path, sheet: Path) -> None:
     raise ValueError(
         f"--output: got {found[-1]}, which is no earlier filter with its picture beside it, expected another name"
     )
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Option(help="Embedded model.")] = "digits",
+    evaluations: Annotated[int, typer.Option(min=1, help="Calls of the network that sampling may take.")] = 8,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Pictures of the data.  [default: samples of a long run]")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=16, help="Samples a trial.")] = 256,
+    calls: Annotated[
+        int | None, typer.Option(min=1, help="Calls of the network in all.  [default: enough for all trials]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")] = 0,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
+) -> None:
+    """Which sampler, ladder, noise, start and filter suit a model at a number of evaluations: a table, the best first.
+
+    \b
+    Examples:
+      tdas-ops tune --evaluations 8
+      tdas-ops tune --evaluations 5 --images digits/ --samples 512
+    """
+    with _checked_input():
+        _tune.tune_model(
+            model,
+            evaluations,
+            images=images,
+            samples=samples,
+            calls=calls,
+            seed=seed,
+            device=device,
+            threads=threads,
+            progress=progress and sys.stderr.isatty(),
+            say=_say,
+        )
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -359,6 +360,24 @@ def test_calibrate_refuses(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tune_prints_a_table_the_best_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    g = torch.Generator().manual_seed(0)
+    for i in range(40):
+        pixels = (torch.rand(32, 32, generator=g) * 255 * (torch.arange(32) < 16)).to(torch.uint8)
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{i}.png")
+    settings = ["--evaluations", "2", "--samples", "16", "--calls", "18", "--images", str(tmp_path), "--no-progress"]
+    assert tdas("tune", *settings) == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert lines[0] == f"digits: 2 evaluations, judged by 40 pictures of {tmp_path.name}, 16 samples a trial, seed 0"
+    assert "start mean at" in printed and "real images" in printed
+    best = lines[2].split("  ")[0]
+    assert re.fullmatch(rf"best of \d+ in (\d+) calls of the network: {re.escape(best)}", lines[-1])
+    assert int(lines[-1].split(" in ")[1].split()[0]) <= 18
+    assert tdas("tune", *settings, "--calls", "1") == 2
+    assert "calls: got 1, expected at least 2" in capsys.readouterr().err
+
+
 def test_calibrate_replaces_an_earlier_filter_and_nothing_else(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,7 +484,7 @@ def test_nothing_given_shows_the_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert "calibrate" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["calibrate"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["calibrate"], ["tune"], ["info"]])
 def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert tdas(*command, "--help") == 0
     printed = capsys.readouterr().out

@@ -1,0 +1,66 @@
+"""What `tdas-ops tune` does: the best settings of an embedded model at a number of evaluations, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tdas_ops import calibrate, models
+from tdas_ops.noise import NoiseStream
+from tdas_ops.prior import read_images
+
+_IMAGES, _CONVERGED, _BATCH = 512, 40, 256
+
+
+def tune_model(
+    name: str,
+    evaluations: int,
+    *,
+    images: Path | None = None,
+    samples: int = 256,
+    calls: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int = 0,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> calibrate.Tuned:
+    """Tunes an embedded model and says what was found.
+
+    Args:
+        name: of the model.
+        evaluations, samples, calls, seed, progress: as in `calibrate.tune`.
+        images: folder of pictures of the data; by default samples of a converged run of the model.
+        threads: CPU threads; 0 is PyTorch's choice.
+        say: receives the lines.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    model = models.load(name, device)
+    data = _converged(model, seed) if images is None else _pictures(images, model)
+    source = f"{len(data)} samples of a converged run" if images is None else f"{len(data)} pictures of {images.name}"
+    say(f"{name}: {evaluations} evaluations, judged by {source}, {samples} samples a trial, seed {seed}")
+    tuned = calibrate.tune(
+        model.score, model.sde, data, evaluations, calls=calls, samples=samples, seed=seed, progress=progress
+    )
+    for line in tuned.table().splitlines():
+        say(line)
+    say(f"best of {len(tuned.trials)} in {tuned.calls} calls of the network: {tuned.settings.name}")
+    return tuned
+
+
+def _converged(model: models.Model, seed: int) -> Tensor:
+    run = calibrate.FewStep(model.sde, _CONVERGED)
+    parts = []
+    for first in range(0, _IMAGES, _BATCH):
+        stream = NoiseStream(seed + 1_000_003, first_sample=first)
+        parts.append(run.sample(model.score, (_BATCH, *model.shape), stream, progress=False))
+    return torch.cat(parts)
+
+
+def _pictures(folder: Path, model: models.Model) -> Tensor:
+    channels, height, width = model.shape
+    return read_images(folder, (height, width), channels == 1).float().to(model.device)
