@@ -15,11 +15,13 @@ LEVELS = [
     {"_backends", "_gaussian"},
     {"noise", "preconditioner"},
     {"ops", "_graph"},
-    {"samplers", "calibrate"},
+    {"prior"},
+    {"samplers"},
+    {"calibrate"},
     {"models", "integrations", "_pictures"},
     {"_record"},
     {"_folder"},
-    {"_runs"},
+    {"_runs", "_tune"},
     {"cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
