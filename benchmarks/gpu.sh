@@ -1,79 +1,79 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in parts of a few minutes each:
-#   benchmarks/gpu.sh                  runs the parts that have not passed yet
-#   benchmarks/gpu.sh build test       runs these parts (again); `bench` is every part whose name begins with bench-
-#   benchmarks/gpu.sh acceleration     quality against iterations, hours: trains networks and samples them, only where named
-#   PYTHON=/path/to/python RESULTS=folder TORCH_CUDA_ARCH_LIST=9.0 benchmarks/gpu.sh
-# Needs torch with CUDA, triton, nvcc, ninja, pybind11, pytest and pytest-benchmark, and no network; compute-sanitizer,
-# ncu and diffusers where they are found. What has passed is remembered in build/gpu; delete that folder to start anew. The
-# figures of the parts of one build are gathered in one JSON file and one table under benchmarks/results.
-set -euo pipefail
+# Everything that needs a GPU.
+#   benchmarks/gpu.sh first [SECONDS]                  proves and measures every kernel, in 470 seconds at most
+#   benchmarks/gpu.sh again [SECONDS] STAGE|TEST...    only these stages, in 230 seconds at most; a TEST is one of pytest's, such
+#                                                      as tests/test_gpu.py::test_opcheck, for the stage tests
+#   benchmarks/gpu.sh build                            compiles the extension in place
+#   benchmarks/gpu.sh small|chunks|iteration           the long parts: steps of small batches, scratch of the passes, whole
+#                                                      iterations; kept row by row, an interrupted one goes on
+#   benchmarks/gpu.sh acceleration[-DATA]              quality against iterations, hours: trains networks and samples them
+# The stages of `first`, each within its limit (LIMIT below; together 470 s); one that fails, hangs or runs out of time stops
+# no other, and every row is kept the moment it is known. Environment: PYTHON (python3), RESULTS (benchmarks/results: a few files
+# of less than 16 MB), DEVICE=cpu rehearses without a GPU, TDAS_OPS_COMMIT names the commit of a tree without .git.
+# Needs torch and pytest, no network; the extension comes from `make gpu-wheel` (build/gpu-wheel), from tdas_ops, or is built
+# here, which takes minutes and needs nvcc, ninja and pybind11. Uses compute-sanitizer and ncu where they are found.
+set -uo pipefail
+SECONDS=0
+export DEVICE=${DEVICE:-cuda}
+[[ ${RESULTS:=benchmarks/results} = /* ]] || RESULTS=$PWD/$RESULTS
 cd "$(dirname "$0")/.."
 
-PYTHON=${PYTHON:-python3}
-RESULTS=${RESULTS:-benchmarks/results}
-PASSED=build/gpu
-PARTS=(build test sanitize-memcheck sanitize-racecheck bench-update bench-planes bench-snr bench-chunks
-  bench-small bench-noise bench-iteration profile test-tickets sanitize-tickets bench-tickets
-  test-cooperative sanitize-cooperative bench-cooperative)
-NAMED_ONLY=(acceleration-faces acceleration-photos64 acceleration-photos128 acceleration-photos256)
-mkdir -p "$PASSED"
+STAGES=(environment smoke repeat times turns tests memcheck racecheck counters compiled tickets cooperative)
+# Seconds; smoke, then tests, memcheck and racecheck, and then the tests of what waits, run side by side.
+declare -A LIMIT=([environment]=30 [smoke]=40 [repeat]=25 [times]=75 [turns]=50 [tests]=95 [memcheck]=95 [racecheck]=95
+  [counters]=50 [compiled]=30 [waiting]=25 [tickets]=25 [cooperative]=20 [table]=5)
+BUILD=170 # where there is no extension: what this takes, later stages lack
+PARTS=(build small chunks iteration)
+DATA=(faces photos64 photos128 photos256)
 
-"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
-  { echo "gpu.sh: $PYTHON has no torch that finds a CUDA device; name another with PYTHON="; exit 1; }
+say() { echo "gpu.sh $SECONDS s: $*"; }
+usage() { echo "gpu.sh: got '$1', expected first [SECONDS], again [SECONDS] STAGE..., ${PARTS[*]} or acceleration; stages: ${STAGES[*]}"; }
+mode=${1:-}
+case $mode in
+  first) total=470 ;;
+  again) total=230 ;;
+  build | small | chunks | iteration | acceleration | acceleration-*) ;;
+  *)
+    usage "$mode"
+    exit 1
+    ;;
+esac
+
+PYTHON=${PYTHON:-python3}
 # Tools of the Python environment, such as ninja, and of the CUDA toolkit, wherever PATH stands.
-PATH="$(dirname "$("$PYTHON" -c 'import sys; print(sys.executable)')"):$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
+if ! seen=$("$PYTHON" -c 'import os, sys, sysconfig, torch
+print(torch.cuda.is_available(), sysconfig.get_config_var("EXT_SUFFIX"), os.path.dirname(sys.executable))' 2>/dev/null); then
+  echo "gpu.sh: PYTHON: got '$PYTHON', expected a Python with torch"
+  exit 1
+fi
+read -r cuda suffix here <<<"$seen"
+PATH="$here:$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/compute-sanitizer"
+for found in /opt/nvidia/nsight-compute/*/; do PATH=$PATH:${found%/}; done
+export PATH PYTHON PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+if [ "$DEVICE" = cuda ] && [ "$cuda" != True ]; then
+  echo "gpu.sh: DEVICE: got 'cuda', but torch finds no CUDA device; DEVICE=cpu rehearses without one"
+  exit 1
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$work/triton}
+if ! mkdir -p "$RESULTS" 2>/dev/null || ! touch "$RESULTS/.gpu" 2>/dev/null; then
+  say "RESULTS: got '$RESULTS', expected a folder that can be written; what is printed is all that remains"
+  RESULTS=$work
+fi
+rm -f "$RESULTS/.gpu"
+carried=build/gpu-wheel
+[ -n "${TDAS_OPS_COMMIT:-}" ] || [ -e .git ] || TDAS_OPS_COMMIT=$(cat "$carried/commit" 2>/dev/null)
+export TDAS_OPS_COMMIT=${TDAS_OPS_COMMIT:-}
 
 build() {
-  local found
-  found=$("$PYTHON" -c 'import torch; print(".".join(map(str, torch.cuda.get_device_capability())))')
-  TDAS_OPS_BUILD=cuda TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$found} "$PYTHON" setup.py -q build_ext --inplace
-  "$PYTHON" -c 'import json; from tdas_ops import _extension; m = _extension.load()
-assert m is not None, _extension.reason()
-print(json.dumps(m.build_info()))'
+  local arch
+  command -v nvcc >/dev/null || { echo "nvcc is not found: the extension can come from make gpu-wheel"; return 1; }
+  arch=$("$PYTHON" -c 'import torch; print(".".join(map(str, torch.cuda.get_device_capability())))') || return 1
+  TDAS_OPS_BUILD=cuda TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$arch} "$PYTHON" setup.py -q build_ext --inplace
 }
 
-# A machine where GPU tests are skipped does not pass. Those that one GPU cannot run are left out, not skipped.
-# Blocks that wait for each other may wait for ever: what has such blocks comes last, and not for longer than this.
-PATIENCE=900
-tests() {
-  timeout "$PATIENCE" "$PYTHON" -m pytest "$1" -q -p no:cacheprovider --durations=5 | tee "$PASSED/test.log"
-  grep -Eq '[1-9][0-9]* passed' "$PASSED/test.log" && ! grep -Eq '[0-9]+ skipped' "$PASSED/test.log"
-}
-
-sanitize() {
-  if ! command -v compute-sanitizer >/dev/null; then
-    echo "gpu.sh: $1 is skipped: compute-sanitizer is not found"
-    return
-  fi
-  local tool=$1
-  case $1 in tickets | cooperative) tool=memcheck ;; esac
-  local checker=(compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 1)
-  # What torch tries out on the driver's interface is no error; what our launches return, they report themselves.
-  [ "$tool" != memcheck ] || checker+=(--report-api-errors no)
-  if ! "${checker[@]}" "$PYTHON" -c 'import torch; torch.ones(1).cuda().cpu()' >"$PASSED/$1.log" 2>&1; then
-    echo "gpu.sh: $1 is skipped: compute-sanitizer does not work on this machine; it says, in $PASSED/$1.log:"
-    tail -n 3 "$PASSED/$1.log"
-    return
-  fi
-  # Every tensor an allocation of its own, so that no neighbour hides what goes past an end.
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout "$PATIENCE" "${checker[@]}" "$PYTHON" benchmarks/sanitize_cases.py "$1"
-}
-
-bench() {
-  test -e "$PASSED/test" || { echo "gpu.sh: no figure without passing tests: run the part test first"; return 1; }
-  case $1 in
-    tickets | cooperative)
-      test -e "$PASSED/test-$1" || { echo "gpu.sh: no figure without passing tests: run test-$1 first"; return 1; } ;;
-  esac
-  if [ "$1" = iteration ]; then
-    "$PYTHON" -c 'import diffusers' 2>/dev/null ||
-      { echo "gpu.sh: bench-iteration is skipped: diffusers is not installed"; return; }
-    "$PYTHON" benchmarks/iteration.py --parts "$PASSED" --out "$RESULTS"
-    return
-  fi
-  "$PYTHON" benchmarks/gpu_bench.py "$1" --parts "$PASSED" --out "$RESULTS"
-}
+# The long parts
 
 # Quality against iterations on one data set, which benchmarks/acceleration/README.md says how to prepare. Training and
 # measuring go on where they were stopped.
@@ -86,44 +86,232 @@ acceleration() {
   case $1 in
     faces)
       network=(--widths 64 128 256 --batch 128 --steps 100000)
-      samples=(--batch 500 --samples 5000) ;;
+      samples=(--batch 500 --samples 5000)
+      ;;
     photos64) network=(--denoiser --skip --widths 64 128 256 --batch 128 --steps 100000) ;;
     *) network=(--denoiser --skip --widths 64 128 192 256 --batch 64 --steps 50000) ;;
   esac
-  local on=(--family ncsnpp --dataset "$1" --data "$folder/data" --device cuda)
-  "$PYTHON" -m benchmarks.acceleration.train "${on[@]}" --runs "$folder/gpu" --out "$folder/gpu" "${network[@]}"
+  local on=(--family ncsnpp --dataset "$1" --data "$folder/data" --device "$DEVICE")
+  "$PYTHON" -m benchmarks.acceleration.train "${on[@]}" --runs "$folder/gpu" --out "$folder/gpu" "${network[@]}" || return
   on+=(--weights "$folder/gpu" --results "$folder/gpu")
-  "$PYTHON" -m benchmarks.acceleration.evaluate "${on[@]}" "${samples[@]}"
+  "$PYTHON" -m benchmarks.acceleration.evaluate "${on[@]}" "${samples[@]}" || return
   "$PYTHON" -m benchmarks.acceleration.cost "${on[@]}" --batch 100
 }
 
-chosen=()
-for name in "$@"; do
-  matched=()
-  for part in "${PARTS[@]}" "${NAMED_ONLY[@]}"; do
-    case $part in "$name" | "$name"-*) matched+=("$part") ;; esac
-  done
-  [ ${#matched[@]} -gt 0 ] || { echo "gpu.sh: got '$name', expected one of ${PARTS[*]} ${NAMED_ONLY[*]}"; exit 1; }
-  chosen+=("${matched[@]}")
-done
-if [ ${#chosen[@]} -gt 0 ]; then
-  for part in "${chosen[@]}"; do rm -f "$PASSED/$part"; done
-else
-  chosen=("${PARTS[@]}")
-fi
-for part in "${chosen[@]}"; do
-  [ ! -e "$PASSED/$part" ] || { echo "gpu.sh: $part has passed before"; continue; }
-  echo "gpu.sh: $part"
-  started=$SECONDS
-  case $part in
-    build) rm -rf "${PASSED:?}"/*; build ;;
-    test) tests tests/test_gpu.py ;;
-    test-*) tests "tests/test_gpu_${part#test-}.py" ;;
-    sanitize-*) sanitize "${part#sanitize-}" ;;
-    bench-*) bench "${part#bench-}" ;;
-    acceleration-*) acceleration "${part#acceleration-}" ;;
-    profile) "$PYTHON" benchmarks/gpu_profile.py --out "$RESULTS" ;;
+long() {
+  local status=0 name data=()
+  export GPU_ROWS=$RESULTS/gpu-parts.jsonl GPU_STAGE=$1
+  case $1 in
+    build) build || status=1 ;;
+    small | chunks) "$PYTHON" benchmarks/gpu_times.py "$1" || status=1 ;;
+    iteration) "$PYTHON" benchmarks/iteration.py || status=1 ;;
+    acceleration) data=("${DATA[@]}") ;;
+    acceleration-*)
+      [[ " ${DATA[*]} " = *" ${1#*-} "* ]] || { echo "gpu.sh: got '$1', expected acceleration-NAME of ${DATA[*]}"; return 1; }
+      data=("${1#*-}")
+      ;;
   esac
-  touch "$PASSED/$part"
-  echo "gpu.sh: $part passed in $((SECONDS - started)) s"
+  for name in ${data[@]+"${data[@]}"}; do acceleration "$name" || status=1; done
+  return $status
+}
+
+main=$carried/main/_C$suffix
+if [ "$mode" != first ] && [ "$mode" != again ]; then
+  # In place: not every one of these programs looks elsewhere.
+  [ "$mode" = build ] || [ -e "tdas_ops/_C$suffix" ] || [ ! -e "$main" ] || cp "$main" tdas_ops/
+  status=0
+  for part in "$@"; do
+    say "$part"
+    long "$part" || status=1
+  done
+  exit $status
+fi
+
+# The stages
+
+shift
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+  total=$1
+  shift
+fi
+chosen=() tests=() failures=0
+for name in "$@"; do
+  case $name in
+    *tests/* | *::*) tests+=("$name") ;;
+    *)
+      if [[ " ${STAGES[*]} " = *" $name "* ]]; then chosen+=("$name"); else
+        usage "$name"
+        failures=1
+      fi
+      ;;
+  esac
 done
+[ ${#tests[@]} -eq 0 ] || chosen+=(tests)
+if [ "$mode$failures" = again0 ] && [ ${#chosen[@]} -eq 0 ]; then
+  usage again
+  exit 1
+fi
+if [ "$mode" = first ]; then chosen=("${STAGES[@]}"); fi
+export GPU_ROWS=$RESULTS/gpu-$mode.jsonl
+log=$RESULTS/gpu-$mode-log.txt
+rm -f "$RESULTS/gpu-$mode"{.jsonl,-log.txt,-log.txt.gz,-ncu.csv,-ncu-source.csv.gz}
+: >"$GPU_ROWS"
+wants() { [[ " ${chosen[*]:-} " = *" $1 "* ]]; }
+
+# row STAGE KEY VALUE...: a row whose values are texts, or numbers.
+row() {
+  local line="{\"stage\": \"$1\"" value
+  shift
+  while [ $# -gt 0 ]; do
+    value=$(tr -d '\000-\037"\\' <<<"$2" | cut -c1-240)
+    [[ $value =~ ^[0-9]+$ ]] || value="\"$value\""
+    line+=", \"$1\": $value"
+    shift 2
+  done
+  echo "$line}" >>"$GPU_ROWS"
+}
+
+# skip NAME WHY
+skip() {
+  say "$1: skipped, $2"
+  row "$1" why "skipped, $2"
+}
+
+# stage NAME LIMIT COMMAND...: within the limit and what is left of all; its output goes to the log.
+stage() {
+  local name=$1 limit=$2 left=$((total - SECONDS - LIMIT[table])) status=0 started=$SECONDS said=""
+  local file=$work/${1//[^a-zA-Z0-9-]/_}.log
+  shift 2
+  [ "$limit" -le "$left" ] || limit=$left
+  if [ "$limit" -lt 10 ]; then
+    skip "$name" "no time is left"
+    return 1
+  fi
+  # Of the limit, three seconds are for what begins nothing new, and three for what does not end when it is told to.
+  GPU_STAGE=$name GPU_UNTIL=$(($(date +%s) + limit - 6)) timeout -k 3 $((limit - 3)) "$@" >"$file" 2>&1 </dev/null || status=$?
+  if [ $status -ne 0 ]; then
+    said=$(grep -aE -m1 '^=+ (Invalid|Error|Program hit)|^==ERROR==' "$file" || grep -a . "$file" | grep -av '^{' | tail -n 1)
+  fi
+  row "$name" status "$status" seconds "$((SECONDS - started))" said "$said"
+  say "$name: status $status"
+  # Files that come back are few and small.
+  { echo "== $name: status $status" && tail -c 1000000 "$file"; } >>"$log"
+  return $status
+}
+
+run() { "$PYTHON" "benchmarks/$@"; }
+program() { local name=$1 limit=$2; shift 2; stage "$name" "$limit" "$PYTHON" "benchmarks/$1" "${@:2}"; }
+
+# GPU_EXTENSION: another build than that in tdas_ops.
+environment() {
+  if [ -e "$main" ]; then
+    GPU_EXTENSION=$PWD/$main program "environment, carried extension" "${LIMIT[environment]}" gpu_smoke.py environment &&
+      export GPU_EXTENSION=$PWD/$main && return
+  fi
+  if compgen -G "tdas_ops/_C.*" >/dev/null; then
+    program "environment" "${LIMIT[environment]}" gpu_smoke.py environment && return
+  fi
+  [ "$DEVICE" = cuda ] || return
+  stage build $BUILD bash -c "$(declare -f build); build" && program "environment, built here" "${LIMIT[environment]}" gpu_smoke.py environment
+}
+
+sanitized() {
+  local tool=$1 limit=$2
+  if ! command -v compute-sanitizer >/dev/null; then
+    skip "$tool" "compute-sanitizer is not found"
+    return
+  fi
+  # Every tensor an allocation of its own, so that no neighbour hides what goes past an end.
+  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
+  local checker=(compute-sanitizer --target-processes all --show-backtrace no --tool "$tool")
+  if [ "$tool" = memcheck ]; then
+    # What torch tries out on the driver's interface is no error; what our launches return, they report themselves.
+    stage memcheck "$limit" "${checker[@]}" --error-exitcode 9 --report-api-errors no "$PYTHON" benchmarks/sanitize_cases.py
+  else
+    stage racecheck "$limit" bash -o pipefail -c '"$@" | "$PYTHON" benchmarks/gpu_races.py' racecheck \
+      "${checker[@]}" --racecheck-report hazard --print-limit 10000000 "$PYTHON" benchmarks/sanitize_cases.py
+  fi
+}
+
+counters() {
+  if ! command -v ncu >/dev/null; then
+    skip counters "ncu is not found"
+    return
+  fi
+  # The clocks of the device are left as they are.
+  local command=(ncu --clock-control none --target-processes all --nvtx --kernel-name-base demangled --launch-count 24
+    --kernel-name 'regex:(plane_kernel|rows_kernel|columns_kernel)' -f -o "$work/ncu") section metrics
+  for section in SpeedOfLight LaunchStats Occupancy ComputeWorkloadAnalysis MemoryWorkloadAnalysis SchedulerStats \
+    WarpStateStats InstructionStats SourceCounters; do command+=(--section "$section"); done
+  metrics=gpu__time_duration.sum,dram__bytes.sum,smsp__thread_inst_executed.sum
+  metrics+=,l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum,l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum
+  # Without the single counters where this ncu knows one of them not.
+  stage counters "${LIMIT[counters]}" bash -c '"${@:2}" --metrics "$1" $LAUNCH || "${@:2}" $LAUNCH' counters "$metrics" "${command[@]}"
+  [ -e "$work/ncu.ncu-rep" ] || return
+  timeout 20 ncu --import "$work/ncu.ncu-rep" --page raw --csv --print-units base >"$RESULTS/gpu-$mode-ncu.csv" 2>>"$log"
+  GPU_STAGE=counters timeout 20 "$PYTHON" benchmarks/gpu_profile.py read "$RESULTS/gpu-$mode-ncu.csv" >>"$log" 2>&1
+  timeout 20 ncu --import "$work/ncu.ncu-rep" --page source --csv 2>>"$log" | gzip >"$RESULTS/gpu-$mode-ncu-source.csv.gz"
+}
+export LAUNCH="$PYTHON benchmarks/gpu_profile.py launch"
+
+clocks() {
+  local query=clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu
+  row "$1" clocks "$(nvidia-smi --query-gpu=$query --format=csv,noheader 2>/dev/null)"
+}
+
+clocks environment
+environment
+variants=()
+for found in "$carried"/*/_C"$suffix"; do
+  name=$(basename "$(dirname "$found")")
+  if [ -e "$found" ] && [ "$name" != main ]; then variants+=("$PWD/$found"); fi
+done
+
+if wants smoke; then
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+  for group in normals 32 64 128 large 512 1024 2048 pixels composed; do
+    program "smoke $group" "${LIMIT[smoke]}" gpu_smoke.py "$group" &
+  done
+  for found in ${variants[@]+"${variants[@]}"}; do
+    name=$(basename "$(dirname "$found")")
+    GPU_EXTENSION=$found program "smoke $name" "${LIMIT[smoke]}" gpu_smoke.py variant &
+  done
+  wait
+fi
+! wants repeat || program repeat "${LIMIT[repeat]}" gpu_smoke.py repeat
+! wants times || program times "${LIMIT[times]}" gpu_times.py headline
+if wants turns; then
+  if [ ${#variants[@]} -gt 0 ]; then
+    program turns "${LIMIT[turns]}" gpu_times.py turns "${variants[@]}"
+  else
+    skip turns "$carried has no variant of the extension"
+  fi
+fi
+
+# Correctness alone, side by side, in what the stages before have left over and those after do not need.
+later=${LIMIT[table]}
+for name in counters compiled tickets cooperative; do ! wants "$name" || later=$((later + LIMIT[$name])); done
+! wants tickets && ! wants cooperative || later=$((later + LIMIT[waiting]))
+side=$((total - SECONDS - later))
+[ "$side" -ge "${LIMIT[tests]}" ] || side=${LIMIT[tests]}
+! wants tests || program tests "$side" gpu_tests.py 10 60 ${tests[@]+"${tests[@]}"} &
+! wants memcheck || sanitized memcheck "$side" &
+! wants racecheck || sanitized racecheck "$side" &
+wait
+! wants counters || counters
+! wants compiled || program compiled "${LIMIT[compiled]}" gpu_times.py compiled
+
+# What may wait for ever comes last.
+for name in tickets cooperative; do
+  ! wants $name || program "$name, tests" "${LIMIT[waiting]}" gpu_tests.py 2 20 tests/test_gpu_$name.py &
+done
+wait
+! wants tickets || program tickets "${LIMIT[tickets]}" gpu_times.py tickets
+! wants cooperative || program cooperative "${LIMIT[cooperative]}" gpu_times.py cooperative
+
+clocks end
+gzip -f "$log"
+# The end of what is printed carries the most important.
+timeout 10 "$PYTHON" benchmarks/gpu_table.py "$GPU_ROWS" >"$RESULTS/gpu-$mode.txt" || cp "$GPU_ROWS" "$RESULTS/gpu-$mode.txt"
+tail -c 10000 "$RESULTS/gpu-$mode.txt"
+[ $failures -eq 0 ] && ! grep -q '"status": [1-9]' "$GPU_ROWS"

@@ -1,52 +1,59 @@
 """Small launches of every CUDA kernel, for compute-sanitizer: every size and kind, last blocks partly empty, odd
 strides, narrow scores. No torch.fft: what cuFFT does is not ours to check. Tensors are made on the CPU and moved, so
-that hardly a kernel runs besides those of the package. `tickets` or `cooperative` as argument:
-kernels whose blocks wait for each other, alone."""
+that hardly a kernel runs besides those of the package. Started by benchmarks/gpu.sh; a row for each case that is over.
 
+    python benchmarks/sanitize_cases.py [tickets | cooperative]      kernels whose blocks wait for each other, alone
+"""
+
+from __future__ import annotations
+
+import contextlib
 import itertools
-import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, _backends, _extension
+from benchmarks import gpu_device  # noqa: E402
+from benchmarks.gpu_device import DEVICE, ON_GPU, keep, late  # noqa: E402
+
+import torch  # noqa: E402  after gpu_device, which sets how it compiles
+from torch import Tensor  # noqa: E402
+
+import tdas_ops  # noqa: E402
+from tdas_ops import NoiseStream, Preconditioner, _backends, _extension  # noqa: E402
 
 BATCH, CHANNELS = 3, 3  # nine planes: one more than blocks of eight, four or two hold
-PLANES = tuple(itertools.product((32, 64, 128), repeat=2))
+# Those that wait with __syncwarp, of which racecheck has most to say, come last.
+ON_CHIP = sorted(itertools.product((128, 64, 32), repeat=2), key=lambda plane: plane[0] * plane[1] <= 2048)
 # In passes: every width and every height, as thin as they may be.
-IN_PASSES = [(32, 2048), (32, 1024), (32, 512), (64, 256), (128, 256), (256, 128), (512, 64), (1024, 32), (2048, 32)]
+IN_PASSES = [(128, 256), (256, 128), (32, 2048), (32, 1024), (32, 512), (64, 256), (512, 64), (1024, 32), (2048, 32)]
+PIXELS = [(5, 7), (1, 1), (33, 34), (64, 64)]
+KINDS = [("R", "pds"), ("R", "tdas"), ("RA", "pds"), ("RA", "tdas"), ("Rw", "pds"), ("RAw", "pds")]
+
+Case = tuple[str, Callable[[], None]]
 
 
-def preconditioner(height: int, width: int, masks: str, method: str) -> Preconditioner:
-    """With those of the masks R, A and w that are named."""
-    frequencies = [2 * math.pi * torch.fft.fftfreq(n, dtype=torch.float64) for n in (height, width)]
-    down, across = frequencies[0][:, None], frequencies[1][None]
-    shape = (CHANNELS, height, width)
-    if not masks:
-        return Preconditioner.identity(shape, method).to("cuda")
-    R = 1 + 0.2 * (down.cos() + across.cos()) if "R" in masks else None
-    w = 0.3 * (down.sin() + across.sin()) if "w" in masks else None
-    A = torch.rand(height, width, generator=torch.Generator().manual_seed(1)) + 0.5 if "A" in masks else None
-    return Preconditioner.from_masks(R, A, w, shape=shape, method=method).to("cuda")
+def preconditioner(height: int, width: int, masks: str, method: str, channels: int = CHANNELS) -> Preconditioner:
+    return gpu_device.preconditioner((channels, height, width), masks, method)
 
 
 def finite(*results: Tensor) -> None:
     assert all(result.cpu().isfinite().all() for result in results)
 
 
-def updates(height: int, width: int, masks: str, method: str) -> None:
-    """Every kind of launch that steps, coloured noise and a filter come down to."""
+def updates(height: int, width: int, masks: str, method: str, chunk: int = 0) -> None:
+    """Every kind of launch that steps, coloured noise and a filter come down to; `chunk`: bytes of scratch at once."""
+    if ON_GPU:
+        _extension.load().limit_scratch(chunk)
     M = preconditioner(height, width, masks, method)
     x, v, z = (torch.randn(BATCH, CHANNELS, height, width) for _ in range(3))
-    last = x.contiguous(memory_format=torch.channels_last).cuda()
-    x, v, z, narrow = x.cuda(), v.cuda(), z.cuda(), v.bfloat16().cuda()
-    each = torch.full((BATCH,), 0.1).cuda()
-    seeds = NoiseStream(seeds=[4, 5, 6], device="cuda")
+    last = x.contiguous(memory_format=torch.channels_last).to(DEVICE)
+    x, v, z, narrow = x.to(DEVICE), v.to(DEVICE), z.to(DEVICE), v.bfloat16().to(DEVICE)
+    each = torch.full((BATCH,), 0.1).to(DEVICE)
+    seeds = NoiseStream(seeds=[4, 5, 6], device=DEVICE)
     finite(
         tdas_ops.step(x, v, M, 0.1, noise=NoiseStream(7)),
         tdas_ops.step(x, v, M, 0.1, noise_scale=0.0),
@@ -70,78 +77,83 @@ def updates(height: int, width: int, masks: str, method: str) -> None:
 
 def normals() -> None:
     """Odd sizes, both kinds of noise, one seed for all and one a sample."""
-    draw = torch.tensor([3]).cuda()
+    draw, overloads = torch.tensor([3]).to(DEVICE), torch.ops.tdas_ops.normals
     for samples, channels, height, width in ((3, 2, 5, 8), (1, 3, 7, 33), (2, 2, 4, 1), (2, 1, 3, 129)):
         for count, spectral in itertools.product({1, samples}, (False, True)):
-            out = torch.empty(samples, channels, height, width, dtype=torch.complex64, device="cuda")
-            torch.ops.tdas_ops.normals.cuda(out, torch.arange(count).cuda(), draw, 0, spectral)
+            out = torch.empty(samples, channels, height, width, dtype=torch.complex64, device=DEVICE)
+            kernel = overloads.cuda if ON_GPU else overloads.cpp
+            kernel(out, torch.arange(count).to(DEVICE), draw, 0, spectral)
 
 
-def tickets() -> None:
+def tickets(masks: str, method: str, batch: int) -> None:
     """More planes than the ring has, and fewer."""
     _backends.choose_large("ticket")
-    for masks, method in (("R", "pds"), ("R", "tdas"), ("Rw", "pds")):
-        M = preconditioner(1024, 1024, masks, method)
-        for batch in (1, BATCH):
-            x, v = (torch.randn(batch, CHANNELS, 1024, 1024).cuda() for _ in range(2))
-            finite(
-                *tdas_ops.step(x, v.bfloat16(), M, 0.1, noise=NoiseStream(7), return_mean=True),
-                tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7), out=x),
-            )
-        if masks == "R":
-            finite(tdas_ops.noise(M, x.shape, NoiseStream(7)), tdas_ops.precondition(v, M, "MMt"))
+    M = preconditioner(1024, 1024, masks, method)
+    x, v = (torch.randn(batch, CHANNELS, 1024, 1024).to(DEVICE) for _ in range(2))
+    finite(
+        *tdas_ops.step(x, v.bfloat16(), M, 0.1, noise=NoiseStream(7), return_mean=True),
+        tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7), out=x),
+    )
+    if masks == "R":
+        finite(tdas_ops.noise(M, x.shape, NoiseStream(7)), tdas_ops.precondition(v, M, "MMt"))
 
 
-def cooperative() -> None:
+def cooperative(size: int, method: str, channels: int, norm: str) -> None:
     """Samples across blocks, many in one, and one plane a sample."""
     _backends.choose_snr("cooperative")
-    for size, method, channels, norm in itertools.product(
-        (32, 64, 128), ("pds", "tdas"), (1, CHANNELS), ("batch", "sample")
-    ):
-        M = (
-            preconditioner(size, size, "R", method)
-            if channels == CHANNELS
-            else Preconditioner.from_masks(torch.ones(1, size, size), method=method).to("cuda")
-        )
-        x, v = (torch.randn(2 * BATCH, channels, size, size).cuda() for _ in range(2))
-        narrow, cast = v.bfloat16(), torch.empty_like(v, dtype=torch.float16, memory_format=torch.channels_last)
-        finite(
-            tdas_ops.langevin_step(x, narrow, M, 0.16, noise=NoiseStream(7), norm=norm, cast=cast),
-            cast,
-            tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7), norm=norm, out=x),
-        )
+    M = preconditioner(size, size, "R", method, channels)
+    x, v = (torch.randn(2 * BATCH, channels, size, size).to(DEVICE) for _ in range(2))
+    narrow, cast = v.bfloat16(), torch.empty_like(v, dtype=torch.float16, memory_format=torch.channels_last)
+    finite(
+        tdas_ops.langevin_step(x, narrow, M, 0.16, noise=NoiseStream(7), norm=norm, cast=cast),
+        cast,
+        tdas_ops.langevin_step(x, v, M, 0.16, noise=NoiseStream(7), norm=norm, out=x),
+    )
 
 
-def launches() -> None:
-    """Those of every kernel whose blocks do not wait for each other."""
-    normals()
-    for height, width in PLANES:
-        for masks, method in (("R", "pds"), ("R", "tdas"), ("RA", "pds"), ("RA", "tdas"), ("Rw", "pds")):
-            updates(height, width, masks, method)
-        updates(height, width, "RAw", "pds")
-    limit = _extension.load().limit_scratch
-    for height, width in IN_PASSES:
-        for chunk, masks, method in zip(
-            itertools.cycle((1, 16 * (height + 1) * width, 0)),  # one plane, four, all of them
-            ("R", "R", "RA", "RA", "Rw", "RAw"),
-            ("pds", "tdas", "pds", "tdas", "pds", "pds"),
-            strict=False,
-        ):
-            limit(chunk)
-            updates(height, width, masks, method)
-    limit(0)
-    for height, width in ((5, 7), (1, 1), (33, 34), (64, 64)):
-        for masks, method in itertools.product(("A", ""), ("pds", "tdas")):
-            updates(height, width, masks, method)
+def named(function: Callable[..., None], *arguments: object) -> Case:
+    return " ".join(map(str, (function.__name__, *arguments))), partial(function, *arguments)
 
 
-def main() -> None:
+def cases(which: str) -> list[Case]:
+    if which == "tickets":
+        kinds = (("R", "pds"), ("R", "tdas"), ("Rw", "pds"))
+        return [named(tickets, *kind, batch) for kind in kinds for batch in (1, BATCH)]
+    if which == "cooperative":
+        every = itertools.product((32, 64, 128), ("pds", "tdas"), (1, CHANNELS), ("batch", "sample"))
+        return [named(cooperative, *case) for case in every]
+    square = [plane for plane in ON_CHIP if plane[0] == plane[1]]
+    others = [plane for plane in ON_CHIP if plane[0] != plane[1]]
+    chunks = itertools.cycle((1, 4, 0))  # planes at once; 0: all of them
+    passes = [
+        named(updates, height, width, *kind, planes * 4 * (height + 1) * width)
+        for height, width in IN_PASSES
+        for kind, planes in zip(KINDS, chunks, strict=False)
+    ]
+    pixels = [named(updates, *p, masks, method) for p in PIXELS for masks in ("A", "") for method in ("pds", "tdas")]
+    return [
+        named(normals),
+        *(named(updates, *plane, *kind) for plane in square[:2] for kind in KINDS),
+        *passes[: 2 * len(KINDS)],
+        *pixels,
+        *(named(updates, *plane, *kind) for plane in square[2:] for kind in KINDS),
+        *(named(updates, *plane, *kind) for plane in others for kind in KINDS),
+        *passes[2 * len(KINDS) :],
+    ]
+
+
+def main() -> int:
+    torch.set_grad_enabled(False)
     torch.manual_seed(0)
-    with tdas_ops.use_backend("cuda"):
-        {"tickets": tickets, "cooperative": cooperative}.get("".join(sys.argv[1:]), launches)()
-    torch.cuda.synchronize()
-    print("sanitize_cases: every launch is done")
+    with tdas_ops.use_backend("cuda") if ON_GPU else contextlib.nullcontext():
+        for name, run in cases("".join(sys.argv[1:])):
+            if late(name):
+                return 1
+            run()
+            gpu_device.synchronize()
+            keep(case=name, ok=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,347 @@
+"""Device times of the ops, a row a case, each beside a copy of the machine's own, in turns.
+
+    python benchmarks/gpu_times.py headline | compiled | tickets | cooperative | chunks | small | turns FILE...
+
+Started by benchmarks/gpu.sh; see gpu_device.py. `turns` measures further builds of the extension beside the package's:
+a process a build, which wait for each other. A row gives microseconds a call; `share`: the bandwidth of the least bytes
+an op moves (`WORDS`), over that of the copy; `ratio`: of the time of others to ours. Cases that are kept are not measured
+again; nothing is timed whose result is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import gpu_device  # noqa: E402
+from benchmarks.gpu_device import DEVICE, ON_GPU, WORDS, Row, Run, first_line, keep, late, rounded  # noqa: E402
+
+import torch  # noqa: E402  after gpu_device, which sets how it compiles
+
+import tdas_ops  # noqa: E402
+from benchmarks import contenders  # noqa: E402
+
+KINDS = {"pds": ("pds", False), "tdas": ("tdas", False), "both": ("pds", True)}
+ELEMENTS = 24 << 20 if ON_GPU else 1 << 16  # of a batch: 300 MB from x, v to x'
+TEN = 10  # times as many: 3 GB
+LARGE = (256, 512, 1024, 2048)
+OWN, TORCH, FFT, COMPILED, COPY = "tdas_ops", "torch", "fft", "compiled", "copy"
+GRAPH_CALLS = 40
+ANSWER_SECONDS = 20  # of a process that measures one case
+ROUNDS_OF_TURNS = 2
+
+
+class Case(NamedTuple):
+    op: str
+    size: int
+    kind: str  # of KINDS
+    batches: float = 1  # of ELEMENTS elements
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return max(1, int(self.batches * ELEMENTS) // (3 * self.size**2)), 3, self.size, self.size
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.size} {self.kind} {'x'.join(map(str, self.shape))}"
+
+
+STEPS = [Case("step", size, kind) for kind in KINDS for size in (64, 128, 32, 1024)]
+HEADLINE = [
+    *STEPS,
+    *(Case("step", size, kind, TEN) for size in (64, 128, 1024) for kind in ("pds", "tdas")),
+    *(Case("step", size, kind) for size in (256, 512, 2048) for kind in KINDS),
+    *(Case("langevin_step", size, kind) for size in (64, 128, 1024, 32) for kind in ("pds", "both")),
+    *(Case("step", size, kind, TEN) for size, kind in ((32, "pds"), (64, "both"), (256, "pds"), (2048, "pds"))),
+    *(Case(op, size, "pds") for op in ("noise", "precondition") for size in (64, 1024)),
+]
+OF_TURNS = [*STEPS, *(Case("step", size, "pds", TEN) for size in (64, 128)), Case("step", 256, "pds")]
+OF_TURNS += [Case("langevin_step", size, "pds") for size in (64, 1024)]
+OF_COMPILED = [Case("step", *of) for of in ((64, "pds"), (1024, "pds"), (128, "pds"), (32, "pds"), (64, "both"))]
+OF_TICKETS = [Case("step", 1024, kind, n) for kind in ("pds", "tdas") for n in (0.125, 1, 4)]
+OF_TICKETS.append(Case("langevin_step", 1024, "pds"))
+# Some samples, and about as many as an H100 holds at once.
+OF_COOPERATIVE = [Case("langevin_step", size, "pds", n) for size in (32, 64, 128) for n in (0.001, 0.17)]
+SMALL = [Case("step", size, kind, 8 * 3 * size**2 / ELEMENTS) for size in (32, 64, 128) for kind in KINDS]
+OF_CHUNKS = [Case(op, size, kind) for op in ("step", "langevin_step") for size in LARGE for kind in KINDS]
+
+
+def row_of(case: Case, seconds: dict[str, float], calls: int = 1) -> Row:
+    """What is kept of a case, from seconds of each contender for so many calls."""
+    each = {name: time_each / calls for name, time_each in seconds.items()}
+    row: Row = {}
+    if COPY in seconds:
+        each.pop(COPY)
+        bandwidth = 8 * gpu_device.COPY_WORDS / seconds[COPY]
+        least = 4 * WORDS[case.op] * math.prod(case.shape)
+        row["copy_tb_s"] = rounded(bandwidth * 1e-12)
+        row["share"] = {n: round(least / s / bandwidth, 3) for n, s in each.items() if n not in (TORCH, FFT, COMPILED)}
+    row["us"] = {name: rounded(s * 1e6) for name, s in each.items()}
+    if OWN in each:
+        row["ratio"] = {n: round(s / each[OWN], 2) for n, s in each.items() if n in (TORCH, FFT, COMPILED)}
+    return row
+
+
+def limited(own: Run, mib: int) -> Run:
+    """With so much scratch for planes in passes; 0: as much as the package chooses."""
+    limit = tdas_ops._extension.load().limit_scratch
+
+    def run(i: int) -> None:
+        limit(mib << 20)
+        try:
+            own(i)
+        finally:
+            limit(0)
+
+    return run
+
+
+def switched(own: Run, choose: Callable[[str], None], choice: str, otherwise: str) -> Run:
+    def run(i: int) -> None:
+        choose(choice)
+        try:
+            own(i)
+        finally:
+            choose(otherwise)
+
+    return run
+
+
+class Measured:
+    """A case with its buffers and the package as a contender, whose results were checked."""
+
+    def __init__(self, case: Case, checked: bool = True) -> None:
+        self.case = case
+        self.masks = contenders.masks(case.shape, *KINDS[case.kind], DEVICE)
+        if checked:
+            gpu_device.check(case.op, self.masks, case.shape)
+        self.buffers = gpu_device.Buffers(case.shape)
+        self.runs: dict[str, Run] = {OWN: self.buffers.own(case.op, self.masks.M)}
+
+    def add_torch(self) -> None:
+        self.runs[TORCH] = self.buffers.of(contenders.baselines(self.case.op, self.masks)["best torch"])
+        if self.case.op == "step":
+            self.runs[FFT] = self.buffers.filter_alone
+
+    def add_scratch(self, mebibytes: list[int]) -> None:
+        if hasattr(tdas_ops._extension.load(), "limit_scratch"):
+            self.runs |= {f"{mib} MiB": limited(self.runs[OWN], mib) for mib in mebibytes}
+
+    def add_compiled(self) -> None:
+        compiled = self.buffers.of(contenders.compiled(self.masks, self.case.op))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # inductor says that it leaves the FFTs to torch
+            compiled(0)
+        self.runs[COMPILED] = compiled
+
+
+Prepare = Callable[[Measured], None]
+
+
+def headline(measured: Measured) -> None:
+    measured.add_torch()
+    if measured.case.op == "step" and measured.case.size in LARGE and measured.case.batches == 1:
+        measured.add_scratch([16, 24, 64])
+
+
+def compiled(measured: Measured) -> None:
+    measured.add_compiled()
+
+
+def tickets(measured: Measured) -> None:
+    switch = partial(switched, measured.runs[OWN], tdas_ops._backends.choose_large)
+    switch("ticket", "passes")(0)
+    measured.runs["ticket"] = switch("ticket", "passes")
+
+
+def chunks(measured: Measured) -> None:
+    measured.add_scratch([8, 16, 24, 32, 64, 128, 256, 1024])
+
+
+def measure(cases: list[Case], prepare: Prepare, copy: Run) -> int:
+    """A row a case beside the copy; returns how many failed."""
+    failed = 0
+    for case in cases:
+        if kept(case):
+            continue
+        if late(str(case)):
+            return failed + 1
+        measured = None
+        try:
+            measured = Measured(case)
+            prepare(measured)
+            keep(case=str(case), **row_of(case, gpu_device.in_turns({**measured.runs, COPY: copy})))
+        except Exception as error:
+            failed += 1
+            keep(case=str(case), ok=False, why=first_line(error))
+            if gpu_device.lost(error):
+                break
+        del measured
+        empty_cache()
+    return failed
+
+
+def kept(case: Case) -> bool:
+    return gpu_device.kept(str(case))
+
+
+def empty_cache() -> None:
+    if ON_GPU:
+        torch.cuda.empty_cache()
+
+
+def in_graphs(cases: list[Case], prepare: Prepare, host: bool) -> int:
+    """Small batches, whose data stay in the cache: device time in the replay of a graph of many calls, host time of one."""
+    failed = 0
+    for case in cases:
+        if kept(case):
+            continue
+        if late(str(case)):
+            return failed + 1
+        try:
+            measured = Measured(case)
+            measured.buffers.count = 1
+            prepare(measured)
+            row: Row = {}
+            if host:
+                row["host_us"] = {n: rounded(s * 1e6) for n, s in gpu_device.host_seconds(measured.runs).items()}
+            graphs = {name: gpu_device.captured(run, GRAPH_CALLS) for name, run in measured.runs.items()}
+            keep(case=str(case), **row_of(case, gpu_device.in_turns(graphs), GRAPH_CALLS), **row)
+        except Exception as error:
+            failed += 1
+            keep(case=str(case), ok=False, why=first_line(error))
+            if gpu_device.lost(error):
+                break
+    return failed
+
+
+def cooperative(measured: Measured) -> None:
+    switch = partial(switched, measured.runs[OWN], tdas_ops._backends.choose_snr)
+    switch("cooperative", "launches")(0)
+    measured.runs["cooperative"] = switch("cooperative", "launches")
+
+
+def small(measured: Measured) -> None:
+    measured.add_torch()
+    x, v, out = (tensors[0] for tensors in (measured.buffers.xs, measured.buffers.vs, measured.buffers.outs))
+    measured.runs["torch.add alone"] = lambda i: torch.add(x, v, out=out)
+
+
+# Builds in turns
+
+
+class Server:
+    """A process that measures cases with one build of the extension."""
+
+    def __init__(self, name: str, extension: str | None) -> None:
+        environment = {**os.environ, "GPU_ROWS": os.devnull}
+        if extension:
+            environment["GPU_EXTENSION"] = extension
+        self.name = name
+        command = [sys.executable, __file__, "serve"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
+        )
+
+    def ask(self, case: Case, seconds: float) -> Row:
+        """The seconds of a case, or why there are none."""
+        answers, orders = self.process.stdout, self.process.stdin
+        assert answers is not None and orders is not None
+        try:
+            orders.write(json.dumps(case) + "\n")
+            if not select.select([answers], [], [], seconds)[0]:
+                self.process.kill()
+                return {"why": f"no answer within {seconds:.0f} s"}
+            return json.loads(answers.readline() or '{"why": "the process ended"}')
+        except OSError:
+            return {"why": "the process ended"}
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def serve(answers: IO[str]) -> int:
+    """Answers each line of the input, a case, with a line of seconds: of the package and of the copy."""
+    copy, measured = gpu_device.copying(), None
+    for line in sys.stdin:
+        case = Case(*json.loads(line))
+        try:
+            if measured is None or measured.case != case:
+                measured = None
+                empty_cache()
+                measured = Measured(case)
+            answer: Row = gpu_device.in_turns({**measured.runs, COPY: copy})
+        except Exception as error:
+            answer = {"why": first_line(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+def turns(extensions: list[str]) -> int:
+    """Every case by every build, one after the other, and by the first once more; again and again."""
+    servers = [Server("main", None), *(Server(Path(path).parent.name, path) for path in extensions)]
+    failed = 0
+    try:
+        for number, case in enumerate(OF_TURNS):
+            if late(str(case)):
+                return failed + 1
+            found: dict[str, list[Row]] = {}
+            patience = ANSWER_SECONDS * (1 if number else 3)  # the first answer waits for the imports
+            for _ in range(ROUNDS_OF_TURNS):
+                for server, name in [*((s, s.name) for s in servers), (servers[0], "main again")]:
+                    if "why" not in (found.get(name) or [{}])[-1]:
+                        found.setdefault(name, []).append(server.ask(case, patience))
+            right = {name: rows for name, rows in found.items() if "why" not in rows[-1]}
+            seconds = {name: sorted(row[OWN] for row in rows)[len(rows) // 2] for name, rows in right.items()}
+            wrong = {name: rows[-1]["why"] for name, rows in found.items() if name not in right}
+            if right:
+                copies = sorted(row[COPY] for rows in right.values() for row in rows)
+                keep(case=str(case), **row_of(case, {**seconds, COPY: copies[len(copies) // 2]}))
+            if wrong:
+                failed += 1
+                keep(case=str(case), ok=False, why="; ".join(f"{name}: {why}" for name, why in wrong.items()))
+    finally:
+        for server in servers:
+            server.end()
+    return failed
+
+
+PARTS: dict[str, tuple[list[Case], Prepare]] = {
+    "headline": (HEADLINE, headline),
+    "compiled": (OF_COMPILED, compiled),
+    "tickets": (OF_TICKETS, tickets),
+    "chunks": (OF_CHUNKS, chunks),
+}
+
+
+def main() -> int:
+    torch.set_grad_enabled(False)
+    what, *rest = sys.argv[1:]
+    if what == "turns":
+        return bool(turns(rest))
+    if what == "serve":
+        answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # whatever else is printed
+        return serve(answers)
+    if what in ("small", "cooperative"):
+        cases, prepare = (SMALL, small) if what == "small" else (OF_COOPERATIVE, cooperative)
+        return bool(in_graphs(cases, prepare, host=what == "small"))
+    cases, prepare = PARTS[what]
+    return bool(measure(cases, prepare, gpu_device.copying()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
