@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU.
 #   benchmarks/gpu.sh first [SECONDS]                  proves and measures every kernel, in 470 seconds at most
-#   benchmarks/gpu.sh again [SECONDS] STAGE|TEST...    only these stages, in 230 seconds at most; a TEST is one of pytest's, such
-#                                                      as tests/test_gpu.py::test_opcheck, for the stage tests
+#   benchmarks/gpu.sh again [SECONDS] STAGE|TEST...    only these stages, in 230 seconds at most; a TEST is one of pytest's,
+#                                                      such as tests/test_gpu.py::test_opcheck, for the stage tests
 #   benchmarks/gpu.sh build                            compiles the extension in place
 #   benchmarks/gpu.sh small|chunks|iteration           the long parts: steps of small batches, scratch of the passes, whole
 #                                                      iterations; kept row by row, an interrupted one goes on
@@ -133,6 +133,10 @@ shift
 if [[ ${1:-} =~ ^[0-9]+$ ]]; then
   total=$1
   shift
+fi
+# More time than all limits together, as a slow machine needs for a rehearsal, is divided like them.
+if [ "$total" -gt 470 ]; then
+  for name in "${!LIMIT[@]}"; do LIMIT[$name]=$((LIMIT[$name] * total / 470)); done
 fi
 chosen=() tests=() failures=0
 for name in "$@"; do

@@ -1,9 +1,9 @@
-"""The extension and its variants for a GPU machine that has no compiler, or no time for it; `make gpu-wheel` starts this.
+"""The extension and its variants for a GPU machine without a compiler, or the time for one.
 
-    python benchmarks/gpu_build.py [--out build/gpu-wheel] [NAME...]
+    python benchmarks/gpu_build.py [--out build/gpu-wheel] [NAME...]      make gpu-wheel starts this
 
-Builds with the torch and the Python that run it, for TORCH_CUDA_ARCH_LIST (default 9.0), on a machine without a GPU: `main`
-and every variant of gpu_variants.txt, each into OUT/NAME/_C.*.so; those that are named, or all. gpu.sh looks for them there.
+Builds with the torch and the Python that run it, for TORCH_CUDA_ARCH_LIST (default 9.0), without a GPU: `main` and
+every variant of gpu_variants.txt, or those that are named, each into OUT/NAME/_C.*.so, where gpu.sh looks for them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = ROOT / "benchmarks" / "gpu_variants.txt"
+MAIN = "main"
+LOAD = "import sys, torch; torch.ops.load_library(sys.argv[1])"
 
 
 def variants(path: Path = VARIANTS) -> dict[str, str]:
@@ -25,7 +27,7 @@ def variants(path: Path = VARIANTS) -> dict[str, str]:
     Raises:
         SystemExit: a line is something else.
     """
-    found: dict[str, str] = {"main": ""}
+    found: dict[str, str] = {MAIN: ""}
     for line in path.read_text().splitlines() if path.exists() else ():
         name, *defines = line.split("#")[0].split() or [""]
         if not name:
@@ -38,21 +40,26 @@ def variants(path: Path = VARIANTS) -> dict[str, str]:
 
 
 def build(name: str, defines: str, out: Path) -> None:
-    objects, library = out.with_name(f"{out.name}-objects"), out.with_name(f"{out.name}-objects") / "lib"
+    """Objects that a variant has in common with the others are compiled once."""
+    objects = out.with_name(f"{out.name}-objects")
     environment = os.environ | {
         "TDAS_OPS_BUILD": "cuda",
         "TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", "9.0"),
         "TDAS_OPS_NVCC_DEFINES": defines,
+        "NVCC_APPEND_FLAGS": os.environ.get("NVCC_APPEND_FLAGS", "--compress-mode=size"),  # a third; all must travel
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # ninja
     }
-    if name != "main":
-        environment |= {
-            "PYTORCH_NVCC": str(ROOT / "benchmarks" / "nvcc_reusing.py"),
-            "GPU_OBJECTS": str(objects / "main"),
-        }
-    folders = ["--build-temp", str(objects / name), "--build-lib", str(library / name)]
+    if name != MAIN:
+        reusing = ROOT / "benchmarks" / "nvcc_reusing.py"
+        environment |= {"PYTORCH_NVCC": str(reusing), "GPU_OBJECTS": str(objects / MAIN)}
+    library = objects / "lib" / name
+    folders = ["--build-temp", str(objects / "temp"), "--build-lib", str(library)]
     subprocess.run([sys.executable, "setup.py", "-q", "build_ext", *folders], cwd=ROOT, env=environment, check=True)
-    (made,) = (library / name).rglob("_C*.so")
+    if name == MAIN:
+        shutil.rmtree(objects / MAIN, ignore_errors=True)
+        shutil.copytree(objects / "temp" / "csrc" / "cuda", objects / MAIN)
+    (made,) = (library / "tdas_ops").glob("_C*.so")
+    subprocess.run([sys.executable, "-c", LOAD, str(made)], check=True)
     (out / name).mkdir(parents=True, exist_ok=True)
     shutil.copy2(made, out / name / made.name)
     print(f"gpu_build: {out / name / made.name}, {made.stat().st_size / 2**20:.1f} MiB", flush=True)

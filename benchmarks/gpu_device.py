@@ -1,8 +1,9 @@
-"""What the programmes that `benchmarks/gpu.sh` starts share: which build of the kernels they load, rows that are kept the
+"""What the programs that `benchmarks/gpu.sh` starts share: which build of the kernels they load, rows that are kept the
 moment they are known, device times, and the check before anything is timed.
 
-Environment: DEVICE (cuda, or cpu for a rehearsal), GPU_ROWS (the file that rows are appended to), GPU_STAGE (their stage),
-GPU_UNTIL (seconds since 1970 until which something new may be begun), GPU_EXTENSION (a build of tdas_ops._C; its folder gives its name).
+Environment: DEVICE (cuda, or cpu for a rehearsal), GPU_ROWS (the file that rows are appended to), GPU_STAGE (their
+stage), GPU_UNTIL (seconds since 1970 until which something new may be begun), GPU_EXTENSION (a build of tdas_ops._C,
+which is named after its folder).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if str(ROOT) not in sys.path:
 DEVICE = os.environ.get("DEVICE", "cuda")
 ON_GPU = DEVICE == "cuda"
 EXTENSION = os.environ.get("GPU_EXTENSION")
+NO_KERNELS = "no kernels"  # in the place of a build's name, where the package goes without
 DEADLINE = float(os.environ.get("GPU_UNTIL", "inf"))
 
 
@@ -80,7 +82,7 @@ def identity() -> Row:
 def _place() -> Row:
     lib = Path(EXTENSION).parent.name if EXTENSION else "main"
     if tdas_ops._backends._missing("cuda" if ON_GPU else "cpp"):
-        lib = "no kernels"  # the package goes without
+        lib = NO_KERNELS
     device = torch.cuda.get_device_name(0) if ON_GPU else "cpu"
     return {"lib": lib, "device": device, "commit": circumstances()["commit"]}
 
@@ -127,8 +129,9 @@ def rounded(value: float) -> float:
 # Inputs
 
 
-def preconditioner(shape: Shape, masks: str, method: str, device: str = DEVICE) -> tdas_ops.Preconditioner:
+def preconditioner(shape: Shape, masks: str, method: str, device: str | None = None) -> tdas_ops.Preconditioner:
     """With random masks of `(C, H, W)`, those of R, A and w that are named."""
+    device = device or DEVICE
     if not masks:
         return tdas_ops.Preconditioner.identity(shape, method=method).to(device)
     generator = torch.Generator().manual_seed(0)
@@ -234,7 +237,7 @@ def sample(run: Run, calls: int, host_seconds: float) -> float:
 
 
 def in_turns(runs: dict[str, Run], most_calls: int = 20) -> dict[str, float]:
-    """Median device seconds a call of each, sampled in turns; on a CPU, which only rehearses, the better of two calls."""
+    """Median device seconds a call of each, sampled in turns; on a CPU, for rehearsals, the better of two."""
     if not ON_GPU:
         return {name: min(sample(run, 1, 0.0) for _ in range(2)) for name, run in runs.items()}
     plans: dict[str, tuple[int, float]] = {}

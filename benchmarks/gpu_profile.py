@@ -1,7 +1,7 @@
 """What binds the headline kernels: each launch under Nsight Compute, and the counters that tell, a row a launch.
 
-    python benchmarks/gpu_profile.py launch       launches them, for ncu
-    python benchmarks/gpu_profile.py read FILE    keeps the rows of ncu's raw page; benchmarks/gpu.sh starts both
+python benchmarks/gpu_profile.py launch       launches them, for ncu
+python benchmarks/gpu_profile.py read FILE    keeps the rows of ncu's raw page; benchmarks/gpu.sh starts both
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import gpu_device  # first: it chooses which extension is loaded
+
+# isort: split
+import torch
+
+from benchmarks import contenders
+from benchmarks.gpu_times import KINDS
 
 # Of a row: (counter, what to multiply it with; None: divide it by the elements of the call).
 COLUMNS: dict[str, tuple[str, float | None]] = {
@@ -42,13 +50,6 @@ def label(call: tuple[str, int, str]) -> str:
 
 def launch() -> int:
     """Every call once, in an NVTX range of its name; ncu replays what it measures, so that nothing is warmed up."""
-    from benchmarks import gpu_device
-
-    import torch
-
-    from benchmarks import contenders
-    from benchmarks.gpu_times import KINDS
-
     torch.set_grad_enabled(False)
     for op, size, kind in CALLS:
         shape = (SAMPLES[size] if gpu_device.ON_GPU else 1, 3, size, size)
@@ -56,6 +57,8 @@ def launch() -> int:
         run = gpu_device.Buffers(shape, cold=False).own(op, M)
         if gpu_device.ON_GPU:
             torch.cuda.nvtx.range_push(label((op, size, kind)))
+        run(0)
+        gpu_device.synchronize()
         if gpu_device.ON_GPU:
             torch.cuda.nvtx.range_pop()
     return 0
@@ -66,13 +69,13 @@ def parse(output: str) -> list[dict[str, Any]]:
     lines = [line for line in output.splitlines() if line.startswith('"')]
     rows = []
     for raw in csv.DictReader(lines):
-        kernel = raw.get("Kernel Name") or ""
+        kernel = (raw.get("Kernel Name") or "").removeprefix("void ").replace("tdas_ops::cuda::", "")
         if not (raw.get("ID") or "").strip().isdigit() or "advance" in kernel:  # the line of units; one thread
             continue
         ranges = " ".join(value for key, value in raw.items() if key and "Range" in key and value)
         call = next((call for call in CALLS if f":{label(call)}:" in ranges), None)
         elements = SAMPLES[call[1]] * 3 * call[1] ** 2 if call else None
-        row: dict[str, Any] = {"case": label(call) if call else "", "kernel": kernel.rsplit("(", 1)[0].split("::")[-1]}
+        row: dict[str, Any] = {"case": label(call) if call else "", "kernel": kernel.rsplit("(", 1)[0]}
         for name, (counter, factor) in COLUMNS.items():
             value = number(raw.get(counter))
             scale = factor if factor is not None else 1 / elements if elements else None
@@ -93,13 +96,11 @@ def number(text: str | None) -> float | None:
 
 
 def read(path: str) -> int:
-    from benchmarks.gpu_device import keep
-
     rows = parse(Path(path).read_text(errors="replace"))
     for row in rows:
-        keep(**row)
+        gpu_device.keep(**row)
     if not rows:
-        keep(ok=False, why="ncu: no launch was profiled")
+        gpu_device.keep(ok=False, why="ncu: no launch was profiled")
     return int(not rows)
 
 

@@ -2,14 +2,15 @@
 
     compute-sanitizer --tool racecheck --racecheck-report hazard ... | python benchmarks/gpu_races.py
 
-Planes of at most 32 threads (32 x 32 and 32 x 64) wait with __syncwarp, which the assembler leaves out where it finds the
-warp together; racecheck then sees no barrier. Hazards there between threads of one warp are counted apart and are no
-failure; between warps, or in any other kernel, they are.
+Planes of at most 32 threads (32 x 32 and 32 x 64) wait with __syncwarp, which the assembler leaves out where it finds
+the warp together; racecheck then sees no barrier. Hazards there between threads of one warp are counted apart and are
+no failure; between warps, or in any other kernel, they are.
 """
 
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.gpu_device import keep
 
 HAZARD = re.compile(r"Potential (\w+) hazard detected")
 ACCESS = re.compile(r"(?:Read|Write) Thread \((\d+), ?(\d+), ?(\d+)\) at (.*)")
@@ -56,7 +59,7 @@ def _hazard(kind: str, accesses: list[re.Match[str]]) -> Hazard:
 
 
 def main() -> int:
-    from benchmarks.gpu_device import keep
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the checker may be ended; what it has found remains
 
     def lines() -> Iterator[str]:
         for line in sys.stdin:

@@ -10,25 +10,27 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import gpu_device  # noqa: E402
-from benchmarks.gpu_device import DEVICE, DRAWN, GIVEN, ON_GPU, Shape, first_line, keep, late, lost, relative  # noqa: E402
+from benchmarks import gpu_device  # first: it chooses which extension is loaded
 
-import torch  # noqa: E402  after gpu_device, which sets how it compiles
-from torch import Tensor  # noqa: E402
+# isort: split
+import torch
+from torch import Tensor
 
-import tdas_ops  # noqa: E402
-from tdas_ops import NoiseStream, _extension  # noqa: E402
+import tdas_ops
+from benchmarks.gpu_device import DEVICE, DRAWN, GIVEN, ON_GPU, Shape, first_line, keep, late, lost, relative
+from tdas_ops import NoiseStream, _extension
 
 FEW = [("R", "pds"), ("R", "tdas"), ("RA", "pds")]
 USUAL = [*FEW, ("RA", "tdas"), ("Rw", "pds"), ("RAw", "pds")]
 ON_CHIP = list(itertools.product((32, 64, 128), repeat=2))
 NORMALS = [(1, 1, 1, 1), (2, 3, 5, 8), (3, 2, 7, 33), (2, 2, 64, 64), (1, 1, 300, 129)]
 ELEMENTS = 1 << (24 if ON_GPU else 17)  # of a full device
-RUNS = 16
+REPEATED, RUNS = (32, 64, 128, 256, 1024), 16
 
 Case = tuple[Shape, str, str, int]  # (C, H, W), masks, method, samples
 
@@ -138,7 +140,7 @@ def smoke(group: str) -> int:
 def repeat() -> int:
     """An error that moves is a race: a full device, the same bits again and again."""
     failed = 0
-    for size, masks, method in itertools.product((32, 64, 128, 256, 1024), ("R", "RA"), ("pds", "tdas")):
+    for size, masks, method in itertools.product(REPEATED, ("R", "RA"), ("pds", "tdas")):
         shape = (max(2, ELEMENTS // (3 * size * size)), 3, size, size)
         M = gpu_device.preconditioner(shape[1:], masks, method)
         x, v = (torch.randn(shape, device=DEVICE) for _ in range(2))
@@ -146,7 +148,7 @@ def repeat() -> int:
             case = f"{op} {method} {masks} {size}"
             if late(case):
                 return failed + 1
-            run = lambda op=op, x=x, v=v, M=M: ops(masks)[op][0](x, v, M, NoiseStream(5))
+            run = partial(lambda of, *given: of(*given, NoiseStream(5)), ops(masks)[op][0], x, v, M)
             try:
                 first = run()
                 moved = sum(not torch.equal(run(), first) for _ in range(RUNS - 1))

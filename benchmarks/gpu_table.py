@@ -1,6 +1,6 @@
-"""The rows that a run of `benchmarks/gpu.sh` kept, as a text of at most 10,000 characters. Needs neither a GPU nor torch.
+"""The rows that a run of `benchmarks/gpu.sh` kept, as a text of at most 10,000 characters. Needs no torch.
 
-    python benchmarks/gpu_table.py FILE
+python benchmarks/gpu_table.py FILE
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+NAMES = ("stage", "lib", "device", "commit", "ok", "case", "test", "why")
 
 # Characters of each section.
 ABOUT, TIMES, COUNTERS, FAILED, STAGES = 500, 4600, 1400, 2200, 1100
@@ -47,7 +48,7 @@ def about(rows: list[Row]) -> list[str]:
                 *lines,
                 f"{row['device']}, driver {row.get('driver')}, torch {row['torch']}, Python {row['python']}, commit "
                 f"{row['commit']}{' with local changes' if row.get('dirty') else ''}, extension for "
-                f"{', '.join(build.get('cuda_architectures', [])) or 'no GPU'} by CUDA {build.get('cuda')}"
+                f"{', '.join(build.get('cuda_architectures', [])) or 'no GPU'} by CUDA {build.get('cuda')}",
             ]
     return [*lines, "no environment"]
 
@@ -91,10 +92,10 @@ def counters(rows: list[Row]) -> list[str]:
 
 
 def failed(rows: list[Row]) -> list[str]:
-    """What was wrong, with why; racecheck's hazards within a warp and the counts of tests, which say that all is well."""
+    """What was wrong, with why; also the counts of tests and of racecheck's hazards, where all is well."""
     lines = []
     for row in rows:
-        about_it = {k: v for k, v in row.items() if k not in ("stage", "lib", "device", "commit", "ok", "case", "test", "why")}
+        about_it = {k: v for k, v in row.items() if k not in NAMES}
         if row.get("status") and row.get("said"):
             lines.append(f"{row['stage']}: {row['said']}")
         name = f"{row.get('stage')} {row.get('lib', '')} {row.get('test') or short(row.get('case') or '')}".strip()

@@ -21,16 +21,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pytest  # noqa: E402
+import pytest
 
-from benchmarks.gpu_device import DEADLINE, ON_GPU, ROOT, keep, lost  # noqa: E402
+from benchmarks.gpu_device import DEADLINE, ON_GPU, ROOT, keep, lost
 
 ALL = ["tests/test_gpu.py"]
 AGAIN = 75  # exit status of a worker that is to be started anew
 
 
 class Worker:
-    """A plugin of pytest. The file `told` has a line `start ID`, and `passed`, `failed` or `skipped ID`, for each test."""
+    """A plugin of pytest. The file `told` has two lines a test: `start ID`, and `passed`, `failed` or `skipped ID`."""
 
     def __init__(self, number: int, workers: int, patience: float, told: Path) -> None:
         self.number, self.workers, self.patience, self.told = number, workers, patience, told

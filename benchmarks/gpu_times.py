@@ -4,7 +4,7 @@
 
 Started by benchmarks/gpu.sh; see gpu_device.py. `turns` measures further builds of the extension beside the package's:
 a process a build, which wait for each other. A row gives microseconds a call; `share`: the bandwidth of the least bytes
-an op moves (`WORDS`), over that of the copy; `ratio`: of the time of others to ours. Cases that are kept are not measured
+an op moves (`WORDS`), over that of the copy; `ratio`: of the time of others to ours. What is kept is not measured
 again; nothing is timed whose result is wrong.
 """
 
@@ -16,22 +16,22 @@ import os
 import select
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import gpu_device  # noqa: E402
-from benchmarks.gpu_device import DEVICE, ON_GPU, WORDS, Row, Run, first_line, keep, late, rounded  # noqa: E402
+from benchmarks import gpu_device  # first: it chooses which extension is loaded
 
-import torch  # noqa: E402  after gpu_device, which sets how it compiles
+# isort: split
+import torch
 
-import tdas_ops  # noqa: E402
-from benchmarks import contenders  # noqa: E402
+import tdas_ops
+from benchmarks import contenders
+from benchmarks.gpu_device import DEVICE, ON_GPU, WORDS, Row, Run, first_line, keep, late, rounded
 
 KINDS = {"pds": ("pds", False), "tdas": ("tdas", False), "both": ("pds", True)}
 ELEMENTS = 24 << 20 if ON_GPU else 1 << 16  # of a batch: 300 MB from x, v to x'
@@ -121,11 +121,10 @@ def switched(own: Run, choose: Callable[[str], None], choice: str, otherwise: st
 class Measured:
     """A case with its buffers and the package as a contender, whose results were checked."""
 
-    def __init__(self, case: Case, checked: bool = True) -> None:
+    def __init__(self, case: Case) -> None:
         self.case = case
         self.masks = contenders.masks(case.shape, *KINDS[case.kind], DEVICE)
-        if checked:
-            gpu_device.check(case.op, self.masks, case.shape)
+        gpu_device.check(case.op, self.masks, case.shape)
         self.buffers = gpu_device.Buffers(case.shape)
         self.runs: dict[str, Run] = {OWN: self.buffers.own(case.op, self.masks.M)}
 
@@ -202,7 +201,7 @@ def empty_cache() -> None:
 
 
 def in_graphs(cases: list[Case], prepare: Prepare, host: bool) -> int:
-    """Small batches, whose data stay in the cache: device time in the replay of a graph of many calls, host time of one."""
+    """Small batches, whose data stay in the cache: times in the replay of a graph of many calls; host time of one."""
     failed = 0
     for case in cases:
         if kept(case):
@@ -278,6 +277,8 @@ def serve(answers: IO[str]) -> int:
     for line in sys.stdin:
         case = Case(*json.loads(line))
         try:
+            if gpu_device.identity()["lib"] == gpu_device.NO_KERNELS:
+                raise RuntimeError(tdas_ops._extension.reason() or "it has no CUDA kernels")
             if measured is None or measured.case != case:
                 measured = None
                 empty_cache()

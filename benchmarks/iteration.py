@@ -20,14 +20,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import gpu_device  # noqa: E402
-from benchmarks.gpu_device import DEVICE, ON_GPU, Row, Run, first_line, keep, rounded  # noqa: E402
+from benchmarks import gpu_device  # first: it chooses which extension is loaded
 
-import torch  # noqa: E402  after gpu_device, which sets how it compiles
-from torch import Tensor  # noqa: E402
+# isort: split
+import torch
+from torch import Tensor
 
-import tdas_ops  # noqa: E402
-from benchmarks import best_torch, contenders, networks, published  # noqa: E402
+import tdas_ops
+from benchmarks import best_torch, contenders, networks, published
+from benchmarks.gpu_device import DEVICE, ON_GPU, Row, Run, first_line, keep, rounded
+
 Network = Callable[[Tensor], Tensor]  # x in the network's dtype to the score
 Iterate = Callable[[Network], object]
 

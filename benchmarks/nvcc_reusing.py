@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""nvcc for a build of one variant of the extension, as PYTORCH_NVCC: a source that a macro of TDAS_OPS_NVCC_DEFINES cannot
-reach, since neither it nor a header of ours that it includes names one, is taken from the objects of another build,
+"""nvcc for the build of a variant of the extension, as PYTORCH_NVCC: a source that no macro of TDAS_OPS_NVCC_DEFINES
+reaches, neither in it nor in a header of ours that it includes, is taken from the objects of another build,
 GPU_OBJECTS."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -15,19 +16,25 @@ from pathlib import Path
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
-def names_any(source: Path, words: list[str]) -> bool:
-    """Whether the source, or a header that it includes from its own tree, has one of the words."""
-    seen, waiting = set(), [source.resolve()]
+def reached(source: Path, macros: list[str]) -> bool:
+    """Whether the source, or a header that it includes from its own tree, has a macro, or a constant that is one.
+
+    A header that gives a macro its default (`#ifndef`) may name its constants, `constexpr int name = MACRO;`.
+    """
+    waiting, texts = [source.resolve()], dict[Path, str]()
     while waiting:
         path = waiting.pop()
-        if path in seen or not path.exists():
+        if path in texts or not path.exists():
             continue
-        seen.add(path)
-        text = path.read_text()
-        if any(re.search(rf"\b{word}\b", text) for word in words):
-            return True
-        waiting += [(folder / name).resolve() for name in INCLUDE.findall(text) for folder in (path.parent, path.parents[1])]
-    return False
+        texts[path] = path.read_text()
+        folders = path.parent, path.parents[1]
+        waiting += [(folder / name).resolve() for name in INCLUDE.findall(texts[path]) for folder in folders]
+    names = set(macros)
+    defaults = [text for text in texts.values() if any(f"#ifndef {macro}\n" in text for macro in macros)]
+    for text, macro in itertools.product(defaults, macros):
+        names |= set(re.findall(rf"constexpr \w+ (\w+) = [^;]*\b{macro}\b", text))
+    word = re.compile(rf"\b({'|'.join(names)})\b")
+    return any(word.search(text) for text in texts.values() if text not in defaults)
 
 
 def main(arguments: list[str]) -> int:
@@ -36,12 +43,12 @@ def main(arguments: list[str]) -> int:
     if nvcc is None:
         print("nvcc_reusing.py: nvcc is not found", file=sys.stderr)
         return 1
-    words = [define.split("=")[0] for define in os.environ.get("TDAS_OPS_NVCC_DEFINES", "").split()]
+    macros = [define.split("=")[0] for define in os.environ.get("TDAS_OPS_NVCC_DEFINES", "").split()]
     sources = [Path(argument) for argument in arguments if argument.endswith(".cu")]
-    if words and len(sources) == 1 and "-o" in arguments and "GPU_OBJECTS" in os.environ:
+    if macros and len(sources) == 1 and "-o" in arguments and "GPU_OBJECTS" in os.environ:
         target = Path(arguments[arguments.index("-o") + 1])
         made = list(Path(os.environ["GPU_OBJECTS"]).rglob(target.name))
-        if len(made) == 1 and not names_any(sources[0], words):
+        if len(made) == 1 and not reached(sources[0], macros):
             shutil.copy2(made[0], target)
             dependencies = made[0].with_name(f"{target.name}.d")
             if dependencies.exists():

@@ -16,14 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import gpu_device  # noqa: E402
-from benchmarks.gpu_device import DEVICE, ON_GPU, keep, late  # noqa: E402
+from benchmarks import gpu_device  # first: it chooses which extension is loaded
 
-import torch  # noqa: E402  after gpu_device, which sets how it compiles
-from torch import Tensor  # noqa: E402
+# isort: split
+import torch
+from torch import Tensor
 
-import tdas_ops  # noqa: E402
-from tdas_ops import NoiseStream, Preconditioner, _backends, _extension  # noqa: E402
+import tdas_ops
+from benchmarks.gpu_device import DEVICE, ON_GPU, keep, late
+from tdas_ops import NoiseStream, Preconditioner, _backends, _extension
 
 BATCH, CHANNELS = 3, 3  # nine planes: one more than blocks of eight, four or two hold
 # Those that wait with __syncwarp, of which racecheck has most to say, come last.
