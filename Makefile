@@ -11,6 +11,9 @@ BENCH ?=
 BASE ?=
 RECORD ?=
 DIGITS ?= build/digits/package
+GPU_PYTHON ?= python3.12
+GPU_TORCH ?= torch==2.11.0
+VARIANTS ?=
 
 ifeq ($(VENV),none)
 PY := $(PYTHON)
@@ -29,7 +32,8 @@ CHOICE := $(TDAS_OPS_BUILD) $(TORCH_CUDA_ARCH_LIST)
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test bench bench-compare lint format check-cpu check-cuda check-triton train clean always
+.PHONY: help demo test bench bench-compare lint format check-cpu check-cuda check-triton gpu-wheel \
+  gpu-extensions train clean always
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -65,6 +69,18 @@ check-cuda: $(STAMPS)/tools  ## compiles the CUDA kernels and counts instruction
 
 check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture, no GPU; RECORD=1 records registers and spills
 	$(PY) benchmarks/check_triton.py $(if $(RECORD),--record)
+
+# For a machine that has Python 3.12, torch 2.11.0 of the registry (CUDA 13.0) and a GPU of compute capability 9.0; others
+# are named with GPU_PYTHON=, GPU_TORCH= and TORCH_CUDA_ARCH_LIST=. Its environment, of several GB, is build/gpu-venv.
+# VARIANTS="main NAME" builds these alone; without it, main and all of benchmarks/gpu_variants.txt.
+gpu-wheel:  ## compiles the CUDA extension and its variants for a GPU machine into build/gpu-wheel, which benchmarks/gpu.sh uses
+	$(MAKE) VENV=build/gpu-venv PYTHON=$(GPU_PYTHON) TORCH="$(GPU_TORCH)" gpu-extensions
+
+gpu-extensions: $(STAMPS)/torch
+	@command -v nvcc >/dev/null || test -x "$${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || { echo "make: nvcc is not found:" \
+	  "install the CUDA toolkit, or name its folder with CUDA_HOME="; exit 1; }
+	$(PIP) "setuptools>=77" ninja "pybind11>=2.13" numpy
+	$(PY) benchmarks/gpu_build.py $(VARIANTS)
 
 train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs go on where they stopped
 	@test -d $(DIGITS) || { echo "train: the digits are missing; get them with:" \

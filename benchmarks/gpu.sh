@@ -203,7 +203,17 @@ stage() {
   return $status
 }
 
-run() { "$PYTHON" "benchmarks/$@"; }
+# spare NAME: the limit of a stage with what those before have left over and those after do not need.
+spare() {
+  local left=$((total - SECONDS - LIMIT[table])) name after=0
+  for name in tests counters compiled tickets cooperative; do
+    [ $after -eq 0 ] || ! wants "$name" || left=$((left - LIMIT[$name]))
+    [ "$name" != "$1" ] || after=1
+  done
+  ! wants tickets && ! wants cooperative || left=$((left - LIMIT[waiting]))
+  echo $((left > LIMIT[$1] ? left : LIMIT[$1]))
+}
+
 program() { local name=$1 limit=$2; shift 2; stage "$name" "$limit" "$PYTHON" "benchmarks/$1" "${@:2}"; }
 
 # GPU_EXTENSION: another build than that in tdas_ops.
@@ -250,17 +260,16 @@ counters() {
   metrics=gpu__time_duration.sum,dram__bytes.sum,smsp__thread_inst_executed.sum
   metrics+=,l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum,l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum
   # Without the single counters where this ncu knows one of them not.
-  stage counters "${LIMIT[counters]}" bash -c '"${@:2}" --metrics "$1" $LAUNCH || "${@:2}" $LAUNCH' counters "$metrics" "${command[@]}"
+  stage counters "$(spare counters)" bash -c 'launch=("$PYTHON" benchmarks/gpu_profile.py launch)
+    "${@:2}" --metrics "$1" "${launch[@]}" || "${@:2}" "${launch[@]}"' counters "$metrics" "${command[@]}"
   [ -e "$work/ncu.ncu-rep" ] || return
   timeout 20 ncu --import "$work/ncu.ncu-rep" --page raw --csv --print-units base >"$RESULTS/gpu-$mode-ncu.csv" 2>>"$log"
   GPU_STAGE=counters timeout 20 "$PYTHON" benchmarks/gpu_profile.py read "$RESULTS/gpu-$mode-ncu.csv" >>"$log" 2>&1
   timeout 20 ncu --import "$work/ncu.ncu-rep" --page source --csv 2>>"$log" | gzip >"$RESULTS/gpu-$mode-ncu-source.csv.gz"
 }
-export LAUNCH="$PYTHON benchmarks/gpu_profile.py launch"
-
 clocks() {
   local query=clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu
-  row "$1" clocks "$(nvidia-smi --query-gpu=$query --format=csv,noheader 2>/dev/null)"
+  row "$1" clocks "$(timeout 10 nvidia-smi --query-gpu=$query --format=csv,noheader 2>/dev/null)"
 }
 
 clocks environment
@@ -292,18 +301,14 @@ if wants turns; then
   fi
 fi
 
-# Correctness alone, side by side, in what the stages before have left over and those after do not need.
-later=${LIMIT[table]}
-for name in counters compiled tickets cooperative; do ! wants "$name" || later=$((later + LIMIT[$name])); done
-! wants tickets && ! wants cooperative || later=$((later + LIMIT[waiting]))
-side=$((total - SECONDS - later))
-[ "$side" -ge "${LIMIT[tests]}" ] || side=${LIMIT[tests]}
+# Correctness alone, side by side.
+side=$(spare tests)
 ! wants tests || program tests "$side" gpu_tests.py 10 60 ${tests[@]+"${tests[@]}"} &
 ! wants memcheck || sanitized memcheck "$side" &
 ! wants racecheck || sanitized racecheck "$side" &
 wait
 ! wants counters || counters
-! wants compiled || program compiled "${LIMIT[compiled]}" gpu_times.py compiled
+! wants compiled || program compiled "$(spare compiled)" gpu_times.py compiled
 
 # What may wait for ever comes last.
 for name in tickets cooperative; do

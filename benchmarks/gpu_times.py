@@ -10,10 +10,12 @@ again; nothing is timed whose result is wrong.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import select
+import statistics
 import subprocess
 import sys
 import warnings
@@ -253,17 +255,22 @@ class Server:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
         )
 
-    def ask(self, case: Case, seconds: float) -> Row:
-        """The seconds of a case, or why there are none."""
-        answers, orders = self.process.stdout, self.process.stdin
-        assert answers is not None and orders is not None
+    def order(self, case: Case, timed: bool) -> None:
+        """Has it make a case ready, or time it."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # of a process that has ended
+            self.process.stdin.write(json.dumps([*case, timed]) + "\n")
+
+    def answer(self, seconds: float) -> Row:
+        """Seconds by contender, of a case that was timed, or `why` there are none."""
+        answers = self.process.stdout
+        assert answers is not None
         try:
-            orders.write(json.dumps(case) + "\n")
             if not select.select([answers], [], [], seconds)[0]:
                 self.process.kill()
                 return {"why": f"no answer within {seconds:.0f} s"}
             return json.loads(answers.readline() or '{"why": "the process ended"}')
-        except OSError:
+        except (OSError, ValueError):
             return {"why": "the process ended"}
 
     def end(self) -> None:
@@ -272,10 +279,11 @@ class Server:
 
 
 def serve(answers: IO[str]) -> int:
-    """Answers each line of the input, a case, with a line of seconds: of the package and of the copy."""
+    """Answers each order with a line: seconds of the package and of the copy, nothing of a case that was made ready."""
     copy, measured = gpu_device.copying(), None
     for line in sys.stdin:
-        case = Case(*json.loads(line))
+        *fields, timed = json.loads(line)
+        case = Case(*fields)
         try:
             if gpu_device.identity()["lib"] == gpu_device.NO_KERNELS:
                 raise RuntimeError(tdas_ops._extension.reason() or "it has no CUDA kernels")
@@ -283,7 +291,7 @@ def serve(answers: IO[str]) -> int:
                 measured = None
                 empty_cache()
                 measured = Measured(case)
-            answer: Row = gpu_device.in_turns({**measured.runs, COPY: copy})
+            answer: Row = gpu_device.in_turns({**measured.runs, COPY: copy}) if timed else {}
         except Exception as error:
             answer = {"why": first_line(error)}
         answers.write(json.dumps(answer) + "\n")
@@ -292,28 +300,34 @@ def serve(answers: IO[str]) -> int:
 
 
 def turns(extensions: list[str]) -> int:
-    """Every case by every build, one after the other, and by the first once more; again and again."""
+    """Every case by every build: made ready side by side, then timed in turns, the first twice."""
     servers = [Server("main", None), *(Server(Path(path).parent.name, path) for path in extensions)]
     failed = 0
     try:
         for number, case in enumerate(OF_TURNS):
             if late(str(case)):
                 return failed + 1
-            found: dict[str, list[Row]] = {}
             patience = ANSWER_SECONDS * (1 if number else 3)  # the first answer waits for the imports
+            for server in servers:
+                server.order(case, timed=False)
+            wrong = {s: row["why"] for s in servers if "why" in (row := s.answer(patience))}
+            found: dict[str, list[Row]] = {}
             for _ in range(ROUNDS_OF_TURNS):
-                for server, name in [*((s, s.name) for s in servers), (servers[0], "main again")]:
-                    if "why" not in (found.get(name) or [{}])[-1]:
-                        found.setdefault(name, []).append(server.ask(case, patience))
-            right = {name: rows for name, rows in found.items() if "why" not in rows[-1]}
-            seconds = {name: sorted(row[OWN] for row in rows)[len(rows) // 2] for name, rows in right.items()}
-            wrong = {name: rows[-1]["why"] for name, rows in found.items() if name not in right}
+                for server, name in [*((s, s.name) for s in servers), (servers[0], f"{servers[0].name} again")]:
+                    if server not in wrong:
+                        server.order(case, timed=True)
+                        row = server.answer(patience)
+                        found.setdefault(name, []).append(row)
+                        if "why" in row:
+                            wrong[server] = row["why"]
+            right = {name: rows for name, rows in found.items() if not any("why" in row for row in rows)}
+            seconds = {name: statistics.median(row[OWN] for row in rows) for name, rows in right.items()}
             if right:
-                copies = sorted(row[COPY] for rows in right.values() for row in rows)
-                keep(case=str(case), **row_of(case, {**seconds, COPY: copies[len(copies) // 2]}))
+                copy = statistics.median(row[COPY] for rows in right.values() for row in rows)
+                keep(case=str(case), **row_of(case, {**seconds, COPY: copy}))
             if wrong:
                 failed += 1
-                keep(case=str(case), ok=False, why="; ".join(f"{name}: {why}" for name, why in wrong.items()))
+                keep(case=str(case), ok=False, why="; ".join(f"{s.name}: {why}" for s, why in wrong.items()))
     finally:
         for server in servers:
             server.end()

@@ -338,8 +338,8 @@ def test_a_build_that_does_not_answer_is_left_out(on_cpu, kept, monkeypatch):
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
             )
 
-        def ask(self, case, seconds):
-            answer = super().ask(case, seconds)
+        def answer(self, seconds):
+            answer = super().answer(seconds)
             return {"tdas_ops": 1e-3, "copy": 1e-3} if isinstance(answer, list) else answer
 
     monkeypatch.setattr(gpu_times, "Server", Silent)
