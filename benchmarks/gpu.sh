@@ -7,11 +7,12 @@
 #   benchmarks/gpu.sh small|chunks|iteration           the long parts: steps of small batches, scratch of the passes, whole
 #                                                      iterations; kept row by row, an interrupted one goes on
 #   benchmarks/gpu.sh acceleration[-DATA]              quality against iterations, hours: trains networks and samples them
-# The stages of `first`, each within its limit (LIMIT below; together 470 s); one that fails, hangs or runs out of time stops
-# no other, and every row is kept the moment it is known. Environment: PYTHON (python3), RESULTS (benchmarks/results: a few files
-# of less than 16 MB), DEVICE=cpu rehearses without a GPU, TDAS_OPS_COMMIT names the commit of a tree without .git.
-# Needs torch and pytest, no network; the extension comes from `make gpu-wheel` (build/gpu-wheel), from tdas_ops, or is built
-# here, which takes minutes and needs nvcc, ninja and pybind11. Uses compute-sanitizer and ncu where they are found.
+# Stages have limits (LIMIT below; together 470 s); one that fails, hangs or runs out of time stops no other, and every row is
+# kept the moment it is known. `first` and `again` begin their files anew. Environment: PYTHON (python3), RESULTS
+# (benchmarks/results; a few files of less than 16 MB), DEVICE=cpu (rehearses without a GPU), TDAS_OPS_COMMIT (names the commit of
+# a tree without .git). Needs torch and pytest, no network; the extension comes from `make gpu-wheel` (build/gpu-wheel), from
+# tdas_ops, or is built here, which takes minutes and needs nvcc, ninja and pybind11. Uses compute-sanitizer and ncu where they
+# are found.
 set -uo pipefail
 SECONDS=0
 export DEVICE=${DEVICE:-cuda}
@@ -49,7 +50,11 @@ fi
 read -r cuda suffix here <<<"$seen"
 PATH="$here:$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/compute-sanitizer"
 for found in /opt/nvidia/nsight-compute/*/; do PATH=$PATH:${found%/}; done
-export PATH PYTHON PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export PATH PYTHON PYTHONUNBUFFERED=1
+if [ "$DEVICE" != cuda ] && [ "$DEVICE" != cpu ]; then
+  echo "gpu.sh: DEVICE: got '$DEVICE', expected cuda or cpu"
+  exit 1
+fi
 if [ "$DEVICE" = cuda ] && [ "$cuda" != True ]; then
   echo "gpu.sh: DEVICE: got 'cuda', but torch finds no CUDA device; DEVICE=cpu rehearses without one"
   exit 1

@@ -129,6 +129,8 @@ def test_the_script_says_what_is_wrong(script):
     status, output, _ = script("first", FAKE_CUDA="False")
     wrong = "gpu.sh: DEVICE: got 'cuda', but torch finds no CUDA device; DEVICE=cpu rehearses without one\n"
     assert (status, output) == (1, wrong)
+    status, output, _ = script("first", DEVICE="gpu")
+    assert (status, output) == (1, "gpu.sh: DEVICE: got 'gpu', expected cuda or cpu\n")
     carry(script, "main")
     unwritable = script.folder / "python/results"
     status, output, calls = script("first", RESULTS=str(unwritable), FAKE_HANGS="-")
