@@ -324,7 +324,7 @@ wait
 ! wants cooperative || program cooperative "${LIMIT[cooperative]}" gpu_times.py cooperative
 
 clocks end
-gzip -f "$log"
+[ ! -e "$log" ] || gzip -f "$log"
 # The end of what is printed carries the most important.
 timeout 10 "$PYTHON" benchmarks/gpu_table.py "$GPU_ROWS" >"$RESULTS/gpu-$mode.txt" || cp "$GPU_ROWS" "$RESULTS/gpu-$mode.txt"
 tail -c 10000 "$RESULTS/gpu-$mode.txt"

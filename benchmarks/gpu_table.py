@@ -16,8 +16,8 @@ from typing import Any
 Row = dict[str, Any]
 NAMES = ("stage", "lib", "device", "commit", "ok", "case", "test", "why")
 
-# Characters of each section.
-ABOUT, TIMES, COUNTERS, FAILED, STAGES = 500, 4600, 1400, 2200, 1100
+# Characters: of everything, and of each section at most; the times have what the others leave.
+ALL, ABOUT, COUNTERS, FAILED, STAGES = 9900, 500, 1400, 2400, 1400
 PACKAGE = "tdas_ops"
 PER_WARP = {"microseconds": "us", "dram_percent": "dram", "sm_percent": "sm", "issue_slots_percent": "issue"}
 PER_WARP |= {"occupancy_percent": "warps", "dram_bytes_per_element": "B/el"}
@@ -120,8 +120,10 @@ def stages(rows: list[Row]) -> list[str]:
 
 
 def section(title: str, lines: Iterable[str], most: int, separator: str = "\n") -> str:
-    """As many lines as fit, and how many did not."""
+    """As many lines as fit, and how many did not; nothing where there are none."""
     lines = list(lines)
+    if not lines:
+        return ""
     kept, left = [f"== {title}"], most - len(title) - 24
     for line in lines:
         if len(line) + 1 > left:
@@ -133,16 +135,12 @@ def section(title: str, lines: Iterable[str], most: int, separator: str = "\n") 
 
 
 def text(rows: list[Row]) -> str:
-    parts = [section("about", about(rows), ABOUT)]
-    for title, lines, most in (
-        ("times", times(rows), TIMES),
-        ("counters, and stalls per issue", counters(rows), COUNTERS),
-        ("failed", failed(rows), FAILED),
-    ):
-        if lines:
-            parts.append(section(title, lines, most))
-    parts.append(section("stages", stages(rows), STAGES, "; "))
-    return "\n".join(parts)
+    parts = {"about": section("about", about(rows), ABOUT)}
+    parts["counters"] = section("counters, and stalls per issue", counters(rows), COUNTERS)
+    parts["failed"] = section("failed", failed(rows), FAILED)
+    parts["stages"] = section("stages", stages(rows), STAGES, "; ")
+    parts["times"] = section("times", times(rows), ALL - sum(len(part) + 1 for part in parts.values()))
+    return "\n".join(parts[name] for name in ("about", "times", "counters", "failed", "stages") if parts[name])
 
 
 if __name__ == "__main__":

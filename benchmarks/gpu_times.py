@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return max(1, int(self.batches * ELEMENTS) // (3 * self.size**2)), 3, self.size, self.size
+        return max(1, round(self.batches * ELEMENTS / (3 * self.size**2))), 3, self.size, self.size
 
     def __str__(self) -> str:
         return f"{self.op} {self.size} {self.kind} {'x'.join(map(str, self.shape))}"
@@ -74,8 +74,13 @@ OF_COMPILED = [Case("step", *of) for of in ((64, "pds"), (1024, "pds"), (128, "p
 OF_TICKETS = [Case("step", 1024, kind, n) for kind in ("pds", "tdas") for n in (0.125, 1, 4)]
 OF_TICKETS.append(Case("langevin_step", 1024, "pds"))
 # Some samples, and about as many as an H100 holds at once.
-OF_COOPERATIVE = [Case("langevin_step", size, "pds", n) for size in (32, 64, 128) for n in (0.001, 0.17)]
-SMALL = [Case("step", size, kind, 8 * 3 * size**2 / ELEMENTS) for size in (32, 64, 128) for kind in KINDS]
+HELD = {32: 1400, 64: 350, 128: 88}
+OF_COOPERATIVE = [
+    Case("langevin_step", size, "pds", samples * 3 * size**2 / ELEMENTS)
+    for size, most in HELD.items()
+    for samples in (8, most)
+]
+SMALL = [Case("step", size, kind, 8 * 3 * size**2 / ELEMENTS) for size in HELD for kind in KINDS]
 OF_CHUNKS = [Case(op, size, kind) for op in ("step", "langevin_step") for size in LARGE for kind in KINDS]
 
 
