@@ -27,8 +27,8 @@ from benchmarks.gpu_device import DEVICE, ON_GPU, keep, late
 from tdas_ops import NoiseStream, Preconditioner, _backends, _extension
 
 BATCH, CHANNELS = 3, 3  # nine planes: one more than blocks of eight, four or two hold
-# Those that wait with __syncwarp, of which racecheck has most to say, come last.
-ON_CHIP = sorted(itertools.product((128, 64, 32), repeat=2), key=lambda plane: plane[0] * plane[1] <= 2048)
+BY_WARPS = [(32, 32), (32, 64), (64, 32)]  # planes that wait with __syncwarp, of which racecheck has most to say
+BY_BLOCKS = [(64, 64), (128, 128), (64, 128), (128, 64), (32, 128), (128, 32)]
 # In passes: every width and every height, as thin as they may be.
 IN_PASSES = [(128, 256), (256, 128), (32, 2048), (32, 1024), (32, 512), (64, 256), (512, 64), (1024, 32), (2048, 32)]
 PIXELS = [(5, 7), (1, 1), (33, 34), (64, 64)]
@@ -123,8 +123,7 @@ def cases(which: str) -> list[Case]:
     if which == "cooperative":
         every = itertools.product((32, 64, 128), ("pds", "tdas"), (1, CHANNELS), ("batch", "sample"))
         return [named(cooperative, *case) for case in every]
-    square = [plane for plane in ON_CHIP if plane[0] == plane[1]]
-    others = [plane for plane in ON_CHIP if plane[0] != plane[1]]
+    on_chip = [[named(updates, *plane, *kind) for kind in KINDS] for plane in (*BY_BLOCKS, *BY_WARPS)]
     chunks = itertools.cycle((1, 4, 0))  # planes at once; 0: all of them
     passes = [
         named(updates, height, width, *kind, planes * 4 * (height + 1) * width)
@@ -132,15 +131,10 @@ def cases(which: str) -> list[Case]:
         for kind, planes in zip(KINDS, chunks, strict=False)
     ]
     pixels = [named(updates, *p, masks, method) for p in PIXELS for masks in ("A", "") for method in ("pds", "tdas")]
-    return [
-        named(normals),
-        *(named(updates, *plane, *kind) for plane in square[:2] for kind in KINDS),
-        *passes[: 2 * len(KINDS)],
-        *pixels,
-        *(named(updates, *plane, *kind) for plane in square[2:] for kind in KINDS),
-        *(named(updates, *plane, *kind) for plane in others for kind in KINDS),
-        *passes[2 * len(KINDS) :],
-    ]
+    first, passes = passes[: 2 * len(KINDS)], passes[2 * len(KINDS) :]
+    by_blocks, by_warps = on_chip[: len(BY_BLOCKS)], on_chip[len(BY_BLOCKS) :]
+    groups = [[named(normals)], *by_blocks[:2], first, pixels, *by_blocks[2:], passes, *by_warps]
+    return list(itertools.chain(*groups))
 
 
 def main() -> int:
