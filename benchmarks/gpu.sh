@@ -226,6 +226,8 @@ environment() {
   if [ -e "$main" ]; then
     GPU_EXTENSION=$PWD/$main program "environment, carried extension" "${LIMIT[environment]}" gpu_smoke.py environment &&
       export GPU_EXTENSION=$PWD/$main && return
+  elif compgen -G "$carried/main/_C*" >/dev/null; then
+    skip "environment, carried extension" "got $(basename "$carried"/main/_C*), expected _C$suffix of this Python"
   fi
   if compgen -G "tdas_ops/_C.*" >/dev/null; then
     program "environment" "${LIMIT[environment]}" gpu_smoke.py environment && return

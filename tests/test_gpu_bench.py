@@ -150,6 +150,10 @@ def test_an_extension_of_no_use_is_built_anew(script):
     assert list(statuses) == ["environment, carried extension", "build", "times"]
     assert "nvcc is not found: the extension can come from make gpu-wheel" in output
     assert " benchmarks/gpu_times.py headline" in calls.splitlines()  # with the extension in place, if there is one
+    (script.folder / "build/gpu-wheel/main/_C.so").rename(script.folder / "build/gpu-wheel/main/_C.other.so")
+    status, output, calls = script("again", "times")
+    assert "carried extension: skipped, got _C.other.so, expected _C.so of this Python" in output
+    assert list(script.statuses("again")) == ["build", "times"]
 
 
 def test_the_long_parts(script):
