@@ -42,7 +42,7 @@ esac
 
 PYTHON=${PYTHON:-python3}
 # Tools of the Python environment, such as ninja, and of the CUDA toolkit, wherever PATH stands.
-if ! seen=$("$PYTHON" -c 'import os, sys, sysconfig, torch
+if ! seen=$(timeout 60 "$PYTHON" -c 'import os, sys, sysconfig, torch
 print(torch.cuda.is_available(), sysconfig.get_config_var("EXT_SUFFIX"), os.path.dirname(sys.executable))' 2>/dev/null); then
   echo "gpu.sh: PYTHON: got '$PYTHON', expected a Python with torch"
   exit 1
@@ -254,26 +254,6 @@ sanitized() {
   fi
 }
 
-counters() {
-  if ! command -v ncu >/dev/null; then
-    skip counters "ncu is not found"
-    return
-  fi
-  # The clocks of the device are left as they are.
-  local command=(ncu --clock-control none --target-processes all --nvtx --kernel-name-base demangled --launch-count 24
-    --kernel-name 'regex:(plane_kernel|rows_kernel|columns_kernel)' -f -o "$work/ncu") section metrics
-  for section in SpeedOfLight LaunchStats Occupancy ComputeWorkloadAnalysis MemoryWorkloadAnalysis SchedulerStats \
-    WarpStateStats InstructionStats SourceCounters; do command+=(--section "$section"); done
-  metrics=gpu__time_duration.sum,dram__bytes.sum,smsp__thread_inst_executed.sum
-  metrics+=,l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum,l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum
-  # Without the single counters where this ncu knows one of them not.
-  stage counters "$(spare counters)" bash -c 'launch=("$PYTHON" benchmarks/gpu_profile.py launch)
-    "${@:2}" --metrics "$1" "${launch[@]}" || "${@:2}" "${launch[@]}"' counters "$metrics" "${command[@]}"
-  [ -e "$work/ncu.ncu-rep" ] || return
-  timeout 20 ncu --import "$work/ncu.ncu-rep" --page raw --csv --print-units base >"$RESULTS/gpu-$mode-ncu.csv" 2>>"$log"
-  GPU_STAGE=counters timeout 20 "$PYTHON" benchmarks/gpu_profile.py read "$RESULTS/gpu-$mode-ncu.csv" >>"$log" 2>&1
-  timeout 20 ncu --import "$work/ncu.ncu-rep" --page source --csv 2>>"$log" | gzip >"$RESULTS/gpu-$mode-ncu-source.csv.gz"
-}
 clocks() {
   local query=clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu
   row "$1" clocks "$(timeout 10 nvidia-smi --query-gpu=$query --format=csv,noheader 2>/dev/null)"
@@ -314,7 +294,13 @@ side=$(spare tests)
 ! wants memcheck || sanitized memcheck "$side" &
 ! wants racecheck || sanitized racecheck "$side" &
 wait
-! wants counters || counters
+if wants counters; then
+  if command -v ncu >/dev/null; then
+    program counters "$(spare counters)" gpu_profile.py "$RESULTS/gpu-$mode-ncu"
+  else
+    skip counters "ncu is not found"
+  fi
+fi
 ! wants compiled || program compiled "$(spare compiled)" gpu_times.py compiled
 
 # What may wait for ever comes last.

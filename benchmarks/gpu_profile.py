@@ -1,15 +1,20 @@
 """What binds the headline kernels: each launch under Nsight Compute, and the counters that tell, a row a launch.
 
-python benchmarks/gpu_profile.py launch       launches them, for ncu
-python benchmarks/gpu_profile.py read FILE    keeps the rows of ncu's raw page; benchmarks/gpu.sh starts both
+    python benchmarks/gpu_profile.py STEM      started by benchmarks/gpu.sh; see gpu_device.py
+
+Also writes all counters to STEM.csv, and those of every instruction to STEM-source.csv.gz. Needs ncu on PATH.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import math
 import re
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,11 @@ COLUMNS: dict[str, tuple[str, float | None]] = {
     "bank_conflicts_store_per_element": ("l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum", None),
     "registers": ("launch__registers_per_thread", 1),
 }
+SECTIONS = ["SpeedOfLight", "LaunchStats", "Occupancy", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis"]
+SECTIONS += ["SchedulerStats", "WarpStateStats", "InstructionStats", "SourceCounters"]
+EXTRA = [counter for counter, factor in COLUMNS.values() if factor is None]
+READING = 15  # seconds, of the report
+MOST_BYTES = 16_000_000
 STALLS = re.compile(r"^smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio$")
 
 # Samples of three planes: 300 MB from x, v to x', and, of planes in passes, as many as go through the scratch at once.
@@ -95,14 +105,42 @@ def number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read(path: str) -> int:
-    rows = parse(Path(path).read_text(errors="replace"))
-    for row in rows:
-        gpu_device.keep(**row)
-    if not rows:
-        gpu_device.keep(ok=False, why="ncu: no launch was profiled")
+def ncu(seconds: float, *arguments: str) -> str:
+    """What it prints, within so many seconds."""
+    command = ["timeout", "-k", "2", f"{max(1.0, seconds):.0f}", "ncu", *arguments]
+    done = subprocess.run(command, cwd=gpu_device.ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
+    return done.stdout
+
+
+def profile(stem: str) -> int:
+    """Rows and files; the single counters are done without where this ncu knows one of them not."""
+    left = lambda: min(gpu_device.DEADLINE - time.time(), 600.0)
+    # The clocks of the device are left as they are.
+    options = ["--clock-control", "none", "--target-processes", "all", "--nvtx", "--kernel-name-base", "demangled"]
+    options += ["--kernel-name", "regex:(plane_kernel|rows_kernel|columns_kernel)", "--launch-count", "24"]
+    options += [word for section in SECTIONS for word in ("--section", section)]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.ncu-rep"
+        for extra in (["--metrics", ",".join(EXTRA)], []):
+            program = [sys.executable, __file__, "--launch"]
+            print(
+                ncu(left() - READING, *options, *extra, "-f", "-o", str(report.with_suffix("")), *program), flush=True
+            )
+            if report.exists():
+                break
+        else:
+            gpu_device.keep(ok=False, why="ncu: no launch was profiled; the log has its words")
+            return 1
+        raw = ncu(left(), "--import", str(report), "--page", "raw", "--csv", "--print-units", "base")
+        Path(f"{stem}.csv").write_text(raw)
+        rows = parse(raw)
+        for row in rows:
+            gpu_device.keep(**row)
+        source = gzip.compress(ncu(left(), "--import", str(report), "--page", "source", "--csv").encode())
+        if len(source) < MOST_BYTES:
+            Path(f"{stem}-source.csv.gz").write_bytes(source)
     return int(not rows)
 
 
 if __name__ == "__main__":
-    sys.exit(launch() if sys.argv[1] == "launch" else read(sys.argv[2]))
+    sys.exit(launch() if sys.argv[1] == "--launch" else profile(sys.argv[1]))

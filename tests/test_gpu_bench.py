@@ -456,6 +456,32 @@ def test_a_profile_is_read():
     assert "step 64 pds plane_kernel<64, 64" in "\n".join(gpu_table.counters([row]))
 
 
+NCU = """#!/bin/sh
+case "$*" in
+  *--page?raw*) cat "$0.csv" ;;
+  *--page?source*) echo source ;;
+  *$REFUSED*) echo '==ERROR== ERR_NVGPUCTRPERM'; exit 1 ;;
+  *) while [ "$1" != -o ]; do shift; done; touch "$2.ncu-rep" ;;
+esac
+"""
+
+
+def test_a_profiler_is_used_as_far_as_it_goes(on_cpu, kept, monkeypatch, tmp_path):
+    """It may not know a counter, or may not count at all."""
+    ncu = tmp_path / "ncu"
+    ncu.write_text(NCU)
+    ncu.chmod(0o755)
+    row = '"0","rows_kernel<64>(LargeWork)","1 <default>:step 1024 pds:none","70,000"'
+    (tmp_path / "ncu.csv").write_text(f'"ID","Kernel Name","Range","gpu__time_duration.sum"\n{row}\n')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("REFUSED", "--metrics")
+    assert gpu_profile.profile(str(tmp_path / "out")) == 0
+    assert [(row["case"], row["microseconds"]) for row in kept()] == [("step 1024 pds", 70.0)]
+    assert (tmp_path / "out.csv").exists() and (tmp_path / "out-source.csv.gz").exists()
+    monkeypatch.setenv("REFUSED", "--nvtx")
+    assert gpu_profile.profile(str(tmp_path / "out")) == 1 and "no launch was profiled" in kept()[-1]["why"]
+
+
 def test_the_table_has_what_matters_within_its_characters():
     shape = "2048x3x64x64"
     time = {"stage": "times", "case": f"step 64 pds {shape}", "copy_tb_s": 3.0, "share": {"tdas_ops": 0.91}}
