@@ -41,7 +41,8 @@ TEN = 10  # times as many: 3 GB
 LARGE = (256, 512, 1024, 2048)
 OWN, TORCH, FFT, COMPILED, COPY = "tdas_ops", "torch", "fft", "compiled", "copy"
 GRAPH_CALLS = 40
-ANSWER_SECONDS = 20  # of a process that measures one case
+ANSWER_SECONDS = 20 if ON_GPU else 60  # of a process that measures one case; three times as long for its first
+STARTS = 3  # of such a process, which a case may have ended
 ROUNDS_OF_TURNS = 2
 
 
@@ -250,14 +251,17 @@ def small(measured: Measured) -> None:
 class Server:
     """A process that measures cases with one build of the extension."""
 
+    command = (sys.executable, __file__, "serve")
+
     def __init__(self, name: str, extension: str | None) -> None:
-        environment = {**os.environ, "GPU_ROWS": os.devnull}
-        if extension:
-            environment["GPU_EXTENSION"] = extension
-        self.name = name
-        command = [sys.executable, __file__, "serve"]
+        self.name, self.starts = name, 0
+        self.environment = {**os.environ, "GPU_ROWS": os.devnull} | ({"GPU_EXTENSION": extension} if extension else {})
+        self.start()
+
+    def start(self) -> None:
+        self.starts, self.patience = self.starts + 1, 3 * ANSWER_SECONDS  # the first answer waits for the imports
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment, text=True, bufsize=1
         )
 
     def order(self, case: Case, timed: bool) -> None:
@@ -266,17 +270,25 @@ class Server:
         with contextlib.suppress(OSError):  # of a process that has ended
             self.process.stdin.write(json.dumps([*case, timed]) + "\n")
 
-    def answer(self, seconds: float) -> Row:
+    def answer(self) -> Row:
         """Seconds by contender, of a case that was timed, or `why` there are none."""
-        answers = self.process.stdout
+        answers, seconds = self.process.stdout, self.patience
         assert answers is not None
+        self.patience = ANSWER_SECONDS
         try:
             if not select.select([answers], [], [], seconds)[0]:
                 self.process.kill()
-                return {"why": f"no answer within {seconds:.0f} s"}
+                return {"why": f"no answer within {seconds:g} s"}
             return json.loads(answers.readline() or '{"why": "the process ended"}')
         except (OSError, ValueError):
             return {"why": "the process ended"}
+
+    def again(self) -> None:
+        """Starts it anew, if a case has ended it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.1)
+            if self.starts < STARTS:
+                self.start()
 
     def end(self) -> None:
         self.process.kill()
@@ -301,6 +313,8 @@ def serve(answers: IO[str]) -> int:
             answer = {"why": first_line(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+        if gpu_device.lost(RuntimeError(answer.get("why", ""))):
+            return 1
     return 0
 
 
@@ -309,19 +323,19 @@ def turns(extensions: list[str]) -> int:
     servers = [Server("main", None), *(Server(Path(path).parent.name, path) for path in extensions)]
     failed = 0
     try:
-        for number, case in enumerate(OF_TURNS):
+        for case in OF_TURNS:
             if late(str(case)):
                 return failed + 1
-            patience = ANSWER_SECONDS * (1 if number else 3)  # the first answer waits for the imports
             for server in servers:
+                server.again()
                 server.order(case, timed=False)
-            wrong = {s: row["why"] for s in servers if "why" in (row := s.answer(patience))}
+            wrong = {s: row["why"] for s in servers if "why" in (row := s.answer())}
             found: dict[str, list[Row]] = {}
             for _ in range(ROUNDS_OF_TURNS):
                 for server, name in [*((s, s.name) for s in servers), (servers[0], f"{servers[0].name} again")]:
                     if server not in wrong:
                         server.order(case, timed=True)
-                        row = server.answer(patience)
+                        row = server.answer()
                         found.setdefault(name, []).append(row)
                         if "why" in row:
                             wrong[server] = row["why"]

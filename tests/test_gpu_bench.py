@@ -335,24 +335,28 @@ def test_builds_are_measured_in_turns(on_cpu, kept, monkeypatch, tmp_path):
     assert wrong["why"].startswith("broken: ") and "does not load" in wrong["why"]
 
 
-def test_a_build_that_does_not_answer_is_left_out(on_cpu, kept, monkeypatch):
-    class Silent(gpu_times.Server):
-        def __init__(self, name, extension):
-            self.name = name
-            command = ["cat"] if name == "main" else ["sleep", "60"]
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-            )
+def test_a_build_that_does_not_answer_loses_its_case(on_cpu, kept, monkeypatch):
+    """And is started anew for the next ones, though not for ever."""
 
-        def answer(self, seconds):
-            answer = super().answer(seconds)
+    class Silent(gpu_times.Server):
+        def start(self):
+            self.command = ["cat"] if self.name == "main" or self.starts == 1 else ["sleep", "60"]
+            super().start()
+
+        def answer(self):
+            answer = super().answer()
             return {"tdas_ops": 1e-3, "copy": 1e-3} if isinstance(answer, list) else answer
 
     monkeypatch.setattr(gpu_times, "Server", Silent)
-    monkeypatch.setattr(gpu_times, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(gpu_times, "ANSWER_SECONDS", 1)
     monkeypatch.setattr(gpu_times, "OF_TURNS", [case(), case(kind="tdas")])
+    assert gpu_times.turns(["/a/slow/_C.so"]) == 1
+    first, lost, second = kept()
+    assert list(first["us"]) == ["main", "main again"] and lost["why"] == "slow: no answer within 3 s"
+    assert list(second["us"]) == ["main", "slow", "main again"]
+    monkeypatch.setattr(gpu_times, "STARTS", 1)
     assert gpu_times.turns(["/a/slow/_C.so"]) == 2
-    assert [row.get("why", "") for row in kept()] == ["", "slow: no answer within 1 s", "", "slow: the process ended"]
+    assert kept()[-1]["why"] == "slow: the process ended"
 
 
 TESTS = """
