@@ -18,6 +18,7 @@ NAMES = ("stage", "lib", "device", "commit", "ok", "case", "test", "why")
 
 # Characters: of everything, and of each section at most; the times have what the others leave.
 ALL, ABOUT, COUNTERS, FAILED, STAGES = 9900, 500, 1400, 2400, 1400
+OF_STAGE = 8  # lines of what failed
 PACKAGE = "tdas_ops"
 PER_WARP = {"microseconds": "us", "dram_percent": "dram", "sm_percent": "sm", "issue_slots_percent": "issue"}
 PER_WARP |= {"occupancy_percent": "warps", "dram_bytes_per_element": "B/el"}
@@ -92,18 +93,24 @@ def counters(rows: list[Row]) -> list[str]:
 
 
 def failed(rows: list[Row]) -> list[str]:
-    """What was wrong, with why; also the counts of tests and of racecheck's hazards, where all is well."""
-    lines = []
+    """What was wrong, a few of each stage, with why; counts of tests and of racecheck's hazards, always."""
+    lines: dict[str, list[str]] = {}
     for row in rows:
+        stage = row.get("stage", "")
+        of_stage = lines.setdefault(stage.split()[0] if stage else "", [])
         about_it = {k: v for k, v in row.items() if k not in NAMES}
         if row.get("status") and row.get("said"):
-            lines.append(f"{row['stage']}: {row['said']}")
-        name = f"{row.get('stage')} {row.get('lib', '')} {row.get('test') or short(row.get('case') or '')}".strip()
+            of_stage.append(f"{stage}: {row['said']}")
+        name = f"{stage} {row.get('lib', '')} {row.get('test') or short(row.get('case') or '')}".strip()
         if row.get("ok") is False or ("why" in row and row.get("ok") is None):
-            lines.append(f"{name}: {row.get('why') or json.dumps(about_it)}"[:260])
+            of_stage.append(f"{name}: {row.get('why') or json.dumps(about_it)}"[:260])
         elif "hazards" in row or "counts" in row:
-            lines.append(f"{name}: {json.dumps(about_it)}"[:200])
-    return lines
+            of_stage.insert(0, f"{name}: {json.dumps(about_it)}"[:200])
+    return [line for of_stage in lines.values() for line in first_of(of_stage)]
+
+
+def first_of(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= OF_STAGE else [*lines[:OF_STAGE], f"... {len(lines) - OF_STAGE} more of it"]
 
 
 def stages(rows: list[Row]) -> list[str]:
