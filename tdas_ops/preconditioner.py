@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -131,7 +130,7 @@ class Preconditioner:
         ky = torch.fft.fftfreq(height, dtype=torch.float64)
         kx = torch.fft.rfftfreq(width, dtype=torch.float64)
         radii = torch.hypot(ky[:, None], kx[None, :])
-        freq = _arrays.own("profile", profile(radii), "f")
+        freq = _arrays.own("profile", profile(radii), "fiu")
         if freq.shape != radii.shape:
             raise ValueError(f"profile: got a result of shape {tuple(freq.shape)}, expected {tuple(radii.shape)}")
         return cls(
