@@ -62,7 +62,8 @@ class Captured:
     def _capture(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self._graph):
+            # A capture that cannot be ended leaves torch's own stream the current one: the caller's is set again.
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self._graph):
                 self._x_mean = self._iterate(self._M, self._coefficients, None)
         except Exception as error:
             # Where the capture is broken, ending it fails as well: the first error says why.

@@ -1,12 +1,14 @@
 """CUDA graphs for tensors of the CPU: what a capture records is the same, and so is what a replay forgets.
 
 A capture records the calls of ops with their arguments. It leaves memory as it was, except that what the ops made is
-NaN; numbers that Python had read or worked out stay as they were. A read of a value fails, as it does on a GPU.
+NaN; numbers that Python had read or worked out stay as they were. A read of a value fails, as it does on a GPU, and
+breaks the capture: its end then raises, and leaves the capture's stream the current one, as torch does.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -40,16 +42,37 @@ class Graph:
                     old.copy_(new)
 
 
+class Stream:
+    current: Stream
+
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
+
+Stream.current = Stream()
+
+
+@contextmanager
+def current(stream: Stream) -> Iterator[None]:
+    """`torch.cuda.stream`."""
+    before, Stream.current = Stream.current, stream
+    try:
+        yield
+    finally:
+        Stream.current = before
+
+
 class Capture(TorchDispatchMode):
     """`torch.cuda.graph`."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.graph, self.before, self.made = graph, {}, {}
+        self.graph, self.before, self.made, self.broken = graph, {}, {}, False
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if op._schema.name.split("::")[1] in READS:
+            self.broken = True
             raise RuntimeError("operation not permitted when stream is capturing\nhint: none")
         for t in tensors((args, kwargs)):
             if memory(t) not in self.made:
@@ -62,7 +85,7 @@ class Capture(TorchDispatchMode):
         return result
 
     def __enter__(self):
-        self.random = torch.get_rng_state()
+        self.random, self.stream, Stream.current = torch.get_rng_state(), Stream.current, Stream()
         return super().__enter__()
 
     def __exit__(self, *error):
@@ -73,11 +96,9 @@ class Capture(TorchDispatchMode):
         for t in self.made.values():
             if t.is_floating_point():
                 t.fill_(torch.nan)
-
-
-class Stream:
-    def wait_stream(self, other: Stream) -> None:
-        pass
+        if self.broken:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        Stream.current = self.stream
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
@@ -87,8 +108,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphs.append(Graph()) or graphs[-1])
     monkeypatch.setattr(torch.cuda, "graph", Capture)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream.current)
+    monkeypatch.setattr(torch.cuda, "stream", current)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: fork(devices=[]))
     return graphs

@@ -776,9 +776,10 @@ def test_no_sampling_loop_waits_for_the_device(variant, sampler, graph):
 
 def test_a_network_that_cannot_be_captured_is_one_sentence():
     network = lambda x, level: score(x, level) * x.sum().sign().item()
-    noise = NoiseStream(5)
+    noise, stream = NoiseStream(5), torch.cuda.current_stream()
     with pytest.raises(RuntimeError, match=r"^cuda_graph: got a score function or hook that cannot be captured") as e:
         sampled((3, 32, 32), network=network, noise=noise, cuda_graph=True)
     assert "\n" not in str(e.value) and e.value.__cause__ is not None
+    assert torch.cuda.current_stream() == stream
     assert noise.state_dict() == NoiseStream(5).state_dict()
     assert torch.equal(sampled((3, 32, 32), noise=noise, cuda_graph=True), sampled((3, 32, 32)))

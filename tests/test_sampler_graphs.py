@@ -184,19 +184,21 @@ CANNOT = {
 @pytest.mark.parametrize("network", CANNOT.values(), ids=CANNOT.keys())
 @pytest.mark.parametrize("start", [None, torch.ones(SHAPE)], ids=["drawn", "given"])
 def test_what_cannot_be_captured_is_one_sentence_and_changes_nothing(graphs, network, start):
-    noise = NoiseStream(5)
+    noise, stream = NoiseStream(5), torch.cuda.current_stream()
     with pytest.raises(RuntimeError, match=r"^cuda_graph: got a score function or hook that cannot be captured "
                        r"\(operation not permitted when stream is capturing\), expected one") as caught:  # fmt: skip
         pc(network=network, start=start, noise=noise, cuda_graph=True)
     assert "\n" not in str(caught.value) and str(caught.value.__cause__).startswith("operation not permitted")
+    assert torch.cuda.current_stream() is stream
     assert noise.state_dict() == NoiseStream(5).state_dict()
     assert torch.equal(pc(network=network, start=start, noise=noise), pc(network=network, start=start))
 
 
 def test_an_error_of_the_network_stays_what_it_is(graphs):
-    noise = NoiseStream(5)
+    noise, stream = NoiseStream(5), torch.cuda.current_stream()
     with pytest.raises(ZeroDivisionError):
         pc(network=lambda x, level: 1 / 0, noise=noise, cuda_graph=True)
+    assert torch.cuda.current_stream() is stream
     assert noise.state_dict() == NoiseStream(5).state_dict()
 
 
