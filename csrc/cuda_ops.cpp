@@ -172,11 +172,11 @@ class Planes {
     if (passes && args.filter == Filter::drift) return;
     cuda::UpdateArgs of_pixels = args;
     if (passes) of_pixels.seeds = nullptr, of_pixels.z = {}, of_pixels.masks = {};
-    const int64_t planes = args.batch * args.channels;
-    const at::Tensor parts = at::empty({planes, cuda::pixel_parts, 2}, out_.options().dtype(at::kFloat));
+    const int64_t planes = args.batch * args.channels, of_plane = cuda::pixel_parts(args.height, args.width);
+    const at::Tensor parts = at::empty({planes, of_plane, 2}, out_.options().dtype(at::kFloat));
     float* const data = parts.mutable_data_ptr<float>();
     device_.check(cuda::measure_pixels(of_pixels, data, device_.stream()));
-    device_.check(cuda::sum_squares(data, cuda::pixel_parts, squares, planes, true, !passes, device_.stream()));
+    device_.check(cuda::sum_squares(data, of_plane, squares, planes, true, !passes, device_.stream()));
   }
 
  private:

@@ -42,7 +42,9 @@ class NoiseStream:
         first_sample: index of the first sample of the batch, with `seed` only; by default 0.
         draw: index of the next draw.
         device: where the stream lives; by default that of the first tensor it is used with. On a GPU the draw counter
-            stays on the device, is advanced by the op itself and so survives the replay of a CUDA graph.
+            stays on the device, is advanced by the op itself and so survives the replay of a CUDA graph. A capture of
+            ops of your own begins after one call of each, with the same shapes and masks: the first call loads kernels,
+            which a capture may not (`samplers` do so themselves).
 
     Attributes:
         named: whether seeds or a first sample, 0 included, say which samples these are. The snr rule of `samplers.pc`

@@ -353,6 +353,18 @@ def test_more_planes_than_a_grid_holds_are_refused(ops):
         ops.precondition.cuda(wide, wide, torch.ones(16, 32, 17), None, "M")
 
 
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+def test_no_grid_has_a_block_for_each_of_many_planes(chosen, method, monkeypatch):
+    """Norms of planes that have no transform are measured whatever their number: here more than a grid has blocks."""
+    monkeypatch.setenv("SIMT_MOST_BLOCKS", str(1 << 16))
+    shape, batch = (6, 2, 1), 11000
+    p = test_cpu.problem(shape, method, (False, True, False), batch=batch)
+    of_each = NoiseStream(seeds=list(range(batch)))
+    got = tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, noise=of_each, norm="sample")
+    of_each = NoiseStream(seeds=list(range(batch)))
+    assert relative_rms(got, tdas_ops.langevin_step(p.x, p.v, p.M, 0.16, noise=of_each, norm="sample")) < 2e-6
+
+
 def test_noise_without_a_source_is_refused(ops):
     with pytest.raises(ValueError, match="there is no noise; expected `z`, or `seeds` and `draw`"):
         ops.noise.cuda(torch.empty(1, 1, 3, 3), None, None, 1.0, None, None, None, None, 0)

@@ -109,6 +109,22 @@ def test_one_launch_gives_the_bits_of_three(builds, build, case, per_sample, mon
             assert torch.equal(langevin(update, per_sample, one_launch=True), of_three), (batch, channels, device)
 
 
+in_larger_blocks = snr_build(
+    SIZES[1], kinds=kind_bits(("drift",)), flags=("-DSIMT_PLANE_KINDS=0", "-DTDAS_OPS_BLOCK_OF_64=256")
+)
+
+
+@each_rule
+@pytest.mark.parametrize("build", [in_larger_blocks], ids=["blocks of 256"])
+def test_larger_blocks_give_the_same_bits(builds, build, per_sample, monkeypatch):
+    for batch, channels in BATCHES:
+        update = CASES["drift"].update(build.size, batch=batch, channels=channels)
+        expected = Langevin(builds, snr_build(SIZES[1]))(update, per_sample, one_launch=False)
+        for device in DEVICES:
+            set_device(monkeypatch, *device)
+            assert torch.equal(Langevin(builds, build)(update, per_sample, one_launch=True), expected), device
+
+
 @each_case
 @smallest
 def test_more_samples_than_a_block_has_sums(builds, build, case):
@@ -191,16 +207,16 @@ def test_updates_of_more_than_one_filter_have_no_such_launch(builds, build, case
 
 # With a mistake in the batch rule, or in that of samples.
 MISTAKES = {
-    "nobody waits": ("while (load_acquire(counter) < blocks) pause();", "{}", False),
+    "nobody waits": ("if (waits && blocks > 1) wait_until(counter, blocks);", "", False),
     "no block of the sample is waited for": (
         "last / planes - first / planes + 1",
         "last / planes - last / planes + 1",
         True,
     ),
-    "one block is not waited for": ("load_acquire(counter) < blocks", "load_acquire(counter) + 1 < blocks", False),
+    "one block is not waited for": ("wait_until(counter, blocks)", "wait_until(counter, blocks - 1)", False),
     "one block of the sample is not waited for": (
-        "load_acquire(counter) < blocks",
-        "load_acquire(counter) + 1 < blocks",
+        "wait_until(counter, blocks)",
+        "wait_until(counter, blocks - 1)",
         True,
     ),
     "a block too many is waited for": (
@@ -214,8 +230,8 @@ MISTAKES = {
         False,
     ),
     "squares are read before they are waited for": (
-        "pause(); __syncthreads(); }",
-        "pause(); }",
+        "wait_until(counter, blocks); __syncthreads(); }",
+        "wait_until(counter, blocks); }",
         False,
     ),
     "a sample is announced for each of its planes": (" && (t == 0 || at.channel == 0)", "", True),
@@ -290,7 +306,7 @@ UNORDERED = {
         "at.channel == 0)) add_release(counter)",
         "at.channel == 0)) atomicAdd(counter, 1u)",
     ),
-    "an acquisition that orders nothing": ("load_acquire(counter) < blocks", "__ldcg(counter) < blocks"),
+    "an acquisition that orders nothing": ("lacks(load_acquire(counter))", "lacks(load_relaxed(counter))"),
 }
 
 

@@ -1,14 +1,15 @@
 // The passes over large planes of one update (large.cuh) in one launch. Blocks stay on the device and take tickets, the
 // tiles of all passes of all planes, in an order in which whatever a tile needs comes before it: step t of the order
 // has the rows of plane t, the columns of plane t - a, and the inverse rows of plane t - b. Spectra lie in a ring of
-// planes: plane p overwrites plane p - ring. A block waits until the tiles that its own needs are done, and these are
-// with blocks that took theirs before, so that some block always goes on, however many there are.
+// planes: plane p overwrites plane p - ring. A block waits until the tiles that its own needs are done, and takes its
+// next ticket before it does, so that this has come by then. Of all tiles that are not done, the first in the order
+// waits for none, and its block has done what it took before: some block always goes on, however many there are.
 //
 // How far the passes lie apart, and with that the ring, is a matter of time alone: every one of N blocks on the device
-// holds a ticket, so that a tile waits for none that was taken N tickets before, if all take as long. A step has 3 T
-// tickets, T tiles a pass. Around the ring, from the rows of a plane to those of the plane that overwrites it, there
-// are 3 T ring tickets less the 3 T of the passes themselves, to be shared out in proportion to what each pass takes;
-// the columns take about as long as both others together.
+// works on a ticket, and on the next one as much later as it took that one later, so that a tile waits for none that is
+// N tickets before it, if all take as long. A step has 3 T tickets, T tiles a pass. Around the ring, from the rows of a
+// plane to those of the plane that overwrites it, there are 3 T ring tickets less the 3 T of the passes themselves, to
+// be shared out in proportion to what each pass takes; the columns take about as long as both others together.
 #pragma once
 
 #include "large.cuh"
@@ -35,6 +36,7 @@ struct Ticket {
   uint32_t pass;  // 0, 1, 2: rows, columns, inverse rows; 3: there is none left
   uint32_t tile, slot;
   uint32_t step, units;  // of the order; passes of planes in all steps before
+  uint32_t next;         // its number in the order, taken ahead
 };
 
 struct TicketPlace {
@@ -45,11 +47,13 @@ struct TicketPlace {
   TDAS_OPS_DEVICE uint32_t slot(uint32_t) const { return ticket->slot; }
 };
 
-// Takes the next ticket and waits until its tile can be worked on. One thread of a block; `ticket` is its last one.
+// Turns to the ticket that was taken ahead, takes one more, and waits until the tile can be worked on. One thread of a
+// block; `ticket` is its last one.
 TDAS_OPS_DEVICE void take(const TicketWork& work, volatile Ticket* ticket) {
   const TicketOrder& order = work.order;
   const auto there = [&](int pass, uint32_t step) { return step - order.lags[pass] < order.planes; };
-  const uint32_t number = atomicAdd(work.counters, 1u), unit = number >> order.log_tiles;
+  const uint32_t number = ticket->next, unit = number >> order.log_tiles;
+  const uint32_t next = atomicAdd(work.counters, 1u);  // on its way while the tile is waited for
   uint32_t step = ticket->step, units = ticket->units;
   int pass = 0;
   for (;;) {
@@ -72,7 +76,8 @@ TDAS_OPS_DEVICE void take(const TicketWork& work, volatile Ticket* ticket) {
   ticket->units = units - 1;
   // All passes of the planes that had this place in the ring, and the passes before this one.
   const uint32_t needed = (round * order.passes + pass) << order.log_tiles;
-  while (static_cast<int32_t>(load_acquire(work.counters + 1 + slot) - needed) < 0) pause();
+  wait_until(work.counters + 1 + slot, needed);
+  ticket->next = next;
 }
 
 template <int H, int W>
@@ -92,6 +97,7 @@ __global__ void __launch_bounds__(large_block, large_blocks) ticket_kernel(Ticke
   if (thread_index() == 0) {
     ticket->step = 0;
     ticket->units = 0;
+    ticket->next = atomicAdd(work.counters, 1u);
   }
   for (;;) {
     if (thread_index() == 0) take(work, ticket);

@@ -111,28 +111,33 @@ __global__ void __launch_bounds__(threads_per_block) pixels_kernel(PixelWork wor
   }
 }
 
-// A block takes one of the parts of a plane; of a part, quads in turns.
-__global__ void __launch_bounds__(threads_per_block) measure_pixels_kernel(PixelWork work, float2* parts) {
+// A block takes parts of planes in turns; of a part, quads in turns.
+__global__ void __launch_bounds__(threads_per_block)
+    measure_pixels_kernel(PixelWork work, float2* sums_of_parts, int64_t count, int parts) {
   TDAS_OPS_SHARED(float2, sums);
   const int t = threadIdx.x;
   const uint32_t of_plane = work.height * work.half;
-  const uint32_t plane = blockIdx.x / pixel_parts, part = blockIdx.x % pixel_parts;
-  const uint32_t sample = plane / work.channels, channel = plane % work.channels;
-  float2 own = make_float2(0.0f, 0.0f);
-  for (uint32_t quad = part * threads_per_block + t; quad < of_plane; quad += pixel_parts * threads_per_block) {
-    each_pair(work, sample, channel * of_plane + quad, [&](const Quad&, uint32_t, PairOfTerms terms) {
-      const auto plus_squares = [](float sum, Pair pair) {
-        return __fmaf_rn(pair.x, pair.x, __fmaf_rn(pair.y, pair.y, sum));
-      };
-      own = make_float2(plus_squares(own.x, terms.drift), plus_squares(own.y, terms.noise));
-    });
-  }
-  sums[t] = own;
-  for (int half = threads_per_block / 2; half > 0; half /= 2) {
+  for (int64_t i = blockIdx.x; i < count; i += gridDim.x) {
+    const uint32_t plane = static_cast<uint32_t>(i / parts), part = static_cast<uint32_t>(i % parts);
+    const uint32_t sample = plane / work.channels, channel = plane % work.channels;
+    float2 own = make_float2(0.0f, 0.0f);
+    for (int64_t quad = part * threads_per_block + t; quad < of_plane; quad += parts * threads_per_block) {
+      const uint32_t of_sample = channel * of_plane + static_cast<uint32_t>(quad);
+      each_pair(work, sample, of_sample, [&](const Quad&, uint32_t, PairOfTerms terms) {
+        const auto plus_squares = [](float sum, Pair pair) {
+          return __fmaf_rn(pair.x, pair.x, __fmaf_rn(pair.y, pair.y, sum));
+        };
+        own = make_float2(plus_squares(own.x, terms.drift), plus_squares(own.y, terms.noise));
+      });
+    }
     __syncthreads();
-    if (t < half) sums[t] = make_float2(sums[t].x + sums[t + half].x, sums[t].y + sums[t + half].y);
+    sums[t] = own;
+    for (int half = threads_per_block / 2; half > 0; half /= 2) {
+      __syncthreads();
+      if (t < half) sums[t] = make_float2(sums[t].x + sums[t + half].x, sums[t].y + sums[t + half].y);
+    }
+    if (t == 0) sums_of_parts[i] = sums[0];
   }
-  if (t == 0) parts[blockIdx.x] = sums[0];
 }
 
 // Pairs can be read at once where they follow one another from an even address on.
@@ -143,6 +148,8 @@ PixelsOf<T> in_pairs(const FieldOf<T>& field, int64_t width) {
                      reinterpret_cast<uintptr_t>(field.data) % 8 == 0;
   return {field.data, field.element, dense, {s[0], s[1], s[2], s[3]}};
 }
+
+int64_t half_of(int64_t width) { return (width + 3) / 4; }
 
 PixelWork pixel_work(const UpdateArgs& args) {
   PixelWork work = {};
@@ -160,7 +167,7 @@ PixelWork pixel_work(const UpdateArgs& args) {
   work.channels = static_cast<uint32_t>(args.channels);
   work.height = static_cast<uint32_t>(args.height);
   work.width = static_cast<uint32_t>(args.width);
-  work.half = static_cast<uint32_t>((args.width + 3) / 4);
+  work.half = static_cast<uint32_t>(half_of(args.width));
   work.quads = work.channels * work.height * work.half;
   work.by_half = Divider(work.half);
   work.by_height = Divider(work.height);
@@ -178,17 +185,24 @@ cudaError_t update_pixels(const UpdateArgs& args, cudaStream_t stream) {
   return cudaLaunchKernelEx(&launch, pixels_kernel, work);
 }
 
+int pixel_parts(int64_t height, int64_t width) {
+  constexpr int64_t most = 64;
+  return static_cast<int>(std::clamp<int64_t>(height * half_of(width) / threads_per_block, 1, most));
+}
+
 cudaError_t measure_pixels(const UpdateArgs& args, float* parts, cudaStream_t stream) {
   if (is_empty(args)) return cudaSuccess;
+  const int of_plane = pixel_parts(args.height, args.width);
+  const int64_t count = args.batch * args.channels * of_plane;
   PixelWork work = pixel_work(args);
   work.samples.d = work.samples.n = {nullptr, Number::float32, false, 1.0f};
   work.samples.langevin_noise = false;
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(args.batch * args.channels * pixel_parts));
+  launch.gridDim = dim3(static_cast<unsigned>(std::min(count, most_blocks)));
   launch.blockDim = dim3(threads_per_block);
   launch.dynamicSmemBytes = threads_per_block * sizeof(float2);
   launch.stream = stream;
-  return cudaLaunchKernelEx(&launch, measure_pixels_kernel, work, reinterpret_cast<float2*>(parts));
+  return cudaLaunchKernelEx(&launch, measure_pixels_kernel, work, reinterpret_cast<float2*>(parts), count, of_plane);
 }
 
 }  // namespace tdas_ops::cuda

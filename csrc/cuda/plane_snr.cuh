@@ -37,8 +37,7 @@ TDAS_OPS_DEVICE void meet(const SnrWork& work, uint32_t first_plane, int t) {
   __syncthreads();
   if (waits && blocks > 1 && (t == 0 || at.channel == 0)) add_release(counter);
   __syncthreads();
-  if (waits && blocks > 1)
-    while (load_acquire(counter) < blocks) pause();
+  if (waits && blocks > 1) wait_until(counter, blocks);
   __syncthreads();
 }
 

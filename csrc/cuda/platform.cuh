@@ -76,6 +76,13 @@ TDAS_OPS_DEVICE void prefetch(const void* line) { asm volatile("prefetch.global.
 // While waiting for another block.
 TDAS_OPS_DEVICE void pause() { __nanosleep(100); }
 
+// What a counter has come to, and nothing about what was written before.
+TDAS_OPS_DEVICE uint32_t load_relaxed(const uint32_t* counter) {
+  uint32_t value;
+  asm volatile("ld.relaxed.gpu.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+
 #else
 
 inline float from_float16(uint16_t bits) {
@@ -104,7 +111,16 @@ inline void add_release(uint32_t* counter) { simt::add_release(counter); }
 inline uint32_t load_acquire(const uint32_t* counter) { return simt::load_acquire(counter); }
 inline void prefetch(const void* line) { *static_cast<const volatile char*>(line); }
 inline void pause() { simt::pause(); }
+inline uint32_t load_relaxed(const uint32_t* counter) { return simt::load_relaxed(counter); }
 
 #endif
+
+// Waits until a counter that grows has come to `count`, as load_acquire finds it. That empties the L1 cache of the
+// multiprocessor, which a wait must not do over and over.
+TDAS_OPS_DEVICE void wait_until(const uint32_t* counter, uint32_t count) {
+  const auto lacks = [&](uint32_t value) { return static_cast<int32_t>(value - count) < 0; };
+  while (lacks(load_acquire(counter)))
+    while (lacks(load_relaxed(counter))) pause();
+}
 
 }  // namespace tdas_ops::cuda

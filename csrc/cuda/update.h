@@ -36,4 +36,8 @@ struct UpdateArgs {
 // Planes that one launch takes at most.
 constexpr int64_t most_planes = (int64_t{1} << 31) - 1;
 
+// Blocks of a launch that take what there is to do in turns: many times what a device holds, far below what a grid may
+// have.
+constexpr int64_t most_blocks = 1 << 16;
+
 }  // namespace tdas_ops::cuda

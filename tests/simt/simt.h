@@ -12,6 +12,7 @@
 //     held too, or are done: what must wait for the block, and does not, goes wrong every time. -<n> leaves out
 //     additions that release: a block is held where it has taken something on. Blocks that all wait throw.
 //   - SIMT_LATE = <i> holds the i-th block of the order before it begins, until all others wait.
+//   - SIMT_MOST_BLOCKS is what a grid has room for in x, in the place of 2^31 - 1.
 //   - A cooperative launch needs SIMT_THREADS and has all its blocks at once, at most SIMT_MULTIPROCESSORS (132) times
 //     SIMT_OCCUPANCY (2).
 // Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies.
@@ -26,6 +27,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -393,6 +395,10 @@ inline uint32_t load_acquire(const uint32_t* counter) {
   return std::atomic_ref<uint32_t>(*const_cast<uint32_t*>(counter)).load(std::memory_order_acquire);
 }
 
+inline uint32_t load_relaxed(const uint32_t* counter) {
+  return std::atomic_ref<uint32_t>(*const_cast<uint32_t*>(counter)).load(std::memory_order_relaxed);
+}
+
 inline void pause() {
   Residents& r = residents();
   set_state(seen_progress);  // of before the counter was read in vain
@@ -440,6 +446,7 @@ inline void run_all(const Launch& launch) {
 inline void added() {}
 inline void add_release(uint32_t* counter) { ++*counter; }
 inline uint32_t load_acquire(const uint32_t* counter) { return *counter; }
+inline uint32_t load_relaxed(const uint32_t* counter) { return *counter; }
 inline void pause() { throw std::runtime_error("deadlock: the only block that runs waits"); }
 inline void run_all(const Launch& launch) { run_blocks(launch); }
 
@@ -452,7 +459,8 @@ inline int blocks_of_multiprocessor() { return setting("SIMT_OCCUPANCY", 2); }
 inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel, bool cooperative) {
   const unsigned threads = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
   if (threads == 0 || threads > 1024) throw std::runtime_error("bad block size " + std::to_string(threads));
-  if (blocks == 0 || grid.y > 65535 || grid.z > 65535) throw std::runtime_error("bad grid size");
+  const unsigned most_blocks = setting("SIMT_MOST_BLOCKS", std::numeric_limits<int>::max());
+  if (blocks == 0 || grid.x > most_blocks || grid.y > 65535 || grid.z > 65535) throw std::runtime_error("bad grid size");
   if (shared_bytes > most_shared_bytes) throw std::runtime_error("too much shared memory");
   if (cooperative && blocks > static_cast<unsigned>(multiprocessors() * blocks_of_multiprocessor()))
     throw std::runtime_error("more blocks than there are at once");
