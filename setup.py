@@ -3,7 +3,8 @@
 TDAS_OPS_BUILD: auto (the default: what torch can run, so CUDA kernels where torch and nvcc are of one CUDA), cpu, cuda
 (beside any torch), or none (pure Python). CUDA kernels are compiled for the GPUs that torch sees, elsewhere for
 ARCHITECTURES. TORCH_CUDA_ARCH_LIST and MAX_JOBS mean what they mean to torch.utils.cpp_extension. What was built, and
-why, is left beside the package's modules as RECORD, which `tdas-ops info` prints.
+why, is left beside the package's modules as RECORD, which `tdas-ops info` prints. TDAS_OPS_NVCC_DEFINES: choices of
+csrc/cuda/tuning.h that differ from the defaults, as "NAME=VALUE NAME=VALUE".
 """
 
 import json
@@ -98,6 +99,18 @@ def choose_architectures(home):
     return f"for {chosen}, " + ("by the GPUs that torch sees" if taken else "since torch sees no GPU to choose by")
 
 
+def nvcc_defines():
+    """The flags of TDAS_OPS_NVCC_DEFINES, whose names csrc/cuda/tuning.h has."""
+    names = re.findall(r"#ifndef (\w+)", Path("csrc/cuda/tuning.h").read_text())
+    defines = os.environ.get("TDAS_OPS_NVCC_DEFINES", "").split()
+    for define in defines:
+        if not re.fullmatch(rf"({'|'.join(names)})=\w+", define):
+            raise SystemExit(
+                f"tdas_ops: TDAS_OPS_NVCC_DEFINES has '{define}'; expected {'=VALUE, '.join(names)}=VALUE."
+            )
+    return [f"-D{define}" for define in defines]
+
+
 def extension(build):
     """The extension, the command that builds it, and in words whether CUDA kernels are in it and why."""
     cpp_extension = import_torch()
@@ -113,13 +126,14 @@ def extension(build):
         home = None if obstacle else home
         cuda = f"no: {obstacle}" if obstacle else choose_architectures(home)
     # Contraction: `a * b + c` is rounded once where the machine can. -fopenmp compiles and does not link: at run time
-    # the symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too.
+    # the symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too. On a GPU
+    # a formula says itself what is rounded once (csrc/fft.h), for kernels that share it share its bits.
     cxx = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
     arguments = {
         "sources": sorted(str(path) for path in Path("csrc").rglob("*.cpp") if home or path.name != "cuda_ops.cpp"),
         "depends": sorted(map(str, Path("csrc").rglob("*.*h"))),
         "include_dirs": [pybind11.get_include()],
-        "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr"]},
+        "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr", "--fmad=false"]},
     }
     if home:
         cpp_extension.CUDA_HOME = str(home)  # a CPU-only torch leaves it empty
@@ -128,6 +142,7 @@ def extension(build):
         arguments["library_dirs"] = [str(home / "lib64")]
         arguments["libraries"] = ["cudart"] if torch.version.cuda else ["cudart_static", "dl", "rt", "pthread"]
         cxx.append("-DTDAS_OPS_WITH_CUDA")
+        arguments["extra_compile_args"]["nvcc"] += nvcc_defines()
     # Objects for another torch are others, whatever the times of its headers.
     cxx.append(f"-DTDAS_OPS_TORCH={torch.__version__}")
     return cpp_extension.CppExtension("tdas_ops._C", **arguments), cpp_extension.BuildExtension, cuda

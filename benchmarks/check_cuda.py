@@ -4,7 +4,8 @@ Builds every csrc/cuda/*.cu for each architecture with the flags of the extensio
 kept of these sources in a build of it, and counts the instructions of usual calls in the machine code of
 check_cuda_count.cu. Fails on a spill beyond the allowance, and where fewer blocks fit on a multiprocessor, or a call
 takes over 3 % more instructions, than is recorded in check_cuda.json. Figures belong to one nvcc; `--record` writes
-them for the one at hand.
+them for the one at hand. With TDAS_OPS_NVCC_DEFINES, as setup.py reads it, the figures are those of a variant, held
+against the record of the default.
 """
 
 from __future__ import annotations
@@ -66,7 +67,6 @@ COUNTED_PASSES = {
         *("pixels of both", "inverse"),
     ),
 }
-LARGE_WARPS = 8  # of a block
 TICKET_LENGTH = 1024
 COUNTED_TICKETS = {"pds": "drift", "tdas": "noise"}  # one launch of tickets, by the Kind of its columns
 SNR_LENGTH = 64
@@ -127,13 +127,24 @@ class CompilationError(Exception):
     pass
 
 
+def variant() -> list[str]:
+    """NAME=VALUE of what differs from the defaults of csrc/cuda/tuning.h."""
+    return os.environ.get("TDAS_OPS_NVCC_DEFINES", "").split()
+
+
+def large_warps() -> int:
+    """Of a block of the passes over large planes."""
+    tuning = (ROOT / "csrc/cuda/tuning.h").read_text() + "".join(f"\n#define {d.replace('=', ' ')}" for d in variant())
+    return int(re.findall(r"#define TDAS_OPS_LARGE_BLOCK (\d+)", tuning)[-1]) // 32
+
+
 def compile_flags() -> list[str]:
-    """The flags that setup.py compiles CUDA with, and the standard that torch adds."""
+    """The flags that setup.py compiles CUDA with, variants included, and the standard that torch adds."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "nvcc":
-                    return ["-std=c++20", *ast.literal_eval(value)]
+                    return ["-std=c++20", *ast.literal_eval(value), *(f"-D{define}" for define in variant())]
     raise ValueError('setup.py: got no entry "nvcc", expected the flags of nvcc')
 
 
@@ -302,8 +313,9 @@ def of_all_warps(sass: str, length: int, of_rows: bool) -> list[Counter[str]]:
     """
     warps = [int(name) for name in re.findall(r"Function : \S*counted_kernelILi\d+ELi(\d+)E", sass)]
     of_warp = dict(zip(warps, count(sass), strict=True))
-    like_first = max(1, 32 * LARGE_WARPS // (length // 64) // 32) if of_rows else LARGE_WARPS // 2
-    return like_first * [of_warp[0]] + (LARGE_WARPS - like_first) * [of_warp[LARGE_WARPS - 1]]
+    all_warps = large_warps()
+    like_first = max(1, 32 * all_warps // (length // 64) // 32) if of_rows else all_warps // 2
+    return like_first * [of_warp[0]] + (all_warps - like_first) * [of_warp[all_warps - 1]]
 
 
 def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor) -> Figures:
@@ -456,6 +468,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="write the figures of this nvcc to check_cuda.json")
     parser.add_argument("sources", nargs="*", type=Path, help="looked at for spills alone; default: csrc/cuda/*.cu")
     arguments = parser.parse_args()
+    if arguments.record and variant():
+        parser.error(f"TDAS_OPS_NVCC_DEFINES: got {' '.join(variant())} with --record, expected the default")
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         print("check-cuda: skipped, nvcc is not found; the CUDA kernels were not compiled.")

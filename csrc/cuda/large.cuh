@@ -7,7 +7,7 @@
 // update it takes eight: the spectra of drift and noise before their last filter are measured, stay, and are added up
 // in the last pass along the columns (Terms of large.cu).
 //
-// A thread holds 64 floats throughout, in blocks of 256 threads that exchange them through shared memory once in a
+// A thread holds 64 floats throughout, in blocks of threads that exchange them through shared memory once in a
 // transform of a line. A row of W pixels: pixel i + 32 j, i < 32, is j-th of short line i, of W / 32 real numbers that
 // lie in one thread; its frequencies k = 1 .. W / 64 - 1, times exp(-2 pi i i k / W), are i-th of long line k, of 32
 // complex numbers, whose n-th frequency is k + W / 32 n of the row. What is left are two real lines of frequencies 0
@@ -31,6 +31,7 @@ TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared, Place place
   if constexpr (pass == Pass::forward) {
     pixels().source(numbers);
   } else {
+    if constexpr (prefetches && pass == Pass::inverse) pixels().fetch();
     line().inverse();
     __syncthreads();
     pixels().from_lines(numbers);

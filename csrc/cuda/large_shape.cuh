@@ -45,8 +45,7 @@ struct BlockPlace {
   static TDAS_OPS_DEVICE uint32_t slot(uint32_t plane) { return plane; }
 };
 
-constexpr int large_block = 256;  // threads
-constexpr int large_blocks = 2;   // of a multiprocessor, at 128 registers a thread
+constexpr int large_blocks = 512 / large_block;  // of a multiprocessor, at 128 registers a thread
 
 // exp(2 pi i a b / N), a < 32, b < N / 32.
 template <int N>

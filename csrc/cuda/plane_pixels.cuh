@@ -104,12 +104,11 @@ struct PlanePixels {
     return sum;
   }
 
-  // Of a dense base, on its way to the L2 cache: a plane's threads have two lines of it each.
-  TDAS_OPS_DEVICE void fetch_base(int thread) const {
-    if (work.base.data == nullptr || !work.base.dense) return;
-    const float* base = static_cast<const float*>(work.base.data) + at.plane(work.base);
-    prefetch(base + thread % Shape::threads * 64);
-    prefetch(base + thread % Shape::threads * 64 + 32);
+  // What `finish` reads, on its way to the L2 cache.
+  TDAS_OPS_DEVICE void fetch(bool has_v, int thread) const {
+    const int first = thread % Shape::threads * 64;
+    fetch_pixels(work.base, at.plane(work.base) + first);
+    if (has_v) fetch_pixels(work.v, at.plane(work.v) + first);
   }
 
   // (base + d v) + the result, in this order whatever the storage. A pixel of the base may lie where that of the output

@@ -5,6 +5,7 @@
 #include "line.cuh"
 #include "pixels.cuh"
 #include "sample.cuh"
+#include "tuning.h"
 
 namespace tdas_ops::cuda {
 
@@ -81,8 +82,9 @@ constexpr float inverse_root(int n) {
 
 template <int H, int W>
 struct PlaneShape {
-  static constexpr int threads = H * W / 64;                        // of a plane
-  static constexpr int planes = threads < 128 ? 128 / threads : 1;  // of a block
+  static constexpr int threads = H * W / 64;  // of a plane
+  static constexpr int least = H == 64 && W == 64 ? block_of_64 : 128;
+  static constexpr int planes = threads < least ? least / threads : 1;  // of a block
   static constexpr int block = threads * planes;
   static constexpr int blocks = 512 / block;       // of a multiprocessor, at 128 registers a thread
   static constexpr int classes = H >= 64 ? 2 : 1;  // of rows
@@ -104,7 +106,9 @@ struct PlaneShape {
   static constexpr float per_pixel = 1.0f / (H * W);
   static constexpr float white = inverse_root(2 * H * W);  // of F^-1 g, sqrt(HW / 2) / HW
 
-  // Threads that share a plane's pixels and rows wait for each other.
+  // Threads that share a plane's pixels and rows wait for each other. Those of a warp keep step where this stands, for
+  // which ptxas leaves no instruction: racecheck may report hazards there, in the kernels of <32, 32>, <32, 64> and
+  // <64, 32>.
   static TDAS_OPS_DEVICE void plane_barrier() {
     if constexpr (threads <= 32) {
       __syncwarp();

@@ -38,6 +38,6 @@ constexpr int64_t most_planes = (int64_t{1} << 31) - 1;
 
 // Blocks of a launch that take what there is to do in turns: many times what a device holds, far below what a grid may
 // have.
-constexpr int64_t most_blocks = 1 << 16;
+constexpr int64_t most_blocks = 1 << 13;
 
 }  // namespace tdas_ops::cuda
