@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,10 @@ COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")
 
 Size = tuple[int, int]
+Mistake = tuple[str, str]
+"""What one place of csrc says, and what it would say. A part in « », statements or an expression, says the other thing
+where a library is told the mistake's number as it runs: many share one library. What is worked out while the library is
+compiled has no such part, and takes one of its own."""
 
 ORDERS = ("fwd", "rev", "1", "2")
 # Libraries of one process keep their own state of the harness, which is not the same in all.
@@ -59,16 +64,48 @@ def load(path: Path) -> ctypes.CDLL:
     return library
 
 
-def mutated_csrc(folder: Path, files: str, said: str, says: str) -> Path:
-    """A copy of csrc with other words in the one place of `files` (a pattern) that says so, in any line breaks."""
+def is_chosen(mistake: Mistake) -> bool:
+    """Whether a library makes it where it is told so, and not always."""
+    return "«" in mistake[0]
+
+
+def place_of(csrc: Path, said: str) -> tuple[Path, int, int]:
+    """The one place of the sources of the kernels that says so, in any line breaks: file, begin and end of the part."""
+    pieces = re.findall(r"[«»]|\s+|[^«»\s]+", said)
+    named = {"«": "(", "»": ")"}
+    words = re.compile("".join(r"\s+" if piece.isspace() else named.get(piece) or re.escape(piece) for piece in pieces))
+    places = [
+        (file, *found.span(words.groups))
+        for file in [*csrc.glob("*.h"), *csrc.glob("cuda/*")]
+        for found in words.finditer(file.read_text())
+    ]
+    assert len(places) == 1, f"{len(places)} places of csrc say {said!r}"
+    return places[0]
+
+
+def planted(part: str, mistakes: list[tuple[int, str]]) -> str:
+    """Statements, or an expression, that are those of a mistake where its number is chosen."""
+    if not part or part.endswith(";"):
+        chosen = "".join(f"if (simt::planted({number})) {{ {says} }} else " for number, says in mistakes)
+        return f"{{ {chosen}{{ {part} }} }}"
+    chosen = "".join(f"simt::planted({number}) ? ({says}) : " for number, says in mistakes)
+    return f"({chosen}({part}))"
+
+
+def mistaken_csrc(folder: Path, mistakes: Sequence[Mistake]) -> Path:
+    """A copy of csrc with these mistakes, those that are chosen by the number of their place, from 1 on."""
     csrc = folder / "csrc"
     shutil.copytree(CSRC, csrc)
-    words = re.compile(r"\s+".join(map(re.escape, said.split())))
-    places = [(file, place) for file in csrc.glob(files) for place in words.finditer(file.read_text())]
-    assert len(places) == 1, f"{len(places)} places of csrc/{files} say {said!r}"
-    ((file, place),) = places
-    text = file.read_text()
-    file.write_text(text[: place.start()] + says + text[place.end() :])
+    places: dict[tuple[Path, int, int], list[tuple[int, str]]] = {}
+    for i, mistake in enumerate(mistakes):
+        places.setdefault(place_of(csrc, mistake[0]), []).append((i + 1 if is_chosen(mistake) else 0, mistake[1]))
+    for file, begin, end in sorted(places, key=lambda place: place[1], reverse=True):
+        text, here = file.read_text(), places[file, begin, end]
+        assert all(not (f == file and begin < e <= end and (b, e) != (begin, end)) for f, b, e in places), text[
+            begin:end
+        ]
+        says = planted(text[begin:end], here) if here[0][0] else here[0][1]
+        file.write_text(text[:begin] + says + text[end:])
     return csrc
 
 
@@ -90,15 +127,14 @@ class Build(NamedTuple):
 
     size: Size
     kinds: int = 0  # bits of SIMT_KINDS; all
-    said: str = ""  # in one place of csrc/cuda
-    says: str = ""
+    mistakes: tuple[Mistake, ...] = ()
     sanitized: bool = False
     source: str = "plane_library.cpp"
     flags: tuple[str, ...] = ()
 
     def run(self, folder: Path, headers: Future[Path]) -> Path:
         folder.mkdir()
-        csrc = mutated_csrc(folder, "cuda/*", self.said, self.says) if self.said else CSRC
+        csrc = mistaken_csrc(folder, self.mistakes) if self.mistakes else CSRC
         flags = [*SPARING, f"-DSIMT_HEIGHT={self.size[0]}", f"-DSIMT_WIDTH={self.size[1]}"]
         flags += [f"-DSIMT_KINDS={self.kinds}"] if self.kinds else []
         # Nor do the arrays of a thread need watching, whose indices the compiler knows: they are registers on a GPU.
@@ -107,6 +143,19 @@ class Build(NamedTuple):
             flags += [*SANITIZE, "--param=asan-stack=0"] if self.sanitized else library
         flags += self.flags
         return compile_simt(self.source, folder / "kernels", *flags, csrc=csrc)
+
+
+def with_mistakes(builds: Sequence[tuple[Build, Mistake]]) -> list[tuple[Build, int]]:
+    """For each the build that makes the mistake, and its number there: builds that differ in their kinds share one."""
+    result = []
+    for build, mistake in builds:
+        if not is_chosen(mistake):
+            result.append((build._replace(mistakes=(mistake,)), 0))
+            continue
+        alike = [(b.kinds, m) for b, m in builds if is_chosen(m) and b._replace(kinds=0) == build._replace(kinds=0)]
+        kinds, together = functools.reduce(int.__or__, (k for k, _ in alike)), tuple(dict.fromkeys(m for _, m in alike))
+        result.append((build._replace(kinds=kinds, mistakes=together), together.index(mistake) + 1))
+    return result
 
 
 class Builds:

@@ -21,7 +21,7 @@ from tests.simt_library import (
     compile_simt,
     has_sanitizer,
     load,
-    mutated_csrc,
+    mistaken_csrc,
     needs_compiler,
     run_sanitized,
 )
@@ -102,27 +102,31 @@ def test_division_by_a_known_number(kernel):
                 assert kernel.library.simt_quotient(n, divisor) == n // divisor, (n, divisor)
 
 
-# A file of csrc, what it says, what it would say with the mistake.
-MUTANTS = {
-    "the wrong key word": ("philox.h", "^ key.high,", "^ key.low,"),
-    "nine rounds": ("philox.h", "round < 10", "round < 9"),
+MISTAKES = {
+    "the wrong key word": ("^ «key.high»,", "key.low"),
+    "nine rounds": ("round < «10»", "9"),
     "the draw's high word lost": (
-        "philox.h",
-        "sample, static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)",
-        "sample, static_cast<uint32_t>(bits), 0u",
+        "sample, static_cast<uint32_t>(bits), «static_cast<uint32_t>(bits >> 32)»",
+        "0u",
     ),
-    "an unwritten element": ("cuda/noise.cu", "if (has_right)", "if (has_right && quad > 0)"),
-    "the first sample ignored": ("cuda/noise.cu", "args.first_sample + sample", "sample"),
-    "a wrong series": ("cuda/normals.cuh", "__fmaf_rn(t, t, t + t)", "__fmaf_rn(t, t, 2.01f * t)"),
+    "an unwritten element": ("if («has_right»)", "has_right && quad > 0"),
+    "the first sample ignored": ("static_cast<uint32_t>(«args.first_sample + sample»)", "sample"),
+    "a wrong series": ("__fmaf_rn(t, t, «t + t»)", "2.01f * t"),
 }
 
 
-@pytest.mark.parametrize("mistake", MUTANTS)
-def test_planted_mistakes_are_caught(mistake, tmp_path):
-    csrc = mutated_csrc(tmp_path, *MUTANTS[mistake])
-    broken = NoiseKernel(compile_simt("noise_library.cpp", tmp_path / "noise.so", *SHARED, csrc=csrc))
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory: pytest.TempPathFactory) -> NoiseKernel:
+    folder = tmp_path_factory.mktemp("mistaken")
+    csrc = mistaken_csrc(folder, list(MISTAKES.values()))
+    return NoiseKernel(compile_simt("noise_library.cpp", folder / "noise.so", *SHARED, csrc=csrc))
+
+
+@pytest.mark.parametrize("number", range(1, len(MISTAKES) + 1), ids=MISTAKES)
+def test_planted_mistakes_are_caught(mistaken, number):
+    mistaken.library.simt_plant(number)
     shape, seed, draw = (2, 2, 16, 33), 0x9E3779B97F4A7C15, 0x0000000300000002
-    got = broken(shape, signed(seed), draw, first_sample=5)
+    got = mistaken(shape, signed(seed), draw, first_sample=5)
     assert not (got - contract(shape, seed, draw, first_sample=5)).abs().max() < 1e-5
 
 
@@ -170,7 +174,7 @@ def test_the_harness_shows_races_and_unwritten_shared_memory(planted, monkeypatc
     assert np.isnan(data).nonzero()[0].tolist() == [63]
 
 
-def test_under_the_address_sanitizer(tmp_path):
+def test_under_the_address_sanitizer(tmp_path, monkeypatch):
     if not has_sanitizer(tmp_path):
         pytest.skip("no address sanitizer here")
     clean = compile_simt("noise_library.cpp", tmp_path / "clean", *SANITIZE)
@@ -178,14 +182,12 @@ def test_under_the_address_sanitizer(tmp_path):
         done = run_sanitized(clean, *rows_of(shape, spectral))
         assert done.returncode == 0, done.stderr
     # Two mistakes it must report: an element right of an odd row, and a thread too many.
-    for said, says in (
-        ("column < args.width - half", "column <= args.width - half"),
-        ("quad >= quads", "quad > quads"),
-    ):
-        folder = tmp_path / str(len(said))
-        csrc = mutated_csrc(folder, "cuda/noise.cu", said, says)
-        broken = compile_simt("noise_library.cpp", folder / "broken", *SANITIZE, csrc=csrc)
+    outside = [("«column < args.width - half»", "column <= args.width - half"), ("«quad >= quads»", "quad > quads")]
+    broken = compile_simt("noise_library.cpp", tmp_path / "broken", *SANITIZE, csrc=mistaken_csrc(tmp_path, outside))
+    for number in (1, 2):
+        monkeypatch.setenv("SIMT_MISTAKE", str(number))
         assert "AddressSanitizer" in run_sanitized(broken, 1, 3, 7, 4).stderr
+    monkeypatch.delenv("SIMT_MISTAKE")
     planted = compile_simt("planted_bugs.cpp", tmp_path / "planted", *SANITIZE)
     assert run_sanitized(planted, "reverse").returncode == 0
     assert "out_of_bounds_kernel" in run_sanitized(planted, "out of bounds").stderr

@@ -23,12 +23,13 @@ from test_simt_planes import (
     check_noise,
     kernels_of,
     laid_out,
+    planted,
     results,
     writes_only_its_elements,
 )
 
 from tests.plane_kernels import ELEMENTS, PlaneKernels, Update, kind_bits, pointer
-from tests.simt_library import ORDERS, Build, Size, needs_compiler, start_builds
+from tests.simt_library import ORDERS, Build, Size, needs_compiler, start_builds, with_mistakes
 
 pytestmark = needs_compiler
 
@@ -87,6 +88,18 @@ def test_orders_storage_and_scratch_change_no_bit(builds, build, case, monkeypat
     outs.append(kernels(update, torch.full(update.v.shape, math.nan)))
     for out in outs[1:]:
         assert torch.equal(out, outs[0])
+
+
+in_smaller_blocks = [Build(size, source=SOURCE, flags=("-DTDAS_OPS_LARGE_BLOCK=128",)) for size in SIZES[1::5]]
+
+
+@pytest.mark.parametrize("case", ["drift", "skew", "noise", "A", "A, noise"])
+@pytest.mark.parametrize("build", in_smaller_blocks, ids=lambda build: str(build.size))
+def test_smaller_blocks_give_the_same_bits(builds, build, case, monkeypatch):
+    update = CASES[case].update(build.size, channels=1)
+    expected = kernels_of(builds, large(build.size))(update, torch.empty(update.v.shape))
+    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+    assert all(torch.equal(out, expected) for out in outs)
 
 
 @pytest.mark.parametrize("masks", ["R", "RA"])
@@ -167,28 +180,31 @@ def test_nothing_is_transformed_twice_where_the_scratch_has_all_planes(builds, b
 
 
 MEASURED_MISTAKES = {  # with the planes of the scratch and of a launch
-    "the drift comes without its step size": ("{d * numbers[i].re, d *", "{d * numbers[i].re,", 2, 2),
-    "a chunk takes the place of the one before": ("drift.spectra += first *", "drift.spectra += 0 *", 2, 1),
-    "the noise lies over the drift": ("(scratch.spectra - 1) * scratch.planes", "0 * scratch.planes", 2, 2),
-    "sums lie over the noise": ("scratch.spectra * scratch.planes * args.height", "scratch.planes * args.height", 2, 2),
-    "what is gone is not made again": ("if (!has_all_planes(scratch, args)) {", "if (false) {", 1, 1),
+    "the drift comes without its step size": ("{d * numbers[i].re, «d» *", "1.0f", 2, 2),
+    "a chunk takes the place of the one before": ("drift.spectra += «first» *", "0", 2, 1),
+    "the noise lies over the drift": ("«(scratch.spectra - 1)» * scratch.planes", "0", 2, 2),
+    "sums lie over the noise": ("«scratch.spectra» * scratch.planes * args.height", "1", 2, 2),
+    "what is gone is not made again": ("if («!has_all_planes(scratch, args)») {", "false", 1, 1),
 }
 
 
+measured_build = large((256, 32), kind_bits(("pixels", "measure")))
+measured_mistakes = with_mistakes([(measured_build, (said, says)) for said, says, *_ in MEASURED_MISTAKES.values()])
+
+
 @pytest.mark.parametrize(
-    ("build", "planes", "chunk"),
-    [
-        (large((256, 32), kind_bits(("pixels", "measure")), said, says), planes, chunk)
-        for said, says, planes, chunk in MEASURED_MISTAKES.values()
-    ],
+    ("build", "number", "planes", "chunk"),
+    [(*found, *scratch) for found, (_, _, *scratch) in zip(measured_mistakes, MEASURED_MISTAKES.values(), strict=True)],
     ids=MEASURED_MISTAKES,
 )
-def test_planted_mistakes_of_measured_updates_are_caught(builds, build, planes, chunk, monkeypatch):
+def test_planted_mistakes_of_measured_updates_are_caught(builds, build, number, planes, chunk, monkeypatch):
     monkeypatch.setenv("SIMT_PLANES", str(planes))
     monkeypatch.setenv("SIMT_CHUNK", str(chunk))
     update = CASES["A"].update(build.size, batch=2, channels=1)
     try:
-        out = MeasuredKernels(builds.path(build))(update, torch.empty(update.v.shape))
+        kernels = MeasuredKernels(builds.path(build))
+        kernels.library.simt_plant(number)
+        out = kernels(update, torch.empty(update.v.shape))
     except RuntimeError:  # the harness noticed
         return
     assert not relative_rms(out, update.expected(update.v.shape)) < 1e-6
@@ -197,91 +213,87 @@ def test_planted_mistakes_of_measured_updates_are_caught(builds, build, planes, 
 MISTAKES = {
     # Barriers
     "columns: short lines before long ones are done": (
-        "make_float2(number.re, number.im); } __syncthreads(); short_forward(X);",
-        "make_float2(number.re, number.im); } short_forward(X);",
+        "make_float2(number.re, number.im); } «__syncthreads();» short_forward(X);",
+        "",
         (256, 32),
         "MMt",
     ),
     "columns: long lines before short ones are done": (
-        "short_inverse(X); __syncthreads();",
-        "short_inverse(X);",
+        "short_inverse(X); «__syncthreads();»",
+        "",
         (256, 32),
         "noise",
     ),
     "columns: short lines over partners that are still read": (
-        "if (has_pair || Shape::halves == 2) __syncthreads();",
+        "«if (has_pair || Shape::halves == 2) __syncthreads();»",
         "",
         (256, 32),
         "MMt",
     ),
     "columns: a half over the other that is still read": (
-        "has_pair || Shape::halves == 2",
+        "«has_pair || Shape::halves == 2»",
         "has_pair",
         (2048, 32),
         "MMt",
     ),
     "columns: partners over lines that are still read": (
-        "float2* const all = reinterpret_cast<float2*>(numbers); __syncthreads();",
-        "float2* const all = reinterpret_cast<float2*>(numbers);",
+        "float2* const all = reinterpret_cast<float2*>(numbers); «__syncthreads();»",
+        "",
         (256, 32),
         "MMt",
     ),
     "columns: partners read before they are left": (
-        "make_float2(X[k].re, X[k].im); } __syncthreads(); if (kw == 0)",
-        "make_float2(X[k].re, X[k].im); } if (kw == 0)",
+        "make_float2(X[k].re, X[k].im); } «__syncthreads();» if (kw == 0)",
+        "",
         (256, 32),
         "MMt",
     ),
     "rows: long lines before short ones are done": (
-        "to_lines(numbers); __syncthreads();",
-        "to_lines(numbers);",
+        "to_lines(numbers); «__syncthreads();»",
+        "",
         (32, 256),
         "MMt",
     ),
     "rows: pixels before long lines are done": (
-        "line().inverse(); __syncthreads();",
-        "line().inverse();",
+        "line().inverse(); «__syncthreads();»",
+        "",
         (32, 256),
         "noise",
     ),
     # Transforms
     "a wrong twiddle": ("twiddle(a * b, N)", "twiddle(a * b + a / 31, N)", (256, 32), "MMt"),
     "frequencies of the upper half of a short line in place of the lower": (
-        "(k < points / 2 ? 0 : 16)",
-        "(k < points / 2 ? 16 : 0)",
+        "«(k < points / 2 ? 0 : 16)»",
+        "k < points / 2 ? 16 : 0",
         (256, 32),
         "MMt",
     ),
-    "the partner of another frequency": ("all[H - frequency(k)]", "all[H - 1 - frequency(k)]", (256, 32), "MMt"),
-    "half of the row of frequency 0 lost": ("0.5f * (c.re - c.im)", "0.5f * (c.re + c.im)", (32, 256), "MMt"),
-    "a conjugate for a frequency": ("k < 16 ? X[k].im : -X[k].im", "X[k].im", (32, 256), "MMt"),
+    "the partner of another frequency": ("all[«H - frequency(k)»]", "H - 1 - frequency(k)", (256, 32), "MMt"),
+    "half of the row of frequency 0 lost": ("0.5f * («c.re - c.im»)", "c.re + c.im", (32, 256), "MMt"),
+    "a conjugate for a frequency": ("«k < 16 ? X[k].im : -X[k].im»", "X[k].im", (32, 256), "MMt"),
     # Places
-    "a chunk takes planes of the one before": ("work.first_plane + (plane", "(plane", (32, 256), "MMt"),
-    "pixels of the right half take the noise of the left": ("far[e] = h.real", "far[e] = g.real", (32, 256), "A"),
-    "the same noise in every row": ("+ row) * (W / 4) + left / 2", ") * (W / 4) + left / 2", (32, 256), "A"),
-    "neighbours with the same noise": ("near[0] = left % 2 == 0 ? g.real", "near[0] = true ? g.real", (32, 2048), "A"),
+    "a chunk takes planes of the one before": ("«work.first_plane» + (plane", "0", (32, 256), "MMt"),
+    "pixels of the right half take the noise of the left": ("far[e] = «h.real»", "g.real", (32, 256), "A"),
+    "the same noise in every row": ("+ «row») * (W / 4) + left / 2", "0", (32, 256), "A"),
+    "neighbours with the same noise": ("near[0] = «left % 2 == 0» ? g.real", "true", (32, 2048), "A"),
     "quads of the columns too close": (
-        "k / half * parts + k % half * 32",
-        "k / half * parts + k % half",
+        "k / half * parts + k % half * «32»",
+        "1",
         (256, 32),
         "noise",
     ),
-    "a plane too many is written": ("there = plane < work.planes;", "there = true;", (32, 256), "drift"),
+    "a plane too many is written": ("there = «plane < work.planes»;", "true", (32, 128), "drift"),
 }
 
 
-@pytest.mark.parametrize(
-    ("build", "case"),
-    [(large(size, kind_bits(CASES[case].kinds), said, says), case) for said, says, size, case in MISTAKES.values()],
-    ids=MISTAKES,
-)
-def test_planted_mistakes_are_caught(builds, build, case, monkeypatch):
+@pytest.mark.parametrize(("build", "number", "case"), planted(MISTAKES.values(), SOURCE), ids=MISTAKES)
+def test_planted_mistakes_are_caught(builds, build, number, case, monkeypatch):
     """What passes the tests above as it is, does not with the mistake."""
     monkeypatch.setenv("SIMT_PLANES", "2")
     update = CASES[case].update(build.size, channels=1)
     expected = update.expected(update.v.shape)
     try:
-        outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+        outs = results(kernels_of(builds, build, number), update, update.v.shape, monkeypatch)
     except RuntimeError:  # the harness noticed
         return
     assert not all(relative_rms(out, expected) < 1e-6 and torch.equal(out, outs[0]) for out in outs)

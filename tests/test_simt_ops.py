@@ -353,12 +353,11 @@ def test_more_planes_than_a_grid_holds_are_refused(ops):
         ops.precondition.cuda(wide, wide, torch.ones(16, 32, 17), None, "M")
 
 
-@pytest.mark.parametrize("method", ["pds", "tdas"])
-def test_no_grid_has_a_block_for_each_of_many_planes(chosen, method, monkeypatch):
+def test_no_grid_has_a_block_for_each_of_many_planes(chosen, monkeypatch):
     """Norms of planes that have no transform are measured whatever their number: here more than a grid has blocks."""
-    monkeypatch.setenv("SIMT_MOST_BLOCKS", str(1 << 16))
-    shape, batch = (6, 2, 1), 11000
-    p = test_cpu.problem(shape, method, (False, True, False), batch=batch)
+    monkeypatch.setenv("SIMT_MOST_BLOCKS", str(1 << 13))
+    shape, batch = (6, 2, 1), 1500
+    p = test_cpu.problem(shape, "pds", (False, True, False), batch=batch)
     of_each = NoiseStream(seeds=list(range(batch)))
     got = tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, noise=of_each, norm="sample")
     of_each = NoiseStream(seeds=list(range(batch)))

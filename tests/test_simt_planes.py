@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pytest
@@ -27,6 +28,7 @@ from tests.simt_library import (
     needs_compiler,
     run_sanitized,
     start_builds,
+    with_mistakes,
 )
 
 pytestmark = needs_compiler
@@ -40,8 +42,11 @@ def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     yield from start_builds(request, tmp_path_factory)
 
 
-def kernels_of(builds: Builds, build: Build) -> PlaneKernels:
-    return PlaneKernels(builds.path(build))
+def kernels_of(builds: Builds, build: Build, mistake: int = 0) -> PlaneKernels:
+    """Those of a build, with one of the mistakes planted in it."""
+    kernels = PlaneKernels(builds.path(build))
+    kernels.library.simt_plant(mistake)
+    return kernels
 
 
 def sizes(*those: Size, source: str = "plane_library.cpp") -> pytest.MarkDecorator:
@@ -288,6 +293,19 @@ def test_orders_and_storage_change_no_bit(builds, build, case, monkeypatch):
         assert torch.equal(out, outs[0])
 
 
+in_larger_blocks = Build((64, 64), flags=("-DTDAS_OPS_BLOCK_OF_64=256", "-DTDAS_OPS_PREFETCH=0"))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("build", [in_larger_blocks], ids=["blocks of 256"])
+def test_larger_blocks_give_the_same_bits(builds, build, case, monkeypatch):
+    """And without what asks for base and v ahead."""
+    update = CASES[case].update(build.size)
+    expected = kernels_of(builds, Build(build.size))(update, torch.empty(update.v.shape))
+    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+    assert all(torch.equal(out, expected) for out in outs)
+
+
 @pytest.mark.parametrize("case", CASES)
 @sizes((32, 32), (64, 64), (128, 32), (32, 128))
 def test_a_sample_never_depends_on_its_batch(builds, build, case):
@@ -332,68 +350,73 @@ def test_elements_beyond_the_reach_of_32_bits(builds, build, far):
 MISTAKES = {
     # Barriers, in the order in which a thread meets them
     "rows read before they are staged": (
-        "is_pixels && work.space_first); Shape::plane_barrier();",
-        "is_pixels && work.space_first);",
+        "«if constexpr (!is_noise) Shape::plane_barrier();»",
+        "",
         (32, 64),
         "drift",
     ),
     "a warp waits where the block must": ("(threads <= 32)", "(threads <= 64)", (64, 64), "drift"),
     "spectrum over rows that are still read": (
-        "numbers[4 * i + 3] = run.w; } Shape::plane_barrier();",
-        "numbers[4 * i + 3] = run.w; }",
+        "numbers[4 * i + 3] = run.w; } «Shape::plane_barrier();»",
+        "",
         (64, 64),
         "drift",
     ),
     "columns read before rows are done": (
-        "rows().forward(); __syncthreads(); }",
-        "rows().forward(); }",
+        "rows().forward(); «__syncthreads();» }",
+        "",
         (32, 32),
         "drift",
     ),
     "partners over columns that are still read": (
-        "__syncthreads(); } transform<32, false>(in, X);",
-        "} transform<32, false>(in, X);",
+        "«__syncthreads();» } transform<32, false>(in, X);",
+        "",
         (128, 32),
         "MMt",
     ),
     "partners read before they are left": (
-        "if constexpr (halves == 2) __syncthreads(); if (kw == 0) {",
-        "if (kw == 0) {",
+        "«if constexpr (halves == 2) __syncthreads();» if (kw == 0) {",
+        "",
         (128, 32),
         "MMt",
     ),
-    "partners joined while others separate": ("if constexpr (halves == 2) __syncthreads(); }", "}", (128, 32), "MMt"),
+    "partners joined while others separate": (
+        "«if constexpr (halves == 2) __syncthreads();» }",
+        "",
+        (128, 32),
+        "MMt",
+    ),
     "columns over partners that are still read": (
-        "__syncthreads(); } float4* pairs",
-        "} float4* pairs",
+        "«__syncthreads();» } float4* pairs",
+        "",
         (128, 32),
         "MMt",
     ),
     "rows read before columns are done": (
-        "columns.inverse(X); __syncthreads();",
-        "columns.inverse(X);",
+        "columns.inverse(X); «__syncthreads();»",
+        "",
         (64, 32),
         "noise",
     ),
     "rows over a spectrum that is still read": (
-        "X[k] = conjugate ? conj(value) : value; }); Shape::plane_barrier();",
-        "X[k] = conjugate ? conj(value) : value; });",
+        "X[k] = conjugate ? conj(value) : value; }); «Shape::plane_barrier();»",
+        "",
         (64, 64),
         "noise",
     ),
     "pixels read before rows are done": (
-        "if (!again) break; Shape::plane_barrier();",
-        "if (!again) break;",
+        "if (!again) break; «Shape::plane_barrier();»",
+        "",
         (32, 32),
         "A",
     ),
     "rows read before pixels are staged again": (
-        "work.samples.seeds != nullptr); Shape::plane_barrier();",
-        "work.samples.seeds != nullptr);",
+        "work.samples.seeds != nullptr); «Shape::plane_barrier();»",
+        "",
         (32, 32),
         "A",
     ),
-    "the result read before rows are done": ("Shape::plane_barrier(); if (has_v)", "if (has_v)", (32, 128), "noise"),
+    "the result read before rows are done": ("«Shape::plane_barrier();» if (has_v)", "", (32, 128), "noise"),
     # Transforms
     "a wrong twiddle between rows": (
         "turns.at[k] = twiddle(k, 128)",
@@ -402,72 +425,78 @@ MISTAKES = {
         "MMt",
     ),
     "a wrong twiddle in half a row": (
-        "-numbers[n + 32]}, twiddle(n, 128)",
-        "-numbers[n + 32]}, twiddle(n, 129)",
+        "-numbers[n + 32]}, twiddle(n, «128»)",
+        "129",
         (32, 128),
         "MMt",
     ),
     "a short series for the twiddles": ("i = 1; i < 16", "i = 1; i < 3", (32, 32), "MMt"),
-    "the partner of another class": ("rows - row_class - half", "rows - half", (64, 32), "MMt"),
-    "the partner of another half": ("rows - row_class - half", "rows - row_class", (128, 32), "MMt"),
-    "column W / 2 filtered by column 0": ("(column.kw == 0 ? column.columns.count : 0)", "0", (32, 32), "MMt"),
-    "the skew part of column W / 2 turned": ("kw == 0 ? -data : data", "data", (32, 32), "skew"),
-    "R twice in what has both masks": ("turned.square = false", "turned.square = true", (32, 32), "A, skew"),
-    "M for its transpose": ("work.space_last = space", "work.space_first = space", (32, 32), "A, Mt"),
+    "the partner of another class": ("«rows - row_class - half»", "rows - half", (64, 32), "MMt"),
+    "the partner of another half": ("«rows - row_class - half»", "rows - row_class", (128, 32), "MMt"),
+    "column W / 2 filtered by column 0": ("«(column.kw == 0 ? column.columns.count : 0)»", "0", (32, 32), "MMt"),
+    "the skew part of column W / 2 turned": ("«kw == 0 ? -data : data»", "data", (32, 32), "skew"),
+    "R twice in what has both masks": ("turned.square = «false»", "true", (32, 32), "A, skew"),
+    "M for its transpose": ("«work.space_last = space;»", "work.space_first = space;", (32, 32), "A, Mt"),
     # Noise
     "quads too close": (
-        "Columns::offset(k) * columns.count)};",
-        "k * columns.count)};",
+        "«Columns::offset(k)» * columns.count)};",
+        "k",
         (64, 32),
         "noise",
     ),
     "quads of another channel": (
-        "(at.channel * (H / 2) + first) * columns.count + kw",
-        "(at.channel * H + first) * columns.count + kw",
+        "(at.channel * «(H / 2)» + first) * columns.count + kw",
+        "H",
         (32, 32),
         "noise",
     ),
-    "quads of pixels too far": ("* (W / 4) + i)", "* (W / 2) + i)", (32, 32), "A"),
-    "real frequencies like complex ones": ("1.41421356f * n : n", "n : n", (32, 32), "noise"),
-    "the first sample ignored": ("work.first_sample + b)", "b)", (32, 32), "noise"),
-    "one seed for all": ("work.seed_per_sample ? b : 0]", "0]", (32, 32), "seeds"),
-    "noise of half its variance": ("? sqrtf(2.0f *", "? sqrtf(", (32, 32), "langevin"),
+    "quads of pixels too far": ("* «(W / 4)» + i)", "W / 2", (32, 32), "A"),
+    "real frequencies like complex ones": ("«1.41421356f * n» : n", "n", (32, 32), "noise"),
+    "the first sample ignored": ("«work.first_sample + b»)", "b", (32, 32), "noise"),
+    "one seed for all": ("«work.seed_per_sample ? b : 0»]", "0", (32, 32), "seeds"),
+    "noise of half its variance": ("? sqrtf(«2.0f» *", "1.0f", (32, 32), "langevin"),
     # Planes and pixels
-    "the last plane unwritten": ("there(plane < work.planes)", "there(plane + 1 < work.planes)", (32, 32), "MMt"),
+    "the last plane unwritten": ("there(«plane < work.planes»)", "plane + 1 < work.planes", (32, 32), "MMt"),
     "the last plane written many times": (
-        "if (!at.there) return; TDAS_OPS_UNROLL",
-        "TDAS_OPS_UNROLL",
+        "«if (!at.there) return;» TDAS_OPS_UNROLL",
+        "",
         (32, 32),
         "drift",
     ),
     "an item unwritten": (
-        "item < 4; ++item) access.store_float32",
-        "item < 3; ++item) access.store_float32",
+        "item < «4»; ++item) access.store_float32",
+        "3",
         (64, 32),
         "MMt",
     ),
-    "a pixel in four unwritten": ("i < run; ++i) set_pixel", "i < run - 1; ++i) set_pixel", (64, 32), "MMt"),
-    "sample and channel swapped": ("column.at.channel * H", "column.at.sample * H", (32, 32), "MMt"),
-    "the scale of another sample": ("scale.per_sample ? sample : 0", "0", (32, 32), "drift"),
+    "a pixel in four unwritten": ("i < «run»; ++i) set_pixel", "run - 1", (64, 32), "MMt"),
+    "sample and channel swapped": ("«column.at.channel» * H", "column.at.sample", (32, 32), "MMt"),
+    "the scale of another sample": ("«scale.per_sample ? sample : 0»", "0", (32, 32), "drift"),
     "the base read after the output is written": (
-        "Item sum[4] = {};",
-        "Item sum[4] = {}; if (at.there) access.store_float32(work.out, at.plane(work.out), 0, sum[0]);",
+        "Item sum[4] = {};«»",
+        "if (at.there) access.store_float32(work.out, at.plane(work.out), 0, sum[0]);",
         (32, 32),
         "drift",
     ),
 }
 
 
-@pytest.mark.parametrize(
-    ("build", "case"),
-    [(Build(size, kind_bits(CASES[case].kinds), said, says), case) for said, says, size, case in MISTAKES.values()],
-    ids=MISTAKES,
-)
-def test_planted_mistakes_are_caught(builds, build, case, monkeypatch):
+def planted(
+    mistakes: Iterable[tuple[str, str, Size, str]], source: str = "plane_library.cpp"
+) -> list[tuple[object, ...]]:
+    """Build, number and case of each."""
+    of_case = [
+        (Build(size, kind_bits(CASES[case].kinds), source=source), (said, says)) for said, says, size, case in mistakes
+    ]
+    return [(*found, case) for found, (*_, case) in zip(with_mistakes(of_case), mistakes, strict=True)]
+
+
+@pytest.mark.parametrize(("build", "number", "case"), planted(MISTAKES.values()), ids=MISTAKES)
+def test_planted_mistakes_are_caught(builds, build, number, case, monkeypatch):
     """What passes test_orders_and_storage_change_no_bit as it is, does not with the mistake."""
     update = CASES[case].update(build.size)
     expected = update.expected(update.v.shape)
-    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+    outs = results(kernels_of(builds, build, number), update, update.v.shape, monkeypatch)
     assert not all(relative_rms(out, expected) < 1e-6 and torch.equal(out, outs[0]) for out in outs)
 
 
@@ -492,17 +521,19 @@ def test_under_the_address_sanitizer(sanitizer, builds, build):
 
 
 OUTSIDE = {
-    "a plane too many is read": ("there ? plane : work.planes - 1", "plane"),
-    "a plane too many is written": ("there(plane < work.planes)", "there(plane <= work.planes)"),
+    "a plane too many is read": ("«there ? plane : work.planes - 1»", "plane"),
+    "a plane too many is written": ("there(«plane < work.planes»)", "plane <= work.planes"),
     "too little shared memory": ("= (sums + 2 * block) * 4", "= (sums - 64) * 4"),
 }
 
 
+sanitized_noise = Build((32, 32), kind_bits(("noise",)), sanitized=True)
+
+
 @pytest.mark.parametrize(
-    "build",
-    [Build((32, 32), kind_bits(("noise",)), *mistake, sanitized=True) for mistake in OUTSIDE.values()],
-    ids=OUTSIDE,
+    ("build", "number"), with_mistakes([(sanitized_noise, mistake) for mistake in OUTSIDE.values()]), ids=OUTSIDE
 )
-def test_accesses_outside_are_reported(sanitizer, builds, build):
+def test_accesses_outside_are_reported(sanitizer, builds, build, number, monkeypatch):
+    monkeypatch.setenv("SIMT_MISTAKE", str(number))
     done = run_sanitized(builds.path(build), 3, 3)
     assert "AddressSanitizer" in done.stderr

@@ -27,6 +27,7 @@ from tests.simt_library import (
     needs_compiler,
     run_sanitized,
     start_builds,
+    with_mistakes,
 )
 
 pytestmark = needs_compiler
@@ -207,50 +208,46 @@ def test_updates_of_more_than_one_filter_have_no_such_launch(builds, build, case
 
 # With a mistake in the batch rule, or in that of samples.
 MISTAKES = {
-    "nobody waits": ("if (waits && blocks > 1) wait_until(counter, blocks);", "", False),
+    "nobody waits": ("if («waits && blocks > 1») wait_until", "false", False),
     "no block of the sample is waited for": (
-        "last / planes - first / planes + 1",
-        "last / planes - last / planes + 1",
+        "last / planes - «first / planes» + 1",
+        "last / planes",
         True,
     ),
-    "one block is not waited for": ("wait_until(counter, blocks)", "wait_until(counter, blocks - 1)", False),
-    "one block of the sample is not waited for": (
-        "wait_until(counter, blocks)",
-        "wait_until(counter, blocks - 1)",
-        True,
-    ),
+    "one block is not waited for": ("wait_until(counter, «blocks»)", "blocks - 1", False),
+    "one block of the sample is not waited for": ("wait_until(counter, «blocks»)", "blocks - 1", True),
     "a block too many is waited for": (
-        "last / planes - first / planes + 1",
-        "last / planes - first / planes + 2",
+        "last / planes - first / planes + «1»",
+        "2",
         True,
     ),
     "squares are announced before they are there": (
-        "__syncthreads(); if (waits && blocks > 1 && (t",
-        "if (waits && blocks > 1 && (t",
+        "«__syncthreads();» if (waits && blocks > 1 && (t",
+        "",
         False,
     ),
     "squares are read before they are waited for": (
-        "wait_until(counter, blocks); __syncthreads(); }",
-        "wait_until(counter, blocks); }",
+        "wait_until(counter, blocks); «__syncthreads();» }",
+        "",
         False,
     ),
-    "a sample is announced for each of its planes": (" && (t == 0 || at.channel == 0)", "", True),
+    "a sample is announced for each of its planes": ("&& «(t == 0 || at.channel == 0)»", "true", True),
     "counters that still have the last launch": (
-        "cudaMemsetAsync(counters, 0,",
-        "cudaMemsetAsync(counters, 1,",
+        "cudaMemsetAsync(counters, «0»,",
+        "1",
         False,
     ),
-    "one counter is set for all samples": ("rule.per_sample ? args.batch : 1;", "1;", True),
-    "a launch that is not cooperative": ("config.numAttrs = 1;", "", False),
-    "blocks that share a sample and do not know": ("size.planes % args.channels == 0", "true", True),
-    "the step size of another plane": ("etas[thread() % Shape::planes]", "etas[0]", True),
+    "one counter is set for all samples": ("«rule.per_sample ? args.batch : 1»;", "1", True),
+    "a launch that is not cooperative": ("«config.numAttrs = 1;»", "", False),
+    "blocks that share a sample and do not know": ("«size.planes % args.channels == 0»", "true", True),
+    "the step size of another plane": ("etas[«thread() % Shape::planes»]", "0", True),
     "noise over numbers that are still read": (
-        "if constexpr (halves == 2) __syncthreads(); // `inverse` begins",
-        "// `inverse` begins",
+        "«if constexpr (halves == 2) __syncthreads();» // `inverse` begins",
+        "",
         False,
     ),
-    "noise kept in the place of another": ("own_numbers()[k] = make", "own_numbers()[k ^ 1] = make", False),
-    "step sizes read before they are there": ("norms); } __syncthreads();", "norms); }", True),
+    "noise kept in the place of another": ("own_numbers()[«k»] = make", "k ^ 1", False),
+    "step sizes read before they are there": ("norms); } «__syncthreads();»", "", True),
 }
 
 
@@ -259,23 +256,28 @@ drift_build = partial(snr_build, kinds=kind_bits(("drift",)))
 without_launches = ("-DSIMT_PLANE_KINDS=0",)
 
 
-def mistaken_build(said: str, says: str, per_sample: bool) -> Build:
-    size: Size = (128, 128) if "halves" in said else (32, 32)
-    return drift_build(size, said=said, says=says, flags=without_launches)
+def size_of(said: str) -> Size:
+    return (128, 128) if "halves" in said else (32, 32)
+
+
+planted = with_mistakes(
+    [(drift_build(size_of(said), flags=without_launches), (said, says)) for said, says, _ in MISTAKES.values()]
+)
 
 
 @pytest.mark.parametrize(
-    ("build", "per_sample"),
-    [(mistaken_build(*mistake), mistake[2]) for mistake in MISTAKES.values()],
+    ("build", "number", "per_sample"),
+    [(*found, per_sample) for found, (*_, per_sample) in zip(planted, MISTAKES.values(), strict=True)],
     ids=MISTAKES,
 )
-def test_planted_mistakes_are_caught(builds, build, per_sample, monkeypatch):
+def test_planted_mistakes_are_caught(builds, build, number, per_sample, monkeypatch):
     """What passes the tests above as it is, does not with the mistake, whatever the machine does meanwhile."""
     channels = 3
     batch = 2 if build.size == SIZES[2] else 7
     update = CASES["drift"].update(build.size, batch=batch, channels=channels)
     correct = expected(update, per_sample)
     langevin = Langevin(builds, build)
+    langevin.kernels.library.simt_plant(number)
     try:
         for late, hold, order in DEVICES:
             set_device(monkeypatch, late, hold, order)
@@ -289,11 +291,10 @@ def test_planted_mistakes_are_caught(builds, build, per_sample, monkeypatch):
 # The thread sanitizer: what one block leaves to others is released by it and acquired by them.
 
 
-def sanitized_build(said: str = "", says: str = "") -> Build:
-    return drift_build((32, 32), said=said, says=says, flags=(*without_launches, *SANITIZE_THREADS))
+sanitized_build = drift_build((32, 32), flags=(*without_launches, *SANITIZE_THREADS))
 
 
-@pytest.mark.parametrize("build", [sanitized_build()], ids=["one launch"])
+@pytest.mark.parametrize("build", [sanitized_build], ids=["one launch"])
 def test_under_the_thread_sanitizer(thread_sanitizer, builds, build, monkeypatch):
     for late, per_sample in ((0, 0), (1, 1), (-1, 0)):
         monkeypatch.setenv("SIMT_LATE", str(late))
@@ -303,13 +304,16 @@ def test_under_the_thread_sanitizer(thread_sanitizer, builds, build, monkeypatch
 
 UNORDERED = {
     "a release that orders nothing": (
-        "at.channel == 0)) add_release(counter)",
-        "at.channel == 0)) atomicAdd(counter, 1u)",
+        "at.channel == 0)) «add_release(counter);»",
+        "atomicAdd(counter, 1u);",
     ),
-    "an acquisition that orders nothing": ("lacks(load_acquire(counter))", "lacks(load_relaxed(counter))"),
+    "an acquisition that orders nothing": ("lacks(«load_acquire(counter)»)", "load_relaxed(counter)"),
 }
 
 
-@pytest.mark.parametrize("build", [sanitized_build(*mistake) for mistake in UNORDERED.values()], ids=UNORDERED)
-def test_unordered_accesses_are_reported(thread_sanitizer, builds, build):
+@pytest.mark.parametrize(
+    ("build", "number"), with_mistakes([(sanitized_build, mistake) for mistake in UNORDERED.values()]), ids=UNORDERED
+)
+def test_unordered_accesses_are_reported(thread_sanitizer, builds, build, number, monkeypatch):
+    monkeypatch.setenv("SIMT_MISTAKE", str(number))
     assert "ThreadSanitizer: data race" in run_sanitized(builds.path(build), 7, 3, 0).stderr

@@ -23,6 +23,7 @@ from tests.simt_library import (
     needs_compiler,
     run_sanitized,
     start_builds,
+    with_mistakes,
 )
 
 pytestmark = needs_compiler
@@ -99,26 +100,20 @@ def test_updates_of_more_than_one_filter_have_no_tickets(builds, build, case, mo
 
 
 MISTAKES = {
-    "columns do not wait for their rows": ("(round * order.passes + pass)", "(round * order.passes + pass / 2 * 2)"),
-    "inverse rows wait for the rows alone": ("(round * order.passes + pass)", "(round * order.passes + (pass > 0))"),
-    "one tile is not waited for": ("slot, needed);", "slot, needed - 1);"),
-    "a plane of the ring is overwritten while it is read": (
-        "(round * order.passes + pass)",
-        "(round * order.passes + pass - (pass == 0))",
-    ),
+    "columns do not wait for their rows": ("(round * order.passes + «pass»)", "pass / 2 * 2"),
+    "inverse rows wait for the rows alone": ("(round * order.passes + «pass»)", "pass > 0"),
+    "one tile is not waited for": ("slot, «needed»);", "needed - 1"),
+    "a plane of the ring is overwritten while it is read": ("(round * order.passes + «pass»)", "pass - (pass == 0)"),
     "a tile is announced before all threads are done": (
-        "} __syncthreads(); if (thread_index() == 0) add_release",
-        "} if (thread_index() == 0) add_release",
+        "} «__syncthreads();» if (thread_index() == 0) add_release",
+        "",
     ),
-    "a ticket replaced while others read it": ("take(work, ticket); __syncthreads();", "take(work, ticket);"),
-    "a ticket that nobody takes": ("ticket->next = next;", "ticket->next = next + 1;"),
-    "counters that still have the last launch": (
-        "cudaMemsetAsync(work.counters, 0,",
-        "cudaMemsetAsync(work.counters, 9,",
-    ),
-    "a ring that is shorter than the order needs": ("return 6 * planes_apart", "return 4 * planes_apart"),
-    "planes of the ring mixed up": ("plane - round * order.ring", "plane % 5"),
-    "a plane too few": ("order.planes = work.large.planes", "order.planes = work.large.planes - 1"),
+    "a ticket replaced while others read it": ("take(work, ticket); «__syncthreads();»", ""),
+    "a ticket that nobody takes": ("ticket->next = «next»;", "next + 1"),
+    "counters that still have the last launch": ("cudaMemsetAsync(work.counters, «0»,", "9"),
+    "a ring that is shorter than the order needs": ("return «6» * planes_apart", "4"),
+    "planes of the ring mixed up": ("«plane - round * order.ring»", "plane % 5"),
+    "a plane too few": ("order.planes = «work.large.planes»", "work.large.planes - 1"),
 }
 
 
@@ -128,16 +123,20 @@ drift_build = partial(ticket_build, kind_bits(("drift",)))
 
 
 @pytest.mark.parametrize(
-    "build", [drift_build(*mistake, flags=without_passes) for mistake in MISTAKES.values()], ids=MISTAKES
+    ("build", "number"),
+    with_mistakes([(drift_build(flags=without_passes), mistake) for mistake in MISTAKES.values()]),
+    ids=MISTAKES,
 )
-def test_planted_mistakes_are_caught(builds, build, monkeypatch):
+def test_planted_mistakes_are_caught(builds, build, number, monkeypatch):
     """What passes the tests above as it is, does not with the mistake, whatever the machine does meanwhile."""
     update = CASES["drift"].update(SIZE, batch=13, channels=1)
     expected = update.expected(update.v.shape)
     try:
         for device, order in ((SLOW, "fwd"), (TWO, "fwd"), (FIVE, "rev")):
             monkeypatch.setenv("SIMT_ORDER", order)
-            out = tickets(builds, build, device, monkeypatch)(update, torch.full(update.v.shape, math.nan))
+            kernels = tickets(builds, build, device, monkeypatch)
+            kernels.library.simt_plant(number)
+            out = kernels(update, torch.full(update.v.shape, math.nan))
             if not relative_rms(out, expected) < 1e-6:
                 return
     except RuntimeError:  # the harness noticed
@@ -166,10 +165,10 @@ def run_in_threads(builds: Builds, build: Build, device: tuple[int, int, int], m
     return run_sanitized(builds.path(build), 8, multiprocessors)
 
 
-sanitized_build = partial(drift_build, flags=(*without_passes, *SANITIZE_THREADS))
+sanitized_build = drift_build(flags=(*without_passes, *SANITIZE_THREADS))
 
 
-@pytest.mark.parametrize("build", [sanitized_build()], ids=["tickets"])
+@pytest.mark.parametrize("build", [sanitized_build], ids=["tickets"])
 def test_under_the_thread_sanitizer(thread_sanitizer, builds, build, monkeypatch):
     for device in (TWO, FIVE, (1, 2, 0)):
         done = run_in_threads(builds, build, device, monkeypatch)
@@ -178,13 +177,16 @@ def test_under_the_thread_sanitizer(thread_sanitizer, builds, build, monkeypatch
 
 UNORDERED = {
     "a release that orders nothing": (
-        "add_release(work.counters + 1 + ticket->slot)",
-        "atomicAdd(work.counters + 1 + ticket->slot, 1u)",
+        "«add_release(work.counters + 1 + ticket->slot);»",
+        "atomicAdd(work.counters + 1 + ticket->slot, 1u);",
     ),
-    "an acquisition that orders nothing": ("lacks(load_acquire(counter))", "lacks(load_relaxed(counter))"),
+    "an acquisition that orders nothing": ("lacks(«load_acquire(counter)»)", "load_relaxed(counter)"),
 }
 
 
-@pytest.mark.parametrize("build", [sanitized_build(*mistake) for mistake in UNORDERED.values()], ids=UNORDERED)
-def test_unordered_accesses_are_reported(thread_sanitizer, builds, build, monkeypatch):
+@pytest.mark.parametrize(
+    ("build", "number"), with_mistakes([(sanitized_build, mistake) for mistake in UNORDERED.values()]), ids=UNORDERED
+)
+def test_unordered_accesses_are_reported(thread_sanitizer, builds, build, number, monkeypatch):
+    monkeypatch.setenv("SIMT_MISTAKE", str(number))
     assert "ThreadSanitizer: data race" in run_in_threads(builds, build, TWO, monkeypatch).stderr

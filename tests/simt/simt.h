@@ -35,6 +35,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
@@ -333,6 +334,12 @@ inline int setting(const char* name, int otherwise) {
   return asked == nullptr ? otherwise : std::atoi(asked);
 }
 
+// Which mistake a copy of the kernels makes, of those planted in it (tests/simt_library.py), by its number; 0: none.
+inline int mistake = setting("SIMT_MISTAKE", 0);
+__attribute__((always_inline)) constexpr bool planted(int number) {
+  return !std::is_constant_evaluated() && number == mistake;
+}
+
 #ifdef SIMT_THREADS
 
 // The threads that run blocks. Nothing here orders what they do to other memory: all is relaxed.
@@ -460,7 +467,8 @@ inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()
   const unsigned threads = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
   if (threads == 0 || threads > 1024) throw std::runtime_error("bad block size " + std::to_string(threads));
   const unsigned most_blocks = setting("SIMT_MOST_BLOCKS", std::numeric_limits<int>::max());
-  if (blocks == 0 || grid.x > most_blocks || grid.y > 65535 || grid.z > 65535) throw std::runtime_error("bad grid size");
+  if (blocks == 0 || grid.x > most_blocks || grid.y > 65535 || grid.z > 65535)
+    throw std::runtime_error("bad grid size");
   if (shared_bytes > most_shared_bytes) throw std::runtime_error("too much shared memory");
   if (cooperative && blocks > static_cast<unsigned>(multiprocessors() * blocks_of_multiprocessor()))
     throw std::runtime_error("more blocks than there are at once");
@@ -473,6 +481,8 @@ inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()
 }
 
 }  // namespace simt
+
+extern "C" __attribute__((used)) inline void simt_plant(int number) { simt::mistake = number; }
 
 #define SIMT_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(simt::machine().dynamic_shared)
 #define __syncthreads() simt::barrier(simt::State::at_block_barrier, 0, __LINE__)
