@@ -282,7 +282,7 @@ def test_every_case_is_recorded():
 
 
 def test_the_flags_are_those_of_the_extension():
-    assert "-O3" in check_cuda.compile_flags()
+    assert {"-O3", "--fmad=false"} <= set(check_cuda.compile_flags())
 
 
 def test_variants_are_choices_that_the_kernels_have(monkeypatch):
@@ -307,6 +307,31 @@ def test_a_variant_that_the_kernels_do_not_have_is_refused():
     assert done.stderr.startswith(
         "tdas_ops: TDAS_OPS_NVCC_DEFINES has 'TDAS_OPS_PREFECH=0'; expected TDAS_OPS_PREFETCH="
     )
+
+
+WAITING = """
+#include "csrc/cuda/platform.cuh"
+__global__ void waiting_kernel(const uint32_t* counter) { tdas_ops::cuda::wait_until(counter, 7); }
+"""
+
+
+@needs_nvcc
+def test_a_wait_empties_the_cache_once_and_not_at_every_look(tmp_path: Path):
+    nvcc = shutil.which("nvcc")
+    cuobjdump = check_cuda.find_cuobjdump(nvcc)
+    if cuobjdump is None:
+        pytest.skip("cuobjdump is not found")
+    source, cubin = tmp_path / "waiting.cu", tmp_path / "waiting.cubin"
+    source.write_text(WAITING.replace("csrc", str(ROOT / "csrc")))
+    check_cuda.compile_source(nvcc, source, check_cuda.COUNTED_ARCHITECTURE, cubin)
+    sass = subprocess.run([cuobjdump, "--dump-sass", cubin], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)([^;]*);", sass)
+    branches = [(int(at, 16), int(re.search(r"0x([0-9a-f]+)\s*$", to)[1], 16)) for at, op, to in found if op == "BRA"]
+    within = lambda loop, name: any(op.startswith(name) for at, op, _ in found if loop[1] <= int(at, 16) <= loop[0])
+    looks = [loop for loop in branches if loop[1] < loop[0] and within(loop, "NANOSLEEP")]
+    innermost = min(looks, key=lambda loop: loop[0] - loop[1])
+    assert within(innermost, "LD") and not within(innermost, "CCTL")
+    assert any(op == "CCTL.IVALL" for _, op, _ in found)
 
 
 def test_without_nvcc_it_says_so_and_passes_unless_required():
