@@ -104,7 +104,7 @@ def test_division_by_a_known_number(kernel):
 
 MISTAKES = {
     "the wrong key word": ("^ «key.high»,", "key.low"),
-    "nine rounds": ("round < «10»", "9"),
+    "nine rounds": ("round < 10; ++round) {«»", "if (round == 9) break;"),
     "the draw's high word lost": (
         "sample, static_cast<uint32_t>(bits), «static_cast<uint32_t>(bits >> 32)»",
         "0u",

@@ -464,12 +464,17 @@ MISTAKES = {
         "drift",
     ),
     "an item unwritten": (
-        "item < «4»; ++item) access.store_float32",
-        "3",
+        "«access.store_float32(work.out, at.plane(work.out), item, sum[item]);»",
+        "if (item < 3) access.store_float32(work.out, at.plane(work.out), item, sum[item]);",
         (64, 32),
         "MMt",
     ),
-    "a pixel in four unwritten": ("i < «run»; ++i) set_pixel", "run - 1", (64, 32), "MMt"),
+    "a pixel in four unwritten": (
+        "++i) «set_pixel(field, at + i * field.strides[3], pixels[i]);»",
+        "if (i < run - 1) set_pixel(field, at + i * field.strides[3], pixels[i]);",
+        (64, 32),
+        "MMt",
+    ),
     "sample and channel swapped": ("«column.at.channel» * H", "column.at.sample", (32, 32), "MMt"),
     "the scale of another sample": ("«scale.per_sample ? sample : 0»", "0", (32, 32), "drift"),
     "the base read after the output is written": (
