@@ -127,13 +127,13 @@ def extension(build):
         cuda = f"no: {obstacle}" if obstacle else choose_architectures(home)
     # Contraction: `a * b + c` is rounded once where the machine can. -fopenmp compiles and does not link: at run time
     # the symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too. On a GPU
-    # a formula says itself what is rounded once (csrc/fft.h), for kernels that share it share its bits.
+    # kernels that share a formula shall share its bits, so that contraction is not left to the environment.
     cxx = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
     arguments = {
         "sources": sorted(str(path) for path in Path("csrc").rglob("*.cpp") if home or path.name != "cuda_ops.cpp"),
         "depends": sorted(map(str, Path("csrc").rglob("*.*h"))),
         "include_dirs": [pybind11.get_include()],
-        "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr", "--fmad=false"]},
+        "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr", "--fmad=true"]},
     }
     if home:
         cpp_extension.CUDA_HOME = str(home)  # a CPU-only torch leaves it empty

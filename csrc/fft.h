@@ -36,26 +36,6 @@ TDAS_OPS_INLINE Complex<T> conj(Complex<T> a) {
   return {a.re, -a.im};
 }
 
-// c + a b and c - a b. On a GPU they round once, and nothing else is contracted there (setup.py): kernels that share a
-// formula share its bits. A CPU contracts where it can.
-template <class T, class U, class V>
-TDAS_OPS_INLINE T plus_product(T c, U a, V b) {
-#ifdef __CUDA_ARCH__
-  return __fmaf_rn(a, b, c);
-#else
-  return c + a * b;
-#endif
-}
-
-template <class T, class U, class V>
-TDAS_OPS_INLINE T minus_product(T c, U a, V b) {
-#ifdef __CUDA_ARCH__
-  return __fmaf_rn(-a, b, c);
-#else
-  return c - a * b;
-#endif
-}
-
 // A point of the unit circle, exp(i angle) for an angle that is given with positive sign; or one for every lane.
 template <class T>
 struct TwiddleOf {
@@ -66,8 +46,8 @@ using Twiddle = TwiddleOf<float>;
 // a e^(-i angle), or a e^(i angle) for an inverse transform.
 template <bool inverse, class T, class U>
 TDAS_OPS_INLINE Complex<T> turned(Complex<T> a, TwiddleOf<U> t) {
-  if constexpr (inverse) return {minus_product(a.re * t.cos, a.im, t.sin), plus_product(a.im * t.cos, a.re, t.sin)};
-  return {plus_product(a.re * t.cos, a.im, t.sin), minus_product(a.im * t.cos, a.re, t.sin)};
+  if constexpr (inverse) return {a.re * t.cos - a.im * t.sin, a.im * t.cos + a.re * t.sin};
+  return {a.re * t.cos + a.im * t.sin, a.im * t.cos - a.re * t.sin};
 }
 
 // A quarter turn: a times -i, or i for an inverse transform.

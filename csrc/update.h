@@ -22,13 +22,13 @@ TDAS_OPS_INLINE Complex<T> with_noise(Complex<T> y, Complex<T> g, T R, float noi
 // y + i w x, the skew part.
 template <class T>
 TDAS_OPS_INLINE Complex<T> with_skew(Complex<T> y, Complex<T> x, T w) {
-  return {minus_product(y.re, w, x.im), plus_product(y.im, w, x.re)};
+  return {y.re - w * x.im, y.im + w * x.re};
 }
 
 // A (data A u + noise z): A is the space mask.
 template <class T>
 TDAS_OPS_INLINE T filtered_pixel(T u, T z, T A, float data, float noise) {
-  return A * plus_product(data * A * u, noise, z);
+  return A * (data * A * u + noise * z);
 }
 
 // Column 0 of the packed rows is column 0 of the spectrum plus i times column M, both of real rows: with a(h) and b(h)

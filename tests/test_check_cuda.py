@@ -282,7 +282,7 @@ def test_every_case_is_recorded():
 
 
 def test_the_flags_are_those_of_the_extension():
-    assert {"-O3", "--fmad=false"} <= set(check_cuda.compile_flags())
+    assert {"-O3", "--fmad=true"} <= set(check_cuda.compile_flags())
 
 
 def test_variants_are_choices_that_the_kernels_have(monkeypatch):
