@@ -65,7 +65,7 @@ double finite_mean(const std::vector<double>& norms) {
   return count == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(count);
 }
 
-// eta = 2 alpha (snr |M z| / |D v|)^2 for every sample.
+// eta = 2 alpha (snr |M z| / |D v|)^2 for every sample; a score of zero says nothing of a step size, which is then 0.
 std::vector<float> snr_rule(const UpdateArgs& args, const std::vector<double>& squares, double snr,
                             const std::vector<float>& alpha, bool per_sample) {
   std::vector<double> norms[2];
@@ -79,7 +79,7 @@ std::vector<float> snr_rule(const UpdateArgs& args, const std::vector<double>& s
   }
   std::vector<float> eta(args.batch);
   for (int64_t b = 0; b < args.batch; ++b) {
-    const double ratio = snr * norms[1][b] / norms[0][b];
+    const double ratio = norms[0][b] == 0.0 ? 0.0 : snr * norms[1][b] / norms[0][b];
     eta[b] = static_cast<float>(2.0 * alpha[b] * ratio * ratio);
   }
   return eta;

@@ -460,7 +460,8 @@ def langevin_step(
         snr: the signal-to-noise ratio r of the corrector, for example 0.16.
         alpha: alpha_t of the SDE at this step (1 for VE); a number, or a tensor with one value or one for each sample.
         norm: "batch" averages the norms over the batch (the papers' rule; samples whose norm is not finite are left
-            out), "sample" gives each sample its own step size, so that it never depends on its neighbours.
+            out), "sample" gives each sample its own step size, so that it never depends on its neighbours. A score of
+            zero makes no step.
 
     Raises:
         ValueError, TypeError: one sentence that names the argument, before anything is written.

@@ -265,6 +265,7 @@ def langevin_step(
     """The step with `eta = 2 alpha (snr |M z| / |D score|)^2`, norms per sample or averaged over the batch.
 
     The batch average leaves out samples whose norm is not finite, so that one broken sample does not move the others.
+    A score of zero makes no step.
     """
     coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
     assert coloured is not None
@@ -275,7 +276,7 @@ def langevin_step(
         drift_norm, noise_norm = (
             torch.where(norm.isfinite(), norm, math.nan).nanmean() for norm in (drift_norm, noise_norm)
         )
-    ratio = (snr * noise_norm / drift_norm).to(x.dtype).reshape(-1, 1, 1, 1)
+    ratio = torch.where(drift_norm == 0, 0.0, snr * noise_norm / drift_norm).to(x.dtype).reshape(-1, 1, 1, 1)
     eta = 2 * _per_sample(alpha, alpha_tensor, x) * ratio.square()
     clean = x + eta * drift
     if mean is not None:

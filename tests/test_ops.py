@@ -140,6 +140,18 @@ def test_non_finite_scores_stay_in_their_sample(backend, run, bad, space):
             assert torch.equal(got[b], expected[b])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("space", [True, False])
+def test_a_score_of_zero_makes_no_step(backend, space, dtype):
+    M, x, v, _ = single(space=space)
+    x, v = x.to(dtype), v.to(dtype)
+    expected = run_langevin(M, x, v, norm="sample")
+    v[1] = 0.0
+    got = run_langevin(M, x, v, norm="sample")
+    assert torch.equal(got[1], x[1]) and torch.equal(got[::2], expected[::2])
+    assert torch.equal(run_langevin(M, x, torch.zeros_like(v), norm="batch"), x)
+
+
 def test_sample_norm_never_sees_its_neighbours():
     M, x, v, _ = single()
     z = torch.randn_like(x)

@@ -171,6 +171,18 @@ def test_what_is_not_finite_stays_in_its_sample(builds, build, case, per_sample)
 
 
 @each_rule
+@each_case
+@smallest
+def test_a_score_of_zero_makes_no_step(builds, build, case, per_sample):
+    langevin = Langevin(builds, build)
+    update = CASES[case].update(build.size, batch=3, channels=3)
+    update.v[1 if per_sample else slice(None)] = 0.0
+    for one_launch in (True, False):
+        got = langevin(update, per_sample, one_launch)
+        assert torch.equal(got[1], update.base[1]) and got.isfinite().all()
+
+
+@each_rule
 @smallest
 def test_an_empty_batch_launches_nothing(builds, build, per_sample):
     update = CASES["drift"].update(build.size).part(0, 0)

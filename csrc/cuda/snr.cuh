@@ -76,7 +76,7 @@ TDAS_OPS_DEVICE Norms mean_norms(const SnrArgs& args, double* shared, int t) {
 }
 
 TDAS_OPS_DEVICE float eta_of(const SnrArgs& args, uint32_t sample, Norms norms) {
-  const double ratio = args.snr * norms.noise / norms.drift;
+  const double ratio = norms.drift == 0.0 ? 0.0 : args.snr * norms.noise / norms.drift;  // no score, no step
   return static_cast<float>(2.0 * scale_of(args.alpha, sample) * ratio * ratio);
 }
 

@@ -62,7 +62,7 @@ def step_size_kernel(
         noise = tl.load(norms + samples + sample, mask=inside, other=1.0)
     else:
         drift, noise = _average(norms, samples, BLOCK), _average(norms + samples, samples, BLOCK)
-    ratio = snr * noise / drift
+    ratio = tl.where(drift == 0.0, 0.0, snr * noise / drift)  # no score, no step
     if alpha_each is not None:
         alpha = tl.load(alpha_each + sample * alpha_stride, mask=inside, other=1.0).to(tl.float32)
     tl.store(eta + sample, (2.0 * alpha * ratio * ratio).to(tl.float32), mask=inside)
