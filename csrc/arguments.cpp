@@ -96,14 +96,28 @@ OutField Arguments::output(const char* name, const at::Tensor& tensor) const {
   return field(name, tensor.mutable_data_ptr(), tensor);
 }
 
+void Arguments::check_mask(const char* name, const at::Tensor& mask, at::IntArrayRef shape, at::ScalarType type) const {
+  check_shape(name, mask, shape);
+  TORCH_CHECK_TYPE(mask.scalar_type() == type, backend_, " kernels: `", name, "` has dtype ", mask.scalar_type(),
+                   "; expected ", type == at::kFloat ? "float32" : "float32 or complex64", ".");
+  TORCH_CHECK_VALUE(mask.is_contiguous(), backend_, " kernels: `", name, "` has strides ", mask.strides(),
+                    "; expected a contiguous tensor.");
+}
+
 const float* Arguments::mask(const char* name, const OptionalTensor& mask, at::IntArrayRef shape) const {
   if (!mask) return nullptr;
-  check_shape(name, *mask, shape);
-  TORCH_CHECK_TYPE(mask->scalar_type() == at::kFloat, backend_, " kernels: `", name, "` has dtype ",
-                   mask->scalar_type(), "; expected float32.");
-  TORCH_CHECK_VALUE(mask->is_contiguous(), backend_, " kernels: `", name, "` has strides ", mask->strides(),
-                    "; expected a contiguous tensor.");
+  check_mask(name, *mask, shape, at::kFloat);
   return mask->const_data_ptr<float>();
+}
+
+const float* Arguments::matrices(const at::Tensor& freq) const {
+  const int64_t half[] = {shape_[1], shape_[1], shape_[2], shape_[3] / 2 + 1};
+  if (freq.scalar_type() == at::kFloat) {
+    check_mask("freq", freq, half, at::kFloat);
+    return freq.const_data_ptr<float>();
+  }
+  check_mask("freq", freq, half, at::kComplexFloat);
+  return reinterpret_cast<const float*>(freq.const_data_ptr<c10::complex<float>>());
 }
 
 Masks Arguments::masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const {

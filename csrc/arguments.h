@@ -43,9 +43,12 @@ class Arguments {
     args.height = shape_[2];
     args.width = shape_[3];
     args.out = output("out", out);
-    args.masks = masks(freq, space, skew);
+    args.masks = {masks(freq, space, skew)};
     return args;
   }
+
+  // R as matrices of real or complex numbers.
+  const float* matrices(const at::Tensor& freq) const;
 
   // The noise of an update, the caller's z or one draw of a stream. Returns the draw counter, or null.
   template <class Args>
@@ -67,6 +70,7 @@ class Arguments {
   template <class T>
   FieldOf<T> field(const char* name, T* data, const at::Tensor& tensor) const;
   void check_shape(const char* name, const at::Tensor& tensor, at::IntArrayRef shape) const;
+  void check_mask(const char* name, const at::Tensor& mask, at::IntArrayRef shape, at::ScalarType type) const;
   const float* mask(const char* name, const OptionalTensor& mask, at::IntArrayRef shape) const;
   Masks masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const;
   void check_stream(const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample) const;

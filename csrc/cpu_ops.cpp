@@ -14,6 +14,17 @@
 namespace tdas_ops {
 namespace {
 
+// The sizes, the output and the masks of an update, `freq` being a mask or matrices.
+UpdateArgs update_args(const Arguments& arguments, Filter filter, const at::Tensor& out, const OptionalTensor& freq,
+                       const OptionalTensor& space, const OptionalTensor& skew) {
+  if (!freq || freq->dim() != 4) return arguments.update<UpdateArgs>(filter, out, freq, space, skew);
+  TORCH_CHECK_VALUE(!skew, "cpp kernels: `skew` is there beside matrices; expected none.");
+  UpdateArgs args = arguments.update<UpdateArgs>(filter, out, {}, space, {});
+  args.masks.matrices = arguments.matrices(*freq);
+  args.masks.complex_matrices = freq->is_complex();
+  return args;
+}
+
 // A scale as one float a sample.
 std::vector<float> scale_of(const Arguments& arguments, const char* name, double number, const OptionalTensor& tensor,
                             int64_t batch) {
@@ -102,7 +113,7 @@ void noise_cpp(const at::Tensor& out, const OptionalTensor& freq, const Optional
                const OptionalTensor& n_tensor, const OptionalTensor& z, const OptionalTensor& seeds,
                const OptionalTensor& draw, int64_t first_sample) {
   const Arguments arguments("cpp", out);
-  UpdateArgs args = arguments.update<UpdateArgs>(Filter::noise, out, freq, space, {});
+  UpdateArgs args = update_args(arguments, Filter::noise, out, freq, space, {});
   const Noise noise(arguments, args, z, seeds, draw, first_sample);
   const std::vector<float> scale = scale_of(arguments, "n_tensor", n, n_tensor, args.batch);
   args.n = scale.data();
@@ -113,7 +124,7 @@ void noise_cpp(const at::Tensor& out, const OptionalTensor& freq, const Optional
 void precondition_cpp(const at::Tensor& out, const at::Tensor& v, const OptionalTensor& freq,
                       const OptionalTensor& space, std::string_view which) {
   const Arguments arguments("cpp", out);
-  UpdateArgs args = arguments.update<UpdateArgs>(filter_of("cpp", which), out, freq, space, {});
+  UpdateArgs args = update_args(arguments, filter_of("cpp", which), out, freq, space, {});
   args.v = arguments.input("v", v);
   update(args);
 }
@@ -124,7 +135,7 @@ void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tenso
               const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
               const OptionalTensor& cast) {
   const Arguments arguments("cpp", out);
-  UpdateArgs args = arguments.update<UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
+  UpdateArgs args = update_args(arguments, filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
   args.v = arguments.input("v", v);
   if (mean) arguments.output("mean", *mean);
@@ -147,7 +158,7 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
                        const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw,
                        int64_t first_sample, const OptionalTensor& cast) {
   const Arguments arguments("cpp", out);
-  UpdateArgs args = arguments.update<UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
+  UpdateArgs args = update_args(arguments, filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
   args.v = arguments.input("score", score);
   if (mean) arguments.output("mean", *mean);

@@ -10,6 +10,7 @@ namespace {
 enum class Path { pixels, fused, spectra };
 
 Path path(const UpdateArgs& args) {
+  if (args.masks.matrices != nullptr) return Path::spectra;
   if (args.masks.freq == nullptr && args.masks.skew == nullptr) return Path::pixels;
   return args.masks.freq != nullptr && cpu::fused(args.height, args.width) ? Path::fused : Path::spectra;
 }

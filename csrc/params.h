@@ -45,6 +45,13 @@ struct Masks {
   const float* skew;   // w as a half spectrum
 };
 
+// Or R as a matrix at every frequency, which mixes the channels: half spectra [C, C, H, W / 2 + 1] in place of `freq`,
+// of floats or of interleaved complex numbers.
+struct MixingMasks : Masks {
+  const float* matrices = nullptr;
+  bool complex_matrices = false;
+};
+
 enum class Filter {
   drift,  // out = base + d (M M^T + S) v + n M z
   noise,  // out = base + d v + n M z
@@ -60,7 +67,7 @@ struct UpdateArgs {
   int64_t batch, channels, height, width;
   OutField out;
   Field base, v, z;
-  Masks masks;
+  MixingMasks masks;
   const float* d;
   const float* n;
   const int64_t* seeds;

@@ -78,7 +78,7 @@ class Chunk {
     if (kept != nullptr || args_.filter == Filter::noise) return noise_spectrum(kept);
     if (drift) return drift_spectrum(args_.d, true);
     const at::Tensor v = transformed(Filter::M, args_.v, args_.filter == Filter::M, nullptr, false);
-    return filtered(terms(v, 1));
+    return filtered(args_.filter == Filter::Mt ? adjoint(v) : terms(v, 1));
   }
 
   // d D v, and n M z where asked for.
@@ -100,7 +100,7 @@ class Chunk {
       terms.skew = args_.masks.skew;
       skew = filtered(terms);
     }
-    const at::Tensor pixels = inverse(filtered(terms(v, 1)));
+    const at::Tensor pixels = inverse(filtered(adjoint(v)));
     const at::Tensor again = transformed(Filter::drift, constant(field(pixels)), true, d, noise_in_pixels);
     cpu::SpectraArgs terms = this->terms(again, 1);
     if (skew.defined()) terms.kept = floats(skew);
@@ -177,8 +177,8 @@ class Chunk {
   int64_t planes() const { return args_.batch * args_.channels; }
   bool has_noise() const { return args_.z.data != nullptr || args_.seeds != nullptr; }
   bool noise_is_spectral() const {
-    return args_.z.data == nullptr && args_.seeds != nullptr && args_.masks.freq != nullptr &&
-           args_.masks.space == nullptr;
+    return args_.z.data == nullptr && args_.seeds != nullptr && args_.masks.space == nullptr &&
+           (args_.masks.freq != nullptr || args_.masks.matrices != nullptr);
   }
 
   // The real planes inside complex ones.
@@ -206,7 +206,8 @@ class Chunk {
     pixels.out = field(made);
     pixels.base = {};
     pixels.v = v;
-    pixels.masks = {nullptr, with_space ? args_.masks.space : nullptr, nullptr};
+    pixels.masks = {};
+    if (with_space) pixels.masks.space = args_.masks.space;
     pixels.d = d;
     if (!with_noise) {
       pixels.z = {};
@@ -238,10 +239,13 @@ class Chunk {
   cpu::SpectraArgs terms(const at::Tensor& from, int power) const {
     cpu::SpectraArgs terms = {};
     terms.from = from.defined() ? floats(from) : nullptr;
+    terms.batch = args_.batch;
     terms.channels = args_.channels;
     terms.height = args_.height;
     terms.width = args_.width;
     terms.freq = args_.masks.freq;
+    terms.matrices = args_.masks.matrices;
+    terms.complex_matrices = args_.masks.complex_matrices;
     terms.cosines = angles_.cosines.data();
     terms.sines = angles_.sines.data();
     terms.power = power;
@@ -249,9 +253,21 @@ class Chunk {
     return terms;
   }
 
+  // R^T on `from`.
+  cpu::SpectraArgs adjoint(const at::Tensor& from) const {
+    cpu::SpectraArgs terms = this->terms(from, 1);
+    terms.adjoint = true;
+    return terms;
+  }
+
   at::Tensor filtered(cpu::SpectraArgs terms) const {
     const at::Tensor to = scratch();
     terms.to = floats(to);
+    if (terms.matrices != nullptr) {
+      in_parallel(cpu::mixed_rows(terms) * args_.batch, 2 * args_.channels * args_.width,
+                  [&](int64_t begin, int64_t end) { cpu::kernels().mix_spectra(terms, begin, end); });
+      return to;
+    }
     in_parallel(planes(), args_.height * args_.width,
                 [&](int64_t begin, int64_t end) { cpu::kernels().filter_spectra(terms, begin, end); });
     return to;

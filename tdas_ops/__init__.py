@@ -3,6 +3,7 @@
 The whole public surface:
 
     M = tdas_ops.Preconditioner.from_images(images)     the filter M, from images of the target data
+    S = tdas_ops.Spectrum.from_images(patches)          colours and shapes of pictures of any size
     z = tdas_ops.NoiseStream(seed=0)                    reproducible noise
     tdas_ops.noise, step, langevin_step, precondition   the ops
     tdas_ops.samplers, tdas_ops.sde                     samplers made of them
@@ -15,11 +16,13 @@ from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
 from tdas_ops.ops import langevin_step, noise, precondition, step
 from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.spectrum import Spectrum
 
 __all__ = [
     "NoiseStream",
     "Preconditioner",
     "SlowPathWarning",
+    "Spectrum",
     "__version__",
     "backend_info",
     "calibrate",

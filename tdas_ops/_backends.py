@@ -41,6 +41,7 @@ _LARGE = ("passes", "ticket")
 _SNR = ("launches", "cooperative")
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normals")
+_FREQ_AT = {"noise": 1, "precondition": 2}  # among the arguments; 4 of the others
 
 Table = dict[str, dict[str, Any]]
 """The overload of an op on a device; under "slow DEVICE" where it is a slower one than it should be."""
@@ -67,8 +68,8 @@ def _composition(op: str, normals: Any) -> Any:
 
 
 def _triton_update(op: str, *args: Any) -> None:
-    """An op that is not `normals`; what is in float64 is the reference's work, with Triton's noise."""
-    if args[0].dtype is torch.float64:
+    """An op that is not `normals`; float64 and R as matrices are the reference's work, with Triton's noise."""
+    if args[0].dtype is torch.float64 or reference.is_mixing(args[_FREQ_AT.get(op, 4)]):
         _composition(op, torch.ops.tdas_ops.normals.triton)(*args)
         return
     from tdas_ops.triton_kernels import update
@@ -198,6 +199,8 @@ def _fused(op: str, tensor: Tensor, freq: Tensor | None, space: Tensor | None, s
     """Whether CUDA kernels take an update whole: with transforms of their own, or without any."""
     if freq is None:
         return skew is None
+    if reference.is_mixing(freq):
+        return False
     if op == "langevin_step" and space is not None and skew is not None:
         return False
     return tensor.shape[-2] in _FUSED_SIZES and tensor.shape[-1] in _FUSED_SIZES
@@ -386,13 +389,13 @@ def _path(op: str, device: str) -> str:
             return f"cpp ({isa})"
         return (
             f"fused ({isa}) for H and W powers of two from 32 to 2048; complex torch.fft and fused kernels ({isa}) for "
-            f"other sizes; pixels alone ({isa}) without a frequency mask; reference for float64"
+            f"other sizes and for R as matrices; pixels alone ({isa}) without a frequency mask; reference for float64"
         )
     if op == "normals":
         return backend
     fused = device != "cpu" and table[op]["cuda fused"].name().endswith(".cuda")
     noise = "cuda" if backend == _schema.CUDA_FFT else backend
-    composed = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
+    composed = mixing = "torch.fft" if op == "precondition" else f"torch.fft, {noise} noise"
     if backend == "triton":
         composed = "torch.fft, triton kernels" + ("" if fused else "; pixels alone without a frequency mask")
     sizes = "fused for H and W powers of two from 32 to 2048"
@@ -401,7 +404,8 @@ def _path(op: str, device: str) -> str:
     if _snr == "cooperative" and op == "langevin_step":
         sizes += ", square planes on chip in one cooperative launch where the device holds them all"
     sizes += "; pixels alone without a frequency mask"
-    return f"{sizes}; {composed} otherwise" if fused else composed
+    path = f"{sizes}; {composed} otherwise" if fused else composed
+    return f"{path}; {mixing} for R as matrices" if backend == "triton" else path
 
 
 def backend_info() -> dict[str, Any]:

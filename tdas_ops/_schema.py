@@ -7,6 +7,7 @@ in-place call, and the fake kernel has nothing to compute. Each backend is an ov
 The arguments that several ops share:
 
 - `freq`, `skew`: half spectra R and w, `[C, H, W // 2 + 1]`; `space`: A, `[C, H, W]`; absent means R = 1, w = 0, A = 1.
+  `freq` may be `[C, C, H, W // 2 + 1]`, real or complex: R is a matrix at every frequency and mixes the channels.
 - `filter_drift`: D = M M^T + S (method "pds"), else D = I (method "tdas").
 - `d`, `d_tensor`: the drift scale, a number or (if given) a tensor with 1 or B elements; `n`, `n_tensor`: the noise
   scale, `sqrt(2 d)` when both are absent.

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tdas_ops import _arguments, _arrays, _gaussian, _images
+from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images
 from tdas_ops.reference import full_spectrum
 
 Method = Literal["pds", "tdas"] | None
@@ -32,16 +32,18 @@ _ELEMENTS = 1 << 33  # of a sample: the noise contract counts them, two at a tim
 class Preconditioner:
     """A target-distribution-aware filter: space mask A, frequency mask R, optional skew w, and the method they serve.
 
-    Make one with `from_images`, `from_statistics`, `from_masks`, `radial` or `identity`; it is immutable, and its masks
-    are copies. They are checked in float64, and once more for float32, in which all but float64 states use them: masks
-    that float32 turns into infinity, or into 0 where they have to be positive, are refused by the first op that would.
+    Make one with `from_images`, `from_statistics`, `from_masks`, `from_cross_spectrum`, `radial` or `identity`; it is
+    immutable, and its masks are copies. They are checked in float64, and once more for float32, in which all but
+    float64 states use them: masks that float32 turns into infinity, or into 0 where they have to be positive, are
+    refused by the first op that would.
 
     Attributes:
         shape: (C, H, W).
         method: "pds" (the drift is preconditioned by `M M^T + S`: keeps the target distribution), "tdas" (only noise
             and start are filtered: does not keep it), or None (a filter for `noise` and `precondition` only).
         device: where its masks live.
-        freq: R as a half spectrum `[C, H, W // 2 + 1]`, float64 on the CPU, or None for R = 1.
+        freq: R as a half spectrum `[C, H, W // 2 + 1]`, float64 on the CPU, or None for R = 1. Or a matrix at every
+            frequency, which mixes the channels: `[H, W // 2 + 1, C, C]`, float64 or complex128, `R(-k) = conj R(k)`.
         space: A `[C, H, W]`, float64 on the CPU, or None for A = 1.
         skew: w as a half spectrum, float64 on the CPU, or None.
         provenance: plain values that say where the masks came from.
@@ -65,7 +67,12 @@ class Preconditioner:
         half = (channels, height, width // 2 + 1)
         self.shape: Shape = (channels, height, width)
         self.method: Method = method
-        self.freq = _checked("freq", freq, half, width, odd=False, positive=method is not None)
+        if isinstance(freq, Tensor) and freq.dim() == 4:
+            if skew is not None:
+                raise ValueError("skew: got a skew part beside matrices, expected none")
+            self.freq: Tensor | None = _channels.checked("freq", freq, self.shape, regular=method is not None)
+        else:
+            self.freq = _checked("freq", freq, half, width, odd=False, positive=method is not None)
         self.space = _checked("space", space, self.shape, None, odd=False, positive=method is not None)
         self.skew = _checked("skew", skew, half, width, odd=True, positive=False)
         if self.skew is not None and method != "pds":
@@ -78,13 +85,18 @@ class Preconditioner:
 
     def _place(self, device: torch.device) -> None:
         self.device = device
-        masters = (self.freq, self.space, self.skew)
+        masters = (_channels.for_ops(self.freq) if self.mixing else self.freq, self.space, self.skew)  # type: ignore[arg-type]
         with torch.inference_mode(False):
-            self._single = tuple(None if m is None else m.to(device, torch.float32) for m in masters)
+            self._single = tuple(None if m is None else _single(m).to(device) for m in masters)
         self._double = masters
 
+    @property
+    def mixing(self) -> bool:
+        """Whether R is a matrix at every frequency."""
+        return self.freq is not None and self.freq.dim() == 4
+
     def masks(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """(R, A, w) in float32 on `device`, or in float64 on the CPU.
+        """(R, A, w) in float32 on `device`, or in float64 on the CPU; matrices as `[C, C, H, W // 2 + 1]`.
 
         Raises:
             ValueError: float32 does not hold them.
@@ -154,7 +166,8 @@ class Preconditioner:
             freq: R, as full spectrum `[C, H, W]` (even: `R(k) = R(-k)`) or half spectrum `[C, H, W // 2 + 1]`; or the
                 path of a `.npy` file with a raw statistic `[C, H, W]`, which is normalised on load with `alpha`. Its
                 largest value must be at frequency zero, `[0, 0]` of a channel, where that of images in [0, 1] is: a
-                shifted one is refused, not shifted back.
+                shifted one is refused, not shifted back. Or matrices `[H, W // 2 + 1, C, C]`, real or complex, with
+                `R(-k) = conj R(k)`, beside `shape` or a space mask.
             space: A, `[C, H, W]`, or the path of a `.npy` file with a raw statistic.
             skew: w, odd (`w(k) = -w(-k)`), full or half spectrum; method "pds" only.
             shape: (C, H, W); needed when only a half spectrum is given, since its width does not say whether W is even.
@@ -167,7 +180,8 @@ class Preconditioner:
 
         Raises:
             ValueError: no mask at all, a wrong shape, a non-finite, non-positive or asymmetric mask; a file that is
-                missing, no `.npy` file, or without such numbers.
+                missing, no `.npy` file, or without such numbers; matrices beside a skew part, or singular ones with a
+                method.
             TypeError: a mask that is no tensor or array, or of complex or whole numbers.
         """
         if freq is None and space is None and skew is None:
@@ -186,7 +200,7 @@ class Preconditioner:
             shape = tuple(first.shape)
         full = _check_shape(shape)
         masks = [
-            None if m is None else _fit(name, m, full, half_spectrum)
+            m if m is None or (m.dim() == 4 and name == "freq") else _fit(name, m, full, half_spectrum)
             for name, m, half_spectrum in zip(("freq", "space", "skew"), loaded, (True, False, True), strict=True)
         ]
         about: dict[str, Any] = {"source": "masks"}
@@ -313,6 +327,31 @@ class Preconditioner:
         R, about = _gaussian.calibrated_mask(target, run, method, bounds)
         return cls(target.shape, R, method=method, provenance={"source": "calibrated", **about})
 
+    @classmethod
+    def from_cross_spectrum(
+        cls, spectrum: Tensor, sigma: float = 0.0, *, shape: Sequence[int], method: Method = "tdas"
+    ) -> Preconditioner:
+        """The filter whose noise has a cross-spectrum of the channels: `R = (S + sigma^2)^(1/2)`, the Hermitian root.
+
+        With the spectrum of a kind of pictures, `noise` starts a sampler at level sigma with their colours.
+        `Spectrum.from_images` makes such a spectrum, and carries it to another size.
+
+        Args:
+            spectrum: S, half spectrum `[H, W // 2 + 1, C, C]`, real or complex: covariances of the channels of every
+                coefficient of the orthonormal DFT, Hermitian, `S(-k) = conj S(k)`.
+            sigma: noise level that is added, in units of x.
+            shape: (C, H, W).
+            method: as in the class; None admits singular matrices.
+
+        Raises:
+            ValueError: another shape, or matrices that are no covariances.
+        """
+        if not 0 <= sigma < float("inf"):
+            raise ValueError(f"sigma: got {sigma}, expected a finite number that is not negative")
+        values, vectors = _channels.eigen("spectrum", spectrum, _check_shape(shape))
+        about = {"source": "cross-spectrum", "sigma": sigma}
+        return cls(shape, _channels.compose((values + sigma**2).sqrt(), vectors), method=method, provenance=about)
+
     # Files
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -322,6 +361,8 @@ class Preconditioner:
             ValueError: the provenance has values that JSON does not know.
         """
         tensors = {name: mask for name in _MASKS if (mask := getattr(self, name)) is not None}
+        if self.freq is not None and self.freq.is_complex():
+            tensors["freq"] = torch.view_as_real(self.freq)
         try:
             provenance = json.dumps(self.provenance)
         except (TypeError, ValueError, RecursionError):
@@ -354,6 +395,8 @@ class Preconditioner:
             kind = f"format {_arguments.shown(about.get('format'))} with {_arguments.shown(sorted(tensors))}"
             raise ValueError(f"path: got {shown} of {kind}, expected a saved Preconditioner")
         try:
+            if "freq" in tensors and tensors["freq"].dim() == 5:
+                tensors["freq"] = torch.view_as_complex(tensors["freq"])
             shape, method, provenance = (json.loads(about[name]) for name in ("shape", "method", "provenance"))
             if not isinstance(provenance, dict):
                 raise ValueError(f"provenance: got {type(provenance).__name__}, expected an object")
@@ -362,14 +405,18 @@ class Preconditioner:
             raise ValueError(f"path: got {shown} ({_arrays.reason(error)}), expected a saved Preconditioner") from None
 
     def picture(self, path: str | os.PathLike[str]) -> None:
-        """Draws both masks, one row a channel: R with frequency zero in the middle, then A; bright is high."""
+        """Draws both masks, one row a channel: R with frequency zero in the middle, then A; bright is high.
+
+        Of matrices, what they make of the standard deviation of white noise is drawn.
+        """
         from PIL import Image, ImageDraw
 
         channels, height, width = self.shape
         panel, margin, text = 192, 12, 30
         sheet = Image.new("L", (2 * panel + 3 * margin, channels * (panel + text) + margin), 255)
         pen = ImageDraw.Draw(sheet)
-        full = None if self.freq is None else torch.fft.fftshift(full_spectrum(self.freq, width), dim=(-2, -1))
+        half = _channels.gains(self.freq) if self.mixing else self.freq  # type: ignore[arg-type]
+        full = None if half is None else torch.fft.fftshift(full_spectrum(half, width), dim=(-2, -1))
         for channel in range(channels):
             top = channel * (panel + text) + text
             for column, (name, mask) in enumerate((("R", full), ("A", self.space))):
@@ -385,7 +432,8 @@ class Preconditioner:
         sheet.save(path)
 
     def __repr__(self) -> str:
-        masks = [n for n, m in (("freq", self.freq), ("space", self.space), ("skew", self.skew)) if m is not None]
+        names = ("matrices" if self.mixing else "freq", "space", "skew")
+        masks = [n for n, m in zip(names, (self.freq, self.space, self.skew), strict=True) if m is not None]
         what = f"shape={self.shape}, method={self.method!r}, masks={masks or 'identity'}, device={self.device}"
         return f"Preconditioner({what})"
 
@@ -444,6 +492,10 @@ def _check_shape(shape: Sequence[int]) -> Shape:
     return found
 
 
+def _single(mask: Tensor) -> Tensor:
+    return mask.to(torch.complex64 if mask.is_complex() else torch.float32)
+
+
 def _checked_alpha(alpha: float) -> float:
     alpha = _arguments.number("alpha", alpha)
     if not 1.0 < alpha < math.inf:
@@ -478,6 +530,8 @@ def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | Non
     """Why a mask cannot be used in float32, or None."""
     if mask is None:
         return None
+    if mask.dim() == 4:  # matrices, of which any value may be there
+        mask, method = torch.view_as_real(mask) if mask.is_complex() else mask, None
     single = mask.float()
     if bool(single.isfinite().all()) and (method is None or name == "skew" or bool((single > 0).all())):
         return None
@@ -497,6 +551,8 @@ def _check_parity(name: str, part: Tensor, mirrored: Tensor, largest: float, odd
 def _load_mask(name: str, mask: Mask | None, alpha: float, method: Method) -> Tensor | None:
     if mask is None:
         return None
+    if name == "freq" and getattr(mask, "ndim", 0) == 4 and "complex" in str(mask.dtype):  # type: ignore[union-attr]
+        return torch.as_tensor(mask)
     if not isinstance(mask, str | os.PathLike):
         return _plain(_arrays.own(name, mask, "f"))
     if name == "skew":

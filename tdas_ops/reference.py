@@ -92,9 +92,32 @@ def full_spectrum(half: Tensor, width: int) -> Tensor:
     return torch.cat([half, mirrored], dim=-1)
 
 
-def _filtered(v: Tensor, freq: Tensor | None) -> Tensor:
-    """F^-1 R F v."""
-    return v if freq is None else torch.fft.irfft2(freq * torch.fft.rfft2(v), s=v.shape[-2:])
+def is_mixing(freq: Tensor | None) -> bool:
+    """Whether R is a matrix at every frequency, `[C, C, H, W // 2 + 1]`, which mixes the channels."""
+    return freq is not None and freq.dim() == 4
+
+
+def times(freq: Tensor, spectrum: Tensor, adjoint: bool = False) -> Tensor:
+    """R, or R^H, times half spectra `[B, C, H, W // 2 + 1]`."""
+    if not is_mixing(freq):
+        return freq * spectrum
+    if adjoint:
+        freq = freq.transpose(0, 1).conj()
+    # A sum in fixed order, one channel after the other: bits of a matrix product would depend on the batch.
+    mixed = freq[:, 0] * spectrum[:, None, 0]
+    for channel in range(1, freq.shape[1]):
+        mixed = mixed + freq[:, channel] * spectrum[:, None, channel]
+    return mixed
+
+
+def _filtered(v: Tensor, freq: Tensor | None, *adjoint: bool) -> Tensor:
+    """F^-1 R F v, or with R^H, or one after the other."""
+    if freq is None:
+        return v
+    spectrum = torch.fft.rfft2(v)
+    for each in adjoint or (False,):
+        spectrum = times(freq, spectrum, each)
+    return torch.fft.irfft2(spectrum, s=v.shape[-2:])
 
 
 def apply_m(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
@@ -103,15 +126,15 @@ def apply_m(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
 
 
 def apply_mt(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
-    """M^T v = A F^-1 R F v."""
-    v = _filtered(v, freq)
+    """M^T v = A F^-1 R^H F v."""
+    v = _filtered(v, freq, True)
     return v if space is None else space * v
 
 
 def apply_mmt(v: Tensor, freq: Tensor | None, space: Tensor | None) -> Tensor:
-    """M M^T v; without a space mask both halves share one pair of transforms: F^-1 R^2 F v."""
+    """M M^T v; without a space mask both halves share one pair of transforms: F^-1 R R^H F v."""
     if space is None:
-        return _filtered(v, None if freq is None else freq.square())
+        return _filtered(v, freq, True, False)
     return apply_m(apply_mt(v, freq, space), freq, space)
 
 
@@ -160,10 +183,10 @@ def _coloured(
     if freq is None:
         return apply_m(pixel_noise(g, width), None, space)
     if space is None:
-        spectrum = full_spectrum(freq * spectral_noise(g, width), width)
+        white = spectral_noise(g, width)
     else:
-        spectrum = full_spectrum(freq, width) * torch.fft.fft2((space * pixel_noise(g, width)).to(g.dtype))
-    return torch.fft.ifft2(spectrum).real
+        white = torch.fft.fft2((space * pixel_noise(g, width)).to(g.dtype))[..., : width // 2 + 1]
+    return torch.fft.ifft2(full_spectrum(times(freq, white), width)).real
 
 
 def _per_sample(number: float, tensor: Tensor | None, like: Tensor) -> float | Tensor:

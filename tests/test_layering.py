@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[1]
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
     {"_version", "_remedy", "_schema", "_arguments", "_files"},
-    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
+    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images", "_channels"},
     {"_backends", "_gaussian"},
     {"noise", "preconditioner"},
     {"ops", "_graph"},
-    {"prior"},
+    {"prior", "spectrum"},
     {"samplers"},
     {"calibrate"},
     {"models", "integrations", "_pictures"},

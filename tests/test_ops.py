@@ -398,8 +398,9 @@ def test_backend_info_says_which_planes_a_gpu_takes_whole(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     paths = tdas_ops.backend_info()["paths"]["cuda"]
     fused = "fused for H and W powers of two from 32 to 2048; pixels alone without a frequency mask; "
-    assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, triton kernels otherwise"
-    assert paths["precondition"] == fused + "torch.fft, triton kernels otherwise"
+    fused += "torch.fft, triton kernels otherwise; "
+    assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, triton noise for R as matrices"
+    assert paths["precondition"] == fused + "torch.fft for R as matrices"
     assert paths["normals"] == "cuda"
 
 

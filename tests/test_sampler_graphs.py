@@ -212,7 +212,7 @@ def test_where_there_are_no_graphs():
 
 def test_filters_with_different_masks_absent_cannot_share_a_graph(graphs):
     M = [*filters(7), *filters(1, space=False)]
-    with pytest.raises(ValueError, match=r"^M: got preconditioners with different masks absent, expected the same"):
+    with pytest.raises(ValueError, match=r"^M: got preconditioners with masks of different kinds, expected the same"):
         pc(M=M, cuda_graph=True)
     assert pc(M=M).isfinite().all()
 

@@ -4,6 +4,7 @@
 #include "fill_normals.h"
 #include "filter_spectra.h"
 #include "kernels.h"
+#include "mix_spectra.h"
 #include "pixels.h"
 #include "plane.h"
 
@@ -11,8 +12,8 @@ namespace tdas_ops::cpu {
 namespace {
 
 constexpr Kernels all_kernels(const char* name) {
-  return {name,        fill_normals, update_planes,  measure_planes,
-          update_rows, measure_rows, filter_spectra, square_of_floats};
+  return {name,         fill_normals,   update_planes, measure_planes,  update_rows,
+          measure_rows, filter_spectra, mix_spectra,   square_of_floats};
 }
 
 }  // namespace

@@ -12,14 +12,18 @@ namespace tdas_ops::cpu {
 // X becomes
 //
 //   data ({0, 1, R, R^2} X + i w X) + noise sqrt(HW / 2) R g + kept_scale kept
+//
+// or, with R as matrices L on the channels of a sample (w = 0), data {L, L^H, L L^H} X + noise sqrt(HW / 2) L g + ...
 struct SpectraArgs {
   enum Power { skew_only = -1 };
-  float* to;             // may be `from`
+  float* to;             // not `from`
   const float* from;     // null where there is no X
   const float* normals;  // g[B, C, H, ceil(W / 2)] in the order of spectral noise, or null
   const float* kept;     // spectra in the layout of `to`, or null
-  int64_t channels, height, width;
+  int64_t batch, channels, height, width;
   const float *freq, *skew;                // half spectra [C, H, W / 2 + 1]; null means R = 1, w = 0
+  const float* matrices;                   // or L [C, C, H, W / 2 + 1] in place of both
+  bool complex_matrices, adjoint;          // interleaved complex numbers; power 1 is L^H
   const float *cosines, *sines;            // of 2 pi k / W for k < W / 2, padded to a whole vector; unused for odd W
   int power;                               // of R beside X, or skew_only
   const float *data, *noise, *kept_scale;  // one a sample; null means 1
@@ -38,6 +42,8 @@ struct Kernels {
   void (*measure_rows)(const UpdateArgs& args, double (*squares)[2], int64_t begin, int64_t end);
   // Planes [begin, end) of B C.
   void (*filter_spectra)(const SpectraArgs& args, int64_t begin, int64_t end);
+  // The same with matrices: [begin, end) of mixed_rows(args) B, so that the samples share the matrices of a row.
+  void (*mix_spectra)(const SpectraArgs& args, int64_t begin, int64_t end);
   // The sum of `count` squares.
   double (*square)(const float* values, int64_t count);
 };
@@ -53,6 +59,9 @@ inline int64_t normals_blocks_per_sample(const NormalsArgs& args) {
 }
 
 inline int64_t normals_blocks(const NormalsArgs& args) { return args.samples * normals_blocks_per_sample(args); }
+
+// The work of a sample in `mix_spectra`: rows h and -h together, for odd W row by row.
+inline int64_t mixed_rows(const SpectraArgs& args) { return args.width % 2 == 0 ? args.height / 2 + 1 : args.height; }
 
 // Whether `update_planes` has planes of this size.
 inline bool fused(int64_t height, int64_t width) {

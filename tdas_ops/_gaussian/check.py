@@ -31,6 +31,8 @@ def unsuited(filters: Sequence[Filter], sde: SDE, iterations: int, snr: float, *
     """
     if all(M.freq is None and M.space is None and M.skew is None for M in filters):
         return None
+    if any(M.freq is not None and M.freq.dim() == 4 for M in filters):
+        return None  # matrices, whose channels the model would have to mix
     run = PC(sde, iterations, max(snr, _TINY), **settings)
     strongest = max(filters, key=_largest)
     drift = _largest(strongest)

@@ -49,6 +49,10 @@ class Gains:
             raise ValueError(f"M: got shape {tuple(M.shape)}, expected {target.shape} as the target has it")
         if M.method not in ("pds", "tdas"):
             raise ValueError(f"M: got method {M.method!r}, expected 'pds' or 'tdas'")
+        if M.freq is not None and M.freq.dim() == 4:
+            raise ValueError(
+                "M: got matrices that mix the channels, expected a mask: the prediction has no such mixing"
+            )
         R = torch.ones_like(target.variance) if M.freq is None else M.freq
         if M.space is not None:
             low, high = float(M.space.min()), float(M.space.max())

@@ -322,8 +322,9 @@ def _check_device(device: torch.device) -> None:
 
 def _check_capturable(filters: list[Preconditioner]) -> None:
     _check_device(filters[0].device)
-    if len({tuple(mask is not None for mask in M.masks(torch.float32)) for M in filters}) > 1:
-        raise ValueError("M: got preconditioners with different masks absent, expected the same ones with cuda_graph")
+    kinds = {tuple(None if m is None else (m.dim(), m.dtype) for m in M.masks(torch.float32)) for M in filters}
+    if len(kinds) > 1:
+        raise ValueError("M: got preconditioners with masks of different kinds, expected the same ones with cuda_graph")
 
 
 def buffer(t: Tensor) -> Tensor:

@@ -383,6 +383,13 @@ void check_spectra() {
       args.data = args.noise = args.kept_scale = scales.get();
       kernels.filter_spectra(args, 0, 4);
       check_finite(to, 4 * spectrum, "spectra", shape);
+      const auto mixed = nan_filled(4 * spectrum), matrices = filled(2 * 2 * 2 * mask);
+      args.to = mixed.get(), args.batch = 2, args.matrices = matrices.get();
+      for (const bool is_complex : {false, true}) {
+        args.complex_matrices = is_complex;
+        kernels.mix_spectra(args, 0, cpu::mixed_rows(args) * args.batch);
+        check_finite(mixed, 4 * spectrum, "mixed spectra", shape);
+      }
     }
 }
 
