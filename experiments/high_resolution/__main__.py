@@ -1,0 +1,95 @@
+"""Measures which pictures a public denoiser draws, row by row; what is there already is not made again.
+
+python -m experiments.high_resolution --photos FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from benchmarks.acceleration.ffdnet import FFDNet
+from experiments.high_resolution import data, measures, report
+from experiments.high_resolution.methods import Painter
+from experiments.high_resolution.plan import COUNTS, RESULTS, plan
+from tdas_ops import Spectrum
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--out", type=Path, default=Path("build/high_resolution"), help="whole pictures, and a cache")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(COUNTS))
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[8, 20])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.set_grad_enabled(False)
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    train, test = data.split(args.photos)
+    cached = args.out / "photographs.pt"
+    if not cached.exists():
+        torch.save((data.read_all(train), data.read_all(test)), cached)
+    seen, unseen = torch.load(cached, weights_only=True)
+    patches = data.crops(seen, data.PATCH, data.PATCHES, seed=1)
+    denoise = FFDNet(patches[:1])
+    spectrum = Spectrum.from_images(patches)
+
+    @cache
+    def errors(s: float) -> Spectrum:
+        some = patches[::12]
+        noisy = some + s * torch.randn(some.shape, generator=torch.Generator().manual_seed(5))
+        return Spectrum.from_images(some - torch.cat([denoise(part, s) for part in noisy.split(4)]))
+
+    @cache
+    def reference(size: int) -> measures.Data:
+        return measures.Data.of(data.Reference(unseen)(size), denoise)
+
+    rows = RESULTS / "rows.jsonl"
+    done = {(r["size"], r["evaluations"], r["method"], r["start"], r["seed"]) for r in report.read()}
+    for size in args.sizes:
+        if (size, 0, "photographs", "-", 0) not in done:
+            about = {"size": size, "evaluations": 0, "method": "photographs", "start": "-", "seed": 0}
+            _append(rows, {**about, **reference(size).row})
+    for size, evaluations, method, start in plan():
+        key = (size, evaluations, method, start, args.seed)
+        if size not in args.sizes or evaluations not in args.evaluations or key in done:
+            continue
+        lowest = next((float(part[7:]) for part in method.split() if part.startswith("lowest=")), 5.0)
+        painter = Painter(denoise, spectrum, errors, lowest / 255)
+        began = time.process_time()
+        x = painter.paint(method, start, evaluations, size, COUNTS[size], args.seed)
+        row = dict(zip(("size", "evaluations", "method", "start", "seed"), key, strict=True))
+        row |= {"pictures": len(x), "cpu_seconds": time.process_time() - began}
+        row |= measures.measure(x, reference(size), denoise)
+        name = f"{size}-{evaluations}-{method}-{start}".replace(" ", "-")
+        levels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        for i, picture in enumerate(levels):
+            Image.fromarray(picture).save(args.out / f"{name}-{i}.png")
+        _append(rows, row)
+        print(name, " ".join(f"{v:.1f}" for v in row["rings"]), flush=True)
+
+
+def _append(file: Path, row: dict[str, object]) -> None:
+    with file.open("a") as out:
+        out.write(json.dumps(_rounded(row)) + "\n")
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()
