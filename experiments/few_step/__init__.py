@@ -1,0 +1,1 @@
+"""Quality against network evaluations; see README.md."""

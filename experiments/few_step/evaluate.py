@@ -1,0 +1,155 @@
+"""Measures points of the curves: `python -m experiments.few_step.evaluate NETWORK --data FOLDER`.
+
+A point is a method at a number of network evaluations with one seed. The command can be stopped at any time and goes on
+with the first point that the result file does not hold for these weights; what says most comes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.acceleration.evaluate import save_strip
+from experiments.few_step import methods, networks
+from experiments.few_step.networks import Network
+from tdas_ops import NoiseStream
+from tdas_ops.calibrate import Likeness
+from tdas_ops.models.frechet import frechet_distance, moments
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "few_step"
+COUNTS = (8, 5, 10, 4, 6, 20, 15, 50, 30, 100, 200)  # those that say most come first
+SEEDS = (1, 2, 3)
+SAMPLES = 512
+Row = dict[str, Any]
+Point = tuple[str, int, int]
+
+
+def plan(network: Network) -> Iterator[Point]:
+    """Method, evaluations, seed of every point; the native run first."""
+    yield "pc plain", network.native, SEEDS[0]
+    for seed in SEEDS:
+        for count in COUNTS:
+            yield from ((name, count, seed) for name in methods.METHODS if methods.possible(name, network, count))
+
+
+def read(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def append(file: Path, row: Row) -> None:
+    """Adds a row in one write."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as out:
+        out.write(json.dumps(row) + "\n")
+
+
+class Judge:
+    """The figures of samples of a network, against held-out half B.
+
+    The Frechet distance of features knows means and covariances alone, which a method that uses the covariance of the
+    data can match without a picture in sight; `Likeness` compares distributions, and the power at every frequency.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.evaluator = network.data.evaluator
+        self.target = moments(self.evaluator.half_b)
+        self.likeness = Likeness(network.data.half_b)
+
+    def __call__(self, images: Tensor) -> Row:
+        """Of images `[N, C, H, W]`, not clamped."""
+        finite = images.isfinite().flatten(1).all(1)
+        row: Row = {"samples": len(images), "finite": float(finite.double().mean())}
+        if not bool(finite.all()):
+            return row
+        figures = {
+            "distance": frechet_distance(*moments(self.evaluator.features(images)), *self.target),
+            "likeness": self.likeness.distance(images),
+            "spectrum": self.likeness.spectrum_error(images),
+        }
+        return row | {name: float(f"{value:.6g}") for name, value in figures.items()}
+
+
+@torch.no_grad()
+def sample(network: Network, method: str, evaluations: int, seed: int, samples: int, batch: int) -> tuple[Tensor, int]:
+    """Samples as images, and the calls of the network that a batch of them took."""
+    parts, calls = [], 0
+    for first in range(0, samples, batch):
+        score = methods.Counted(network.score)
+        shape = (min(batch, samples - first), *network.data.shape)
+        noise = NoiseStream(seed, first_sample=first)
+        parts.append(methods.sample(method, network, score, shape, evaluations, noise))
+        calls = score.calls
+    return network.decode(torch.cat(parts)), calls
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name a network and its data."""
+    parser.add_argument("network", choices=["embedded", *networks.FAMILIES])
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data", type=Path, required=True, help="as for benchmarks.acceleration")
+    parser.add_argument("--weights", type=Path, default=networks.WEIGHTS)
+
+
+def load(args: argparse.Namespace) -> Network:
+    """The network that the arguments name."""
+    if args.network == "embedded":
+        return networks.embedded(args.data)
+    return networks.family(args.network, args.dataset, args.data, args.weights)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_network(parser)
+    parser.add_argument("--methods", nargs="+", choices=list(methods.METHODS), help="without these, the whole plan")
+    parser.add_argument("--evaluations", nargs="+", type=int, default=COUNTS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--pictures", type=Path, default=Path("build/few_step"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    network = load(args)
+    file, judge = args.results / f"{network.name}.jsonl", Judge(network)
+    about = {"network": network.name, "weights": network.weights}
+    real = args.results / f"{network.name}-real.json"
+    if not real.exists():
+        half_a = network.data.half_a[: args.samples]
+        append(real, {**about, **judge(half_a), "floor": judge.evaluator.floor(args.samples)})
+    for name, count, seed in plan(network):
+        wanted = (args.methods is None or name in args.methods) and seed in args.seeds
+        if not wanted or (count not in args.evaluations and count != network.native):
+            continue
+        point = {"method": name, "evaluations": count, "seed": seed}
+        if any(all(row[key] == value for key, value in {**about, **point}.items()) for row in read(file)):
+            continue
+        started = time.perf_counter()
+        images, calls = sample(network, name, count, seed, args.samples, args.batch)
+        if calls != count:
+            raise SystemExit(f"evaluate: {name} took {calls} evaluations, expected {count}")
+        seconds = round(time.perf_counter() - started, 2)
+        row = judge(images)
+        append(file, {**about, **point, **row, "seconds": seconds, "commit": commit()})
+        if seed == SEEDS[0]:
+            save_strip(images, args.pictures / f"{network.name}-{name}-{count}.png".replace(" ", "_"))
+        print(f"{network.name} {name} {count} {seed}: {row.get('distance', math.nan):.3f}, {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Tables and plots from the rows that are there: `python -m experiments.few_step.report`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+from matplotlib import pyplot
+
+from experiments.few_step.evaluate import COUNTS, RESULTS, Row, read
+from experiments.few_step.methods import METHODS, SHOWN
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "few_step"
+PAGE = Path(__file__).resolve().with_name("RESULTS.md")
+Figures = dict[tuple[str, int], Row]
+MEASURES = {
+    "distance": "Frechet distance of features",
+    "likeness": "Mean Wasserstein-1 distance along principal components and textures, in standard deviations",
+    "spectrum": "RMS error of the power spectrum, octaves",
+}
+
+
+def averaged(rows: list[Row]) -> Figures:
+    """The mean of every measure over the seeds of a method and count; infinite where a sample is not finite."""
+    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["method"], row["evaluations"]].append(row)
+    return {key: _mean(group) for key, group in groups.items()}
+
+
+def _mean(group: list[Row]) -> Row:
+    values = {name: [row.get(name, math.inf) for row in group] for name in MEASURES}
+    spread = {"spread": max(values["distance"]) - min(values["distance"]), "seeds": len(group)}
+    return {name: sum(each) / len(each) for name, each in values.items()} | spread
+
+
+def table(found: Figures, measure: str) -> list[str]:
+    """One row a method, one column a count; bold: the best of a count."""
+    counts = sorted({count for _, count in found if count in COUNTS})
+    best = {c: min(row[measure] for (_, count), row in found.items() if count == c) for c in counts}
+    lines = ["| method | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
+    for name in METHODS:
+        cells = []
+        for count in counts:
+            row = found.get((name, count))
+            text = "" if row is None else f"{row[measure]:.3g}"
+            cells.append(f"**{text}**" if row is not None and row[measure] == best[count] else text)
+        if any(cells):
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def plot(title: str, found: Figures, real: Row, native: Row | None, path: Path) -> None:
+    """Distance against evaluations of the methods worth showing, the floor and the native sampler as lines."""
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for method, colour, style in SHOWN:
+        points = sorted(
+            (count, row["distance"]) for (m, count), row in found.items() if m == method and count in COUNTS
+        )
+        points = [(count, value) for count, value in points if math.isfinite(value)]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=method, markersize=4, linewidth=1.5)
+    axes.axhline(real["floor"][0], color="#888888", linestyle=":", label=f"real images, n = {real['samples']}")
+    if native is not None:
+        axes.axhline(native["distance"], color="#888888", linestyle="--", label=f"pc plain, {native['evaluations']}")
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=MEASURES["distance"], title=title)
+    counts = sorted(COUNTS)
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def section(name: str, rows: list[Row], real: Row, folder: Path) -> list[str]:
+    """What there is to say of a network, and its plot."""
+    found = averaged(rows)
+    native = max((row for row in rows if row["method"] == "pc plain"), key=lambda row: row["evaluations"], default=None)
+    picture = folder / f"{name}.svg"
+    plot(name, found, real, native, picture)
+    floor, scatter, count = real["floor"]
+    seeds = sorted({row["seeds"] for row in found.values()})
+    text = [
+        f"## {name}\n",
+        f"{real['samples']} samples a seed, {' to '.join(map(str, sorted({seeds[0], seeds[-1]})))} seeds a point. Real "
+        f"images: distance {floor:.2f} ± {scatter:.2f} (n = {count}), likeness {real['likeness']:.3f}, spectrum "
+        f"{real['spectrum']:.3f}.",
+    ]
+    if native is not None:
+        text.append(
+            f"Native predictor-corrector sampling, {native['evaluations']} evaluations: {native['distance']:.3g}, "
+            f"{native['likeness']:.3g}, {native['spectrum']:.3g}."
+        )
+    spread = [row["spread"] / row["distance"] for row in found.values() if row["seeds"] > 1]
+    if spread:
+        text.append(f"Seeds of a point differ by {sorted(spread)[len(spread) // 2]:.0%} in distance (median).")
+    text.append(f"\n![distance against evaluations](../results/few_step/{picture.name})\n")
+    for measure, title in MEASURES.items():
+        text += [f"{title}:\n", *table(found, measure), ""]
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    args = parser.parse_args()
+    text = [
+        "# Quality against network evaluations\n",
+        "Made by `python -m experiments.few_step.report`; do not edit.\n",
+    ]
+    for file in sorted(args.results.glob("*.jsonl")):
+        (real,) = read(file.with_name(f"{file.stem}-real.json"))
+        rows = read(file)
+        if len({row["weights"] for row in [real, *rows]}) > 1:
+            raise SystemExit(f"report: {file} has rows of several networks, expected those of one")
+        text += section(file.stem, rows, real, args.results)
+    args.page.write_text("\n".join(text))
+    print(f"report: {args.page}")
+
+
+if __name__ == "__main__":
+    main()
