@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_network(parser)
     parser.add_argument("--methods", nargs="+", choices=list(methods.METHODS), help="without these, the whole plan")
-    parser.add_argument("--evaluations", nargs="+", type=int, default=COUNTS)
+    parser.add_argument("--evaluations", nargs="+", type=int, help="without these, all of them and the native count")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--batch", type=int, default=128)
@@ -133,8 +133,8 @@ def main() -> None:
         half_a = network.data.half_a[: args.samples]
         append(real, {**about, **judge(half_a), "floor": judge.evaluator.floor(args.samples)})
     for name, count, seed in plan(network):
-        wanted = (args.methods is None or name in args.methods) and seed in args.seeds
-        if not wanted or (count not in args.evaluations and count != network.native):
+        chosen = (name, args.methods), (count, args.evaluations), (seed, args.seeds)
+        if not all(allowed is None or value in allowed for value, allowed in chosen):
             continue
         point = {"method": name, "evaluations": count, "seed": seed}
         if any(all(row[key] == value for key, value in {**about, **point}.items()) for row in read(file)):
