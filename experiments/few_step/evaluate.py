@@ -130,8 +130,9 @@ def main() -> None:
     about = {"network": network.name, "weights": network.weights}
     real = args.results / f"{network.name}-real.json"
     if not real.exists():
-        half_a = network.data.half_a[: args.samples]
-        append(real, {**about, **judge(half_a), "floor": judge.evaluator.floor(args.samples)})
+        chosen = networks.spread(network.data.half_a, args.samples)
+        figures = {**judge(chosen), "floor": judge.evaluator.floor(args.samples)}
+        append(real, {**about, "native": network.native, **figures})
     for name, count, seed in plan(network):
         chosen = (name, args.methods), (count, args.evaluations), (seed, args.seeds)
         if not all(allowed is None or value in allowed for value, allowed in chosen):

@@ -60,9 +60,13 @@ class Network:
 
     @cached_property
     def examples(self) -> Tensor:
-        """The images of priors, in the units of x, evenly spread over the training set, which is sorted by class."""
-        train = self.data.train
-        return self.encode(train[torch.linspace(0, len(train) - 1, IMAGES).long()])
+        """The images of priors, in the units of x."""
+        return self.encode(spread(self.data.train, IMAGES))
+
+
+def spread(images: Tensor, count: int) -> Tensor:
+    """So many images, evenly spread over a set that is sorted by class."""
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
 
 
 def embedded(package: Path) -> Network:

@@ -66,7 +66,7 @@ def plot(title: str, found: Figures, real: Row, native: Row | None, path: Path) 
             axes.plot(*zip(*points, strict=True), style, color=colour, label=method, markersize=4, linewidth=1.5)
     axes.axhline(real["floor"][0], color="#888888", linestyle=":", label=f"real images, n = {real['samples']}")
     if native is not None:
-        axes.axhline(native["distance"], color="#888888", linestyle="--", label=f"pc plain, {native['evaluations']}")
+        axes.axhline(native["distance"], color="#888888", linestyle="--", label=f"pc plain, {real['native']}")
     axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=MEASURES["distance"], title=title)
     counts = sorted(COUNTS)
     axes.set_xticks(counts, [str(count) for count in counts])
@@ -81,7 +81,7 @@ def plot(title: str, found: Figures, real: Row, native: Row | None, path: Path) 
 def section(name: str, rows: list[Row], real: Row, folder: Path) -> list[str]:
     """What there is to say of a network, and its plot."""
     found = averaged(rows)
-    native = max((row for row in rows if row["method"] == "pc plain"), key=lambda row: row["evaluations"], default=None)
+    native = found.get(("pc plain", real["native"]))
     picture = folder / f"{name}.svg"
     plot(name, found, real, native, picture)
     floor, scatter, count = real["floor"]
@@ -94,7 +94,7 @@ def section(name: str, rows: list[Row], real: Row, folder: Path) -> list[str]:
     ]
     if native is not None:
         text.append(
-            f"Native predictor-corrector sampling, {native['evaluations']} evaluations: {native['distance']:.3g}, "
+            f"Native predictor-corrector sampling, {real['native']} evaluations: {native['distance']:.3g}, "
             f"{native['likeness']:.3g}, {native['spectrum']:.3g}."
         )
     spread = [row["spread"] / row["distance"] for row in found.values() if row["seeds"] > 1]
