@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tdas_ops._files import LOCK, fresh_name, locked, read_bounded, reserve, write_whole
-from tdas_ops._record import FORMAT, Run, Settings, folder_name, read_record
+from tdas_ops._record import FORMAT, Run, Settings, entry_of, read_record, run_of
 
 RECORD, GRID = "run.json", "grid.png"
 _LARGEST = 1 << 30  # bytes of a picture
@@ -80,7 +80,7 @@ class Folder:
     def finished(self, run: Run) -> dict[str, Any] | None:
         """The record of a run that is complete in the folder."""
         for record in self.record["runs"]:
-            if (record["method"], record["iterations"]) == run:
+            if run_of(record) == run:
                 return record if all((self.path / name).is_file() for name in record["pictures"]) else None
         return None
 
@@ -97,7 +97,7 @@ class Folder:
         with self._explained():
             for run in runs:
                 if not self.finished(run):
-                    self._check_pictures(self.path / folder_name(run), folder_name(run))
+                    self._check_pictures(self.path / run.folder, run.folder)
             if not self.complete(runs):
                 self._check_file(self.path / GRID, GRID)
 
@@ -186,13 +186,13 @@ class Folder:
             FolderError: somebody has put something in its place meanwhile.
             OSError: it cannot be written; the folder is as it was.
         """
-        name = folder_name(run)
+        name = run.folder
         new = self._partial() / "new"
         new.mkdir()
         for picture, content in pictures.items():
             (new / Path(picture).name).write_bytes(content)
-        entry = {"method": run[0], "iterations": run[1], **about, "pictures": list(pictures)}
-        others = [r for r in self.record["runs"] if (r["method"], r["iterations"]) != run]
+        entry = {**entry_of(run), **about, "pictures": list(pictures)}
+        others = [r for r in self.record["runs"] if run_of(r) != run]
         files = {n: d for n, d in self.record["files"].items() if not n.startswith(f"{name}/")}
         files |= {picture: _digest(content) for picture, content in pictures.items()}
         with self._exchanged(name, new, {"runs": [*others, entry], "files": files}):

@@ -7,10 +7,12 @@ import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from tdas_ops import models
 from tdas_ops._files import read_bounded, shown
+from tdas_ops.calibrate.few_step import SAMPLERS, Sampler
+from tdas_ops.sde import Ladder
 
 FORMAT = "tdas_ops runs/1"
 ITERATIONS, SAMPLES, BATCH, THREADS = 100_000, 1_000_000, 4096, 1024
@@ -19,8 +21,93 @@ SCHEDULED = 10_000
 """Bound of the iterations of method "schedule", which makes a filter for each of them."""
 
 _LARGEST = 1 << 30  # bytes
-Run = tuple[models.Method, int]
-"""Method and iteration count."""
+WITH_ORDER: tuple[Sampler, ...] = ("dpmpp",)
+WITH_ETA: tuple[Sampler, ...] = ("dpmpp", "ancestral")
+"""Samplers that have these settings."""
+
+
+class PCRun(NamedTuple):
+    """A run of `samplers.pc`."""
+
+    method: models.Method
+    iterations: int
+
+    @property
+    def network_evaluations(self) -> int:
+        """Calls of the network for a batch: the corrector's and the predictor's."""
+        return 2 * self.iterations
+
+    @property
+    def words(self) -> str:
+        """What a line of text calls it."""
+        return f"pc {self.method}, {self.iterations} iteration{'s' if self.iterations > 1 else ''}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of its pictures."""
+        return f"{self.method}_{self.iterations}"
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Its place among runs of as many evaluations."""
+        return 0, models.METHODS.index(self.method)
+
+
+class LadderRun(NamedTuple):
+    """A run of another sampler on a ladder of noise levels, settings as in `calibrate.FewStep`; order and eta are None
+    where the sampler has none of them, sigma is None for the highest level."""
+
+    sampler: Sampler
+    evaluations: int
+    order: int | None = None
+    eta: float | None = None
+    ladder: Ladder = "karras"
+    start: models.Start = "none"
+    sigma: float | None = None
+
+    @property
+    def network_evaluations(self) -> int:
+        return self.evaluations
+
+    @property
+    def words(self) -> str:
+        parts = [self.sampler if self.order is None else f"{self.sampler} {self.order}"]
+        parts += [] if self.ladder == "karras" else [self.ladder]
+        parts += [] if self.eta is None else [f"eta {self.eta:.3g}"]
+        begin = "white noise" if self.start == "none" else f"start {self.start}"
+        at = [] if self.sigma is None else [f"{begin} at {self.sigma:.3g}"]
+        return ", ".join([*parts, *(at or ([] if self.start == "none" else [begin]))])
+
+    @property
+    def folder(self) -> str:
+        parts = [self.sampler, str(self.evaluations)]
+        for name, value in (("order", self.order), ("eta", self.eta)):
+            parts += [] if value is None else [f"{name}{_shortest(value)}"]
+        parts += [word for word in (self.ladder, self.start) if word not in ("karras", "none")]
+        return "_".join([*parts, *([] if self.sigma is None else [f"from{_shortest(self.sigma)}"])])
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        begin = (models.STARTS.index(self.start), self.sigma or 0.0)
+        return 1, SAMPLERS.index(self.sampler), begin, self.order or 0, self.eta or 0.0, self.ladder
+
+
+Run = PCRun | LadderRun
+
+
+def _shortest(value: float) -> str:
+    return repr(value).removesuffix(".0")
+
+
+def run_of(entry: dict[str, Any]) -> Run:
+    """The run that an entry of a record is of; entries of older records are of `pc` and do not say so."""
+    kind = PCRun if entry.get("sampler", "pc") == "pc" else LadderRun
+    return kind(**{name: entry[name] for name in kind._fields})  # type: ignore[no-any-return]
+
+
+def entry_of(run: Run) -> dict[str, Any]:
+    """What a record says of the settings of a run."""
+    return {"sampler": "pc", **run._asdict()}
 
 
 @dataclass(frozen=True)
@@ -106,13 +193,19 @@ _SETTINGS = {
     "distance": _FLAG,
 }
 _RUN = {
-    "method": _one_of(*models.METHODS),
-    "iterations": _whole(1, ITERATIONS),
     "speedup": _NUMBER,
-    "filter": _OBJECT,
     "seconds": _NUMBER,
     "frechet": _optional(_OBJECT),
     "pictures": _all(_TEXT),
+}
+_PC_RUN = {"method": _one_of(*models.METHODS), "iterations": _whole(1, ITERATIONS), "filter": _OBJECT}
+_LADDER_RUN = {
+    "evaluations": _whole(1, ITERATIONS),
+    "order": _optional(_whole(1, 3)),
+    "eta": _optional(_Kind(lambda v: type(v) in (int, float) and 0 <= v <= 1, "a number from 0 to 1")),
+    "ladder": _one_of(*get_args(Ladder)),
+    "start": _one_of(*models.STARTS),
+    "sigma": _optional(_Kind(lambda v: type(v) in (int, float) and 0 < v < 1e300, "a number above 0")),
 }
 _FRECHET = {"distance": _NUMBER, "count": _whole(0, SAMPLES), "floor": _NUMBER, "floor_scatter": _NUMBER}
 
@@ -125,15 +218,10 @@ def _check(where: str, values: dict[str, Any], kinds: dict[str, _Kind]) -> None:
             raise ValueError(f"{where}{name} is {shown(reprlib.repr(values[name]))}, expected {kind.words}")
 
 
-def folder_name(run: Run) -> str:
-    """The folder of a run's pictures."""
-    return f"{run[0]}_{run[1]}"
-
-
 def picture_names(settings: Settings, run: Run) -> list[str]:
     """The pictures of a run, relative to the folder of all runs."""
     seeds = [""] * settings.samples if settings.seeds is None else [f"_seed{seed}" for seed in settings.seeds]
-    return [f"{folder_name(run)}/{index:04d}{seed}.png" for index, seed in enumerate(seeds)]
+    return [f"{run.folder}/{index:04d}{seed}.png" for index, seed in enumerate(seeds)]
 
 
 def _check_record(record: Any) -> Settings:
@@ -152,19 +240,31 @@ def _check_record(record: Any) -> Settings:
     if (settings.seed is None) == (seeds is None) or (seeds is not None and len(seeds) != settings.samples):
         raise ValueError("settings.seeds is not one seed a sample, or seed and seeds are both or neither there")
     seen: set[Run] = set()
-    for index, run in enumerate(record["runs"]):
+    for index, entry in enumerate(record["runs"]):
         where = f"runs[{index}]."
-        _check(where, run, _RUN)
-        if run["frechet"] is not None:
-            _check(f"{where}frechet.", run["frechet"], _FRECHET)
-        _check(f"{where}filter.", {"alpha": None, **run["filter"]}, {"alpha": _optional(_NUMBER)})
-        name: Run = (run["method"], run["iterations"])
-        if name in seen:
-            raise ValueError(f"{where}method and iterations are those of another run")
-        seen.add(name)
-        if run["pictures"] != picture_names(settings, name):
+        run = _checked_run(where, entry)
+        if run in seen:
+            raise ValueError(f"{where}{' and '.join(run._fields[:2])} are those of another run")
+        seen.add(run)
+        if entry["pictures"] != picture_names(settings, run):
             raise ValueError(f"{where}pictures are not one a sample under the names that they get")
     return settings
+
+
+def _checked_run(where: str, entry: dict[str, Any]) -> Run:
+    """The run that an entry is of, once all that this program reads of it was found to be of its kind."""
+    _check(where, {"sampler": "pc", **entry}, {"sampler": _one_of("pc", *SAMPLERS)})
+    pc = entry.get("sampler", "pc") == "pc"
+    _check(where, entry, {**(_PC_RUN if pc else _LADDER_RUN), **_RUN})
+    if entry["frechet"] is not None:
+        _check(f"{where}frechet.", entry["frechet"], _FRECHET)
+    if pc:
+        _check(f"{where}filter.", {"alpha": None, **entry["filter"]}, {"alpha": _optional(_NUMBER)})
+        return run_of(entry)
+    for name, having in (("order", WITH_ORDER), ("eta", WITH_ETA)):
+        if (entry[name] is not None) != (entry["sampler"] in having):
+            raise ValueError(f"{where}{name} is there without being a setting of the sampler, or is not")
+    return run_of(entry)
 
 
 def is_deep(value: Any) -> bool:

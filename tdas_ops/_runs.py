@@ -1,4 +1,4 @@
-"""The runs behind `tdas-ops sample`: a folder of runs of one model that differ in method and iteration count alone.
+"""The runs behind `tdas-ops sample`: a folder of runs of one model that differ in sampler, filter, start and count.
 
 A folder holds `run.json` (every setting and every finished run), `grid.png`, and one folder of PNG files a run. A run
 is written when it is finished, so whatever stops the program, the folder describes finished runs only and the same
@@ -24,13 +24,27 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from tdas_ops import _pictures, models, samplers
+from tdas_ops import _pictures, models
 from tdas_ops._backends import backend_info
 from tdas_ops._folder import Folder, FolderError
-from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, SCHEDULED, THREADS, Run, Settings, is_deep, picture_names
+from tdas_ops._record import (
+    BATCH,
+    ITERATIONS,
+    SAMPLES,
+    SCHEDULED,
+    THREADS,
+    PCRun,
+    Run,
+    Settings,
+    is_deep,
+    picture_names,
+    run_of,
+)
 from tdas_ops._version import __version__
+from tdas_ops.calibrate import PC, FewStep, Filtered
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.samplers import Filters
 
 
 def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner:
@@ -76,10 +90,10 @@ class Study:
         for name, highest in (("samples", SAMPLES), ("batch", BATCH), ("threads", THREADS)):
             if getattr(settings, name) > highest:
                 raise ValueError(f"--{name}: got {getattr(settings, name)}, expected at most {highest}")
-        for method, iterations in runs:
-            highest = SCHEDULED if method == "schedule" else ITERATIONS
-            if not 1 <= iterations <= highest:
-                raise ValueError(f"--iterations: got {iterations} for {method}, expected 1 to {highest}")
+        for run in runs:
+            highest = SCHEDULED if isinstance(run, PCRun) and run.method == "schedule" else ITERATIONS
+            if not 1 <= run[1] <= highest:
+                raise ValueError(f"--{run._fields[1]}: got {run[1]} for {run[0]}, expected 1 to {highest}")
         device = _device(settings.device)
         if settings.seeds is not None and len(settings.seeds) != settings.samples:
             raise ValueError(f"--seeds: got {len(settings.seeds)}, expected one for each of {settings.samples} samples")
@@ -90,15 +104,22 @@ class Study:
         self.snr = self.model.snr if settings.snr is None else settings.snr
         if not 0 < self.snr < float("inf"):
             raise ValueError(f"--snr: got {self.snr}, expected a finite number greater than 0")
-        self.filters = {run: self._filter(*run) for run in dict.fromkeys(runs)}
-        # Few iterations first: the first result comes soon, and an interrupted folder has something in it.
-        self.runs = sorted(self.filters, key=lambda run: (run[1], models.METHODS.index(run[0])))
+        self.plans = {run: self._plan(run) for run in dict.fromkeys(runs)}
+        # Few evaluations first: the first result comes soon, and an interrupted folder has something in it.
+        self.runs = sorted(self.plans, key=lambda run: (run.network_evaluations, run.rank))
         self.folder = Folder(out, settings)
         self.folder.check(self.runs)
         if not self.folder.complete(self.runs):
             self._rows()  # the pictures that the grid will show can be read
 
-    def _filter(self, method: models.Method, iterations: int) -> samplers.Filters:
+    def _plan(self, run: Run) -> FewStep | Filtered:
+        if isinstance(run, PCRun):
+            filters = self._filter(*run)
+            return Filtered(run.method, PC(self.model.sde, run.iterations, self.snr), filters)
+        own = {name: value for name, value in run._asdict().items() if value is not None}
+        return self.model.few_step(**own)
+
+    def _filter(self, method: models.Method, iterations: int) -> Filters:
         if self.settings.filter is None or method == "plain":
             return self.model.filters(method, iterations, self.settings.alpha, self.snr)
         loaded = load_filter(self.settings.filter, self.model.device)
@@ -124,24 +145,21 @@ class Study:
         Raises:
             FloatingPointError: the state became non-finite.
         """
-        method, iterations = run
-        parts = []
+        plan, parts = self.plans[run], []
+        own = {"norm": self.settings.norm} if isinstance(plan, Filtered) else {}
+        steps = plan.run.count if isinstance(plan, Filtered) else len(plan.levels) - 1
         batches = list(self._streams())
         hidden = None if progress else True  # None: tqdm itself looks whether it writes to a terminal
-        with tqdm(total=iterations * len(batches), desc=f"{method} {iterations}", disable=hidden) as bar:
+        with tqdm(total=steps * len(batches), desc=run.words, disable=hidden) as bar:
             for stream, size in batches:
-                samples = samplers.pc(
+                samples = plan.sample(
                     self.model.score,
                     (size, *self.model.shape),
-                    self.model.sde,
-                    self.filters[run],
-                    noise=stream,
-                    iterations=iterations,
-                    snr=self.snr,
-                    norm=self.settings.norm,  # type: ignore[arg-type]
+                    stream.to(self.model.device),
                     callback=lambda state: bar.update(),
                     check_finite=True,
                     progress=False,
+                    **own,
                 )
                 parts.append(samples.cpu())
         return torch.cat(parts)
@@ -180,12 +198,12 @@ class Study:
         drawn = self.folder.complete(self.runs)
         for run in self.runs:
             if self.finished(run):
-                say(f"{run[0]}, {run[1]} iterations: finished before, kept")
+                say(f"{run.words}: finished before, kept")
                 continue
             started = time.perf_counter()
             samples = self.sample(run, progress)
             record = self._keep(run, samples, time.perf_counter() - started)
-            say(f"{run[0]}, {run[1]} iterations: {record['seconds']:.1f} s")
+            say(f"{run.words}: {run.network_evaluations} evaluations, {record['seconds']:.1f} s")
         if not drawn:
             self.draw(title)
         done = [self.finished(run) for run in self.runs]
@@ -193,28 +211,30 @@ class Study:
 
     def _keep(self, run: Run, samples: Tensor, seconds: float) -> dict[str, Any]:
         """Writes one finished run; returns what is recorded of it."""
-        method, iterations = run
-        sde, s = self.model.sde, self.settings
+        sde, s, plan = self.model.sde, self.settings, self.plans[run]
         measured = self.model.evaluator(samples) if s.distance and len(samples) > 1 else None
         names = picture_names(s, run)
         levels = self.model.pictures(samples)
         pictures = {name: _pictures.encoded(_pictures.picture(p)) for name, p in zip(names, levels, strict=True)}
-        about = {
-            "speedup": sde.native_iterations / iterations,
-            "filter": describe_filter(method, self.filters[run]),
-            "sde": {"type": type(sde).__name__, **asdict(sde), "end_time": sde.end_time(iterations)},
-            "snr": self.snr,
-            "network_evaluations": 2 * iterations,
+        about: dict[str, Any] = {
+            "speedup": PCRun("plain", sde.native_iterations).network_evaluations / run.network_evaluations,
+            "sde": {"type": type(sde).__name__, **asdict(sde)},
+            "network_evaluations": run.network_evaluations,
             "seconds": round(seconds, 3),
             "frechet": None if measured is None else asdict(measured),
-            "command": self.command([run]),
+            "command": self.command(run),
             "environment": environment(),
         }
+        if isinstance(plan, Filtered):
+            about["sde"]["end_time"] = sde.end_time(plan.run.count)
+            about |= {"filter": describe_filter(run[0], plan.M), "snr": self.snr}
+        else:
+            about["levels"] = plan.levels
         self.folder.keep(run, about, pictures)
         return about
 
     def draw(self, title: str = "") -> None:
-        """Draws every finished run of the folder into `grid.png`, many iterations first.
+        """Draws every finished run of the folder into `grid.png`, many evaluations first.
 
         Raises:
             FolderError: a picture of an earlier run cannot be read.
@@ -226,30 +246,31 @@ class Study:
 
     def _rows(self) -> list[tuple[list[str], list[Tensor]]]:
         """Label and first pictures of every finished run."""
-        runs = [r for r in self.folder.record["runs"] if self.finished((r["method"], r["iterations"]))]
-        order = sorted(runs, key=lambda r: (-r["iterations"], models.METHODS.index(r["method"])))
+        runs = [r for r in self.folder.record["runs"] if self.finished(run_of(r))]
+        order = sorted(runs, key=lambda r: (-run_of(r).network_evaluations, run_of(r).rank))
         read = _pictures.read_picture
         try:
             return [(describe(r), [read(self.out / n, self.model.shape) for n in r["pictures"][:16]]) for r in order]
         except ValueError as error:
             raise FolderError(f"--out: {error}, or none to have it made again") from None
 
-    def command(self, runs: Sequence[Run]) -> str:
-        """The command line that makes these runs, every setting spelled out."""
+    def command(self, run: Run) -> str:
+        """The command line that makes this run, every setting spelled out."""
         s = self.settings
         words = ["tdas-ops", "sample", "--model", s.model, "--samples", str(s.samples), "--batch", str(s.batch)]
-        for method in dict.fromkeys(method for method, _ in runs):
-            words += ["--method", method]
-        for iterations in dict.fromkeys(iterations for _, iterations in runs):
-            words += ["--iterations", str(iterations)]
+        if isinstance(run, PCRun):
+            options: dict[str, Any] = {"sampler": "pc", **run._asdict(), "snr": self.snr, "norm": s.norm}
+            options |= {"alpha": s.alpha, "filter": s.filter}
+        else:
+            options = run._asdict()
         words += ["--seed", str(s.seed)] if s.seeds is None else ["--seeds", ",".join(map(str, s.seeds))]
-        words += ["--snr", str(self.snr), "--norm", s.norm, "--device", s.device]
-        for name, value in (("--alpha", s.alpha), ("--filter", s.filter), ("--threads", s.threads or None)):
-            words += [] if value is None else [name, str(value)]
+        words += ["--device", s.device]
+        for name, value in {**options, "threads": s.threads or None}.items():
+            words += [] if value is None else [f"--{name}", str(value)]
         return shlex.join([*words, "--distance" if s.distance else "--no-distance"])
 
 
-def describe_filter(method: models.Method, M: samplers.Filters) -> dict[str, Any]:
+def describe_filter(method: str, M: Filters) -> dict[str, Any]:
     """What is recorded of the filter of a run."""
     if not isinstance(M, Preconditioner):
         return {"source": "schedule", "method": M[0].method}
@@ -260,9 +281,9 @@ def describe_filter(method: models.Method, M: samplers.Filters) -> dict[str, Any
 
 def describe(record: dict[str, Any]) -> list[str]:
     """The label of a run in the grid."""
-    speedup, measured = record["speedup"], record["frechet"]
-    share = f" (native / {speedup:.3g})" if speedup != 1 else ""
-    lines = [record["method"], f"{record['iterations']} iterations{share}"]
+    speedup, measured, run = record["speedup"], record["frechet"], run_of(record)
+    share = f"native / {speedup:.3g}" if speedup != 1 else "native"
+    lines = [run.words, f"{run.network_evaluations} evaluations ({share})"]
     if measured is not None:
         lines.append(f"Frechet distance {measured['distance']:.2f}, n = {measured['count']}")
         lines.append(f"real images: {measured['floor']:.2f} ± {measured['floor_scatter']:.2f}")
@@ -271,18 +292,18 @@ def describe(record: dict[str, Any]) -> list[str]:
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Runs as aligned plain text."""
-    head = ("method", "iterations", "speed-up", "alpha", "seconds", "Frechet distance", "of real images", "n")
+    head = ("sampler", "evaluations", "speed-up", "seconds", "Frechet distance", "of real images", "n")
     rows = [head]
     for r in records:
-        m = r["frechet"]
+        m, run = r["frechet"], run_of(r)
         figures = (
             ("-", "-", "-")
             if m is None
             else (f"{m['distance']:.2f}", f"{m['floor']:.2f} ± {m['floor_scatter']:.2f}", str(m["count"]))
         )
-        alpha = r["filter"].get("alpha", "-")
-        cost = (str(r["iterations"]), f"{r['speedup']:.3g}", str(alpha), f"{r['seconds']:.1f}")
-        rows.append((r["method"], *cost, *figures))
+        alpha = r.get("filter", {}).get("alpha")
+        name = run.words if alpha is None else f"{run.words}, alpha {alpha:.4g}"
+        rows.append((name, str(run.network_evaluations), f"{r['speedup']:.3g}", f"{r['seconds']:.1f}", *figures))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     return "\n".join("  ".join(row).rstrip() for row in padded)

@@ -20,12 +20,11 @@ import torch
 import typer
 from safetensors import SafetensorError
 
-from tdas_ops import _extension, _images, _runs, _tune, models
+from tdas_ops import _extension, _images, _request, _runs, _tune
 from tdas_ops._backends import backend_info
 from tdas_ops._files import fresh_files, read_bounded, reserve, shown
 from tdas_ops._folder import default_folder
-from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Settings, read_record
-from tdas_ops.calibrate import PC, predict
+from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Settings, read_record, run_of
 from tdas_ops.preconditioner import Preconditioner
 
 app = typer.Typer(
@@ -75,40 +74,12 @@ def _seed_list(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _iteration_counts(iterations: Sequence[int], speedups: Sequence[float], native: int) -> list[int]:
-    for speedup in speedups:
-        if not native / ITERATIONS <= speedup <= native:
-            raise ValueError(
-                f"--speedup: got {speedup:g}, expected a number from {native / ITERATIONS:g} to {native} (native)"
-            )
-    return [*iterations, *(max(1, round(native / speedup)) for speedup in speedups)] or [native]
-
-
-def _prediction(study: _runs.Study) -> str:
-    """What the Gaussian model expects of the runs that are still to be made; nothing where there are none."""
-    model, parts = study.model, []
-    for run in study.runs:
-        if study.finished(run) is None:
-            filters = study.filters[run]
-            sequence = [filters] if isinstance(filters, Preconditioner) else filters
-            alone = [Preconditioner(M.shape, M.freq, skew=M.skew, method=M.method) for M in sequence]
-            one_or_all = alone[0] if isinstance(filters, Preconditioner) else alone
-            expected = predict(one_or_all, model.target, PC(model.sde, run[1], snr=study.snr)).distance
-            parts.append(f"{run[0]} {run[1]}: {expected:.3g}")
-    if not parts:
-        return ""
-    return f"expected error of the spectrum, frequency masks alone (docs/calibration.md): {', '.join(parts)}"
-
-
 def _execute(study: _runs.Study, progress: bool, title: str = "") -> None:
-    """Says what is expected of the runs of a study, makes them and reports them."""
+    """Makes the runs of a study and reports them."""
     try:
         with ExitStack() as stack:
             with _checked_input():
                 stack.enter_context(study.opened())
-            expected = _prediction(study)
-            if expected:
-                _say(expected)
             records = study.execute(_say, progress, title)
     except KeyboardInterrupt:
         _complain(f"interrupted; {_state(study)}")
@@ -135,14 +106,39 @@ def _state(study: _runs.Study) -> str:
 def sample(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="Embedded model.")] = "digits",
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(help="pc, dpmpp, ancestral, heun or probability_flow; may be repeated.  [default: pc]"),
+    ] = None,
+    evaluations: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=ITERATIONS, help="Calls of the network; may be repeated.  [default: 8; heun 9; pc native]"
+        ),
+    ] = None,
+    order: Annotated[int | None, typer.Option(min=1, max=3, help="Of dpmpp: 1 (DDIM), 2 or 3.  [default: 2]")] = None,
+    eta: Annotated[
+        float | None,
+        typer.Option(help="Noise of dpmpp and ancestral, from 0 (ODE) to 1 (SDE).  [default: 0; ancestral 1]"),
+    ] = None,
+    ladder: Annotated[
+        str, typer.Option(help="Noise levels of all samplers but pc: karras, geometric, snr or time.")
+    ] = "karras",
+    start: Annotated[
+        str, typer.Option(help="What they begin with: none (white noise), mean (image) or gaussian (mean, spectrum).")
+    ] = "none",
+    sigma: Annotated[
+        float | None, typer.Option(help="Noise level they begin at.  [default: highest; with a start the model's]")
+    ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="plain, tdas, pds or schedule; may be repeated.  [default: plain]")
+        list[str] | None, typer.Option(help="Of pc: plain, tdas, pds or schedule; may be repeated.  [default: plain]")
     ] = None,
     iterations: Annotated[
-        list[int] | None, typer.Option(min=1, max=ITERATIONS, help="Iterations; may be repeated.  [default: native]")
+        list[int] | None,
+        typer.Option(min=1, max=ITERATIONS, help="Of pc, two evaluations each, instead of --evaluations; repeatable."),
     ] = None,
     speedup: Annotated[
-        list[float] | None, typer.Option(help="Native iterations / R, beside --iterations; may be repeated.")
+        list[float] | None, typer.Option(help="Of pc: native iterations / R, beside --iterations; may be repeated.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 16,
     batch: Annotated[int, typer.Option(min=1, max=BATCH, help="Samples sampled at once.")] = 64,
@@ -151,11 +147,11 @@ def sample(
         str | None, typer.Option(help="One seed a sample, such as 3,5,8 or 0-15: each can be made again alone.")
     ] = None,
     snr: Annotated[
-        float | None, typer.Option(help="Signal-to-noise ratio of the corrector.  [default: model's]")
+        float | None, typer.Option(help="Of pc: signal-to-noise ratio of the corrector.  [default: model's]")
     ] = None,
     norm: Annotated[
         str | None,
-        typer.Option(help="Norms of the step size: batch or sample.  [default: batch; with --seeds sample]"),
+        typer.Option(help="Of pc: norms of the step size, batch or sample.  [default: batch; with --seeds sample]"),
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="Strength of the filter, > 1, near 1 is strong.  [default: model's]")
@@ -180,11 +176,13 @@ def sample(
 ) -> None:
     """Sample from an embedded model: a labelled grid, single PNG files, and run.json with every setting.
 
-    All runs of one command use the same seed, so that they differ by method and iterations alone. The same command
+    All runs of one command use the same seed, so that they differ by sampler, filter and count alone. The same command
     continues an interrupted one. Files that no run of the folder has written are never replaced.
 
     \b
     Examples:
+      tdas-ops sample --sampler dpmpp --start gaussian --evaluations 5 --evaluations 8 --samples 64
+      tdas-ops sample --sampler ancestral --sampler dpmpp --eta 1 --evaluations 20
       tdas-ops sample --method plain --method tdas --speedup 20 --samples 64
       tdas-ops sample --method pds --iterations 50 --seeds 0-15 --out pds50
       tdas-ops sample --seeds 7 --iterations 50 --out again
@@ -197,7 +195,7 @@ def sample(
             if given:
                 raise ValueError(f"--repeat: got --{given[0]} beside it, expected only --out and --progress")
             settings, record = read_record(repeat)
-            runs = [(run["method"], run["iterations"]) for run in record["runs"]]
+            runs = [run_of(entry) for entry in record["runs"]]
         else:
             listed = None if seeds is None else _seed_list(seeds)
             if listed is not None and _given(context, "seed"):
@@ -222,11 +220,22 @@ def sample(
                 threads=threads,
                 distance=distance,
             )
-            native = models.load(model).sde.native_iterations
-            named: Sequence[str | None] = method or ["plain" if loaded is None else loaded.method]
-            methods = [models.method_named(name) for name in named]
-            counts = _iteration_counts(iterations or [], speedup or [], native)
-            runs = [(name, count) for count in counts for name in methods]
+            runs = _request.runs(
+                _request.Request(
+                    samplers=sampler or ["pc"],
+                    evaluations=evaluations or [],
+                    order=order,
+                    eta=eta,
+                    ladder=ladder,
+                    start=start,
+                    sigma=sigma,
+                    methods=method or ["plain" if loaded is None or loaded.method is None else loaded.method],
+                    iterations=iterations or [],
+                    speedups=speedup or [],
+                ),
+                model,
+                [name for name in context.params if _given(context, name)],
+            )
         study = _runs.Study(settings, runs, out or default_folder("samples", settings, repeat))
     _execute(study, progress)
 
@@ -234,8 +243,11 @@ def sample(
 @app.command()
 def demo(
     samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 128,
-    speedup: Annotated[
-        list[float] | None, typer.Option(help="Native count / R; may be repeated.  [default: 1, 5, 10 and 20]")
+    evaluations: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=ITERATIONS, help="Calls of the network; may be repeated.  [default: native (120), 24, 8 and 5]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     threads: Annotated[int, typer.Option(min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")] = 0,
@@ -248,17 +260,16 @@ def demo(
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
 ) -> None:
-    """Handwritten digits without and with filters, at the native iteration count and accelerated, with distances.
+    """Handwritten digits by several samplers at few evaluations of the network and at the native count, with distances.
 
     \b
     Examples:
       tdas-ops demo
-      tdas-ops demo --samples 4 --speedup 20 --out quick
+      tdas-ops demo --samples 4 --evaluations 6 --out quick
     """
     with _checked_input():
         settings = Settings(samples=samples, seed=seed, threads=threads)
-        counts = _iteration_counts([], speedup or [1, 5, 10, 20], models.load("digits").sde.native_iterations)
-        runs = [(method, count) for count in counts for method in models.METHODS]
+        runs = _request.demonstrated("digits", evaluations)
         study = _runs.Study(settings, runs, out or default_folder("demo", settings))
     _execute(study, progress, f"Digits: {samples} samples a run, seed {seed}; Frechet distance to held-out digits")
 

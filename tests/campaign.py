@@ -239,7 +239,8 @@ def filters(rng: random.Random, folder: Path) -> Words:
 def options(rng: random.Random, folder: Path) -> Words:
     """Numbers and words that no option expects."""
     names = ["--samples", "--batch", "--seed", "--seeds", "--snr", "--alpha", "--threads", "--iterations", "--speedup",
-             "--norm", "--method", "--model", "--device", "--filter", "--repeat", "--colour"]  # fmt: skip
+             "--norm", "--method", "--model", "--device", "--filter", "--repeat", "--colour", "--sampler",
+             "--evaluations", "--order", "--eta", "--ladder", "--start", "--sigma"]  # fmt: skip
     words = [
         "--samples",
         "1",

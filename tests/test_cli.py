@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import torch
 from PIL import Image
 
 import tdas_ops
-from tdas_ops import _pictures, _runs, cli, models
+from tdas_ops import _pictures, _request, _runs, cli, models
+from tdas_ops._record import LadderRun
 
 SMALL = ["--samples", "4", "--iterations", "3", "--no-progress"]
 
@@ -81,8 +83,6 @@ def test_repeat_makes_the_same_pictures(made: Path, tmp_path: Path) -> None:
 
 
 def test_the_recorded_command_makes_the_same_run(made: Path, tmp_path: Path) -> None:
-    import shlex
-
     words = shlex.split(record(made)["runs"][1]["command"])
     assert tdas(*words[1:], "--out", tmp_path / "again", "--no-progress") == 0
     assert pictures(tmp_path / "again")["tdas_3/0002.png"] == pictures(made)["tdas_3/0002.png"]
@@ -96,25 +96,10 @@ def test_batches_do_not_change_the_noise(tmp_path: Path) -> None:
     assert (whole - split).abs().max() <= 2
 
 
-def test_the_prediction_comes_before_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = models.load("digits")
-    run = tdas_ops.calibrate.PC(model.sde, 3, snr=0.3)
-    M = tdas_ops.Preconditioner.from_statistics(model.statistics[0], None, 2.0, "tdas")
-    command = ["sample", *SMALL, "--method", "tdas", "--alpha", 2, "--snr", 0.3, "--out", tmp_path / "out"]
-    assert tdas(*command) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("expected error of the spectrum")
-    assert float(first.split("tdas 3: ")[1]) == pytest.approx(
-        tdas_ops.calibrate.predict(M, model.target, run).distance, rel=5e-3
-    )
-    assert tdas(*command) == 0
-    assert "expected error" not in capsys.readouterr().out  # nothing is left to be made
-
-
 def test_every_setting_reaches_the_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[tuple, dict]] = []
     real = tdas_ops.samplers.pc
-    monkeypatch.setattr(_runs.samplers, "pc", lambda *a, **k: calls.append((a, k)) or real(*a, **k))
+    monkeypatch.setattr(tdas_ops.samplers, "pc", lambda *a, **k: calls.append((a, k)) or real(*a, **k))
     options = ["--samples", 5, "--batch", 2, "--seed", 9, "--snr", 0.3, "--norm", "sample", "--alpha", 3]
     assert tdas("sample", "--method", "tdas", *options, "--iterations", 2, "--out", tmp_path / "out") == 0
     assert [arguments[1][0] for arguments, _ in calls] == [2, 2, 1]
@@ -146,7 +131,7 @@ def test_the_same_command_keeps_finished_runs(
     monkeypatch.setattr(_runs.Study, "sample", lambda self, run, bar: sampled.append(run) or real(self, run, bar))
     capsys.readouterr()
     assert tdas("sample", *SMALL, "--method", "plain", "--method", "tdas", "--out", out) == 0
-    assert "plain, 3 iterations: finished before, kept" in capsys.readouterr().out
+    assert "pc plain, 3 iterations: finished before, kept" in capsys.readouterr().out
     assert sampled == [("tdas", 3)]
     assert record(out)["runs"][0] == before
     (out / "plain_3/0001.png").unlink()
@@ -211,7 +196,7 @@ def test_control_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[s
     try:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, b"")
-        assert any(line.startswith(b"plain, 2 iterations: ") for line in lines)
+        assert any(line.startswith(b"pc plain, 2 iterations: ") for line in lines)
         # The folder is in use: nobody else may write there.
         assert tdas("sample", *options, "--method", "tdas") == 2
         assert "where another tdas-ops is at work" in capsys.readouterr().err
@@ -227,6 +212,24 @@ def test_control_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[s
 REFUSED = {
     "method: got 'ddim', expected one of plain, tdas, pds, schedule": ["--method", "ddim"],
     "name: got 'faces', expected one of digits": ["--model", "faces"],
+    "--sampler: got 'ddim', expected one of pc, dpmpp, ancestral": ["--sampler", "ddim"],
+    "--evaluations: got 5 for pc, expected an even number": ["--evaluations", "5"],
+    "--evaluations: got --iterations or --speedup beside it": ["--evaluations", "6", "--iterations", "3"],
+    "'--evaluations'": ["--sampler", "dpmpp", "--evaluations", "0"],
+    "evaluations: got 8, expected an odd number": ["--sampler", "heun", "--evaluations", "8"],
+    "order: got 3, expected 1, 2 or 3 and at most": ["--sampler", "dpmpp", "--order", "3", "--evaluations", "2"],
+    "'--order'": ["--sampler", "dpmpp", "--order", "4"],
+    "--order: got it with --sampler ancestral, expected dpmpp": ["--sampler", "ancestral", "--order", "2"],
+    "--eta: got it with --sampler heun, expected dpmpp or ancestral": ["--sampler", "heun", "--eta", "1"],
+    "--start: got it with --sampler pc, expected dpmpp or": ["--start", "mean"],
+    "--alpha: got it with --sampler dpmpp, expected pc": ["--sampler", "dpmpp", "--alpha", "2"],
+    "--method: got it with --sampler dpmpp, expected pc": ["--sampler", "dpmpp", "--method", "tdas"],
+    "eta: got 1.5, expected a number from 0 to 1": ["--sampler", "ancestral", "--eta", "1.5"],
+    "eta: got nan, expected a number from 0 to 1": ["--sampler", "dpmpp", "--eta", "nan"],
+    "ladder: got 'linear', expected one of": ["--sampler", "dpmpp", "--ladder", "linear"],
+    "start: got 'data', expected one of none, mean, gaussian": ["--sampler", "dpmpp", "--start", "data"],
+    "sigma: got 17.0, expected a level above 0": ["--sampler", "dpmpp", "--sigma", "17"],
+    "sigma: got 0.0, expected a level above 0": ["--sampler", "dpmpp", "--start", "mean", "--sigma", "0"],
     "--speedup: got 0, expected a number from 0.0006 to 60 (native)": ["--speedup", "0"],
     "--speedup: got -3, expected a number from": ["--speedup", "-3"],
     "--speedup: got 1e-300, expected a number from": ["--speedup", "1e-300"],
@@ -291,16 +294,83 @@ def test_a_state_that_diverges_is_reported(
     assert not (tmp_path / "out").exists()
 
 
-def test_demo_compares_the_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_step_runs_stand_beside_those_of_pc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, model = tmp_path / "out", models.load("digits")
+    small = ["--samples", 4, "--batch", 3, "--no-progress", "--out", out]
+    start = ["--evaluations", 4, "--start", "gaussian", "--eta", 0.5, "--order", 1, "--ladder", "snr", "--sigma", 3]
+    assert tdas("sample", "--sampler", "dpmpp", "--sampler", "pc", *start, *small) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("pc plain, 2 iterations: 4 evaluations, ")
+    row = next(line for line in printed if line.startswith("dpmpp 1, snr, eta 0.5, start gaussian at 3  "))
+    assert row.split()[9:11] == ["4", "30"]
+    assert tdas("sample", "--sampler", "heun", "--sampler", "ancestral", "--evaluations", 3, *small) == 0
+    entries = {entry["sampler"]: entry for entry in record(out)["runs"]}
+    assert list(entries) == ["pc", "dpmpp", "ancestral", "heun"]
+    settings = ("evaluations", "order", "eta", "ladder", "start", "sigma", "network_evaluations")
+    assert [entries["dpmpp"][name] for name in settings] == [4, 1, 0.5, "snr", "gaussian", 3.0, 4]
+    assert [entries["ancestral"][name] for name in settings] == [3, None, 1.0, "karras", "none", None, 3]
+    assert [entries["heun"][name] for name in settings] == [3, None, None, "karras", "none", None, 3]
+    run = model.few_step(4, eta=0.5, order=1, ladder="snr", start="gaussian", sigma=3.0)
+    assert entries["dpmpp"]["levels"] == run.levels and entries["dpmpp"]["speedup"] == 30
+    assert run.start is not None and run.start.basis == "fourier"
+    x = run.sample(model.score, (4, *model.shape), tdas_ops.NoiseStream(0), progress=False)
+    shown = torch.stack([_pictures.read_picture(out / entries["dpmpp"]["pictures"][i]) for i in range(4)])
+    assert (shown.int() - model.pictures(x).int()).abs().max() <= 1
+    with Image.open(out / "grid.png") as sheet:
+        assert sheet.height > 4 * 64
+    assert tdas("sample", "--repeat", out / "run.json", "--out", tmp_path / "copy", "--no-progress") == 0
+    assert pictures(tmp_path / "copy") == pictures(out)
+    again = shlex.split(entries["dpmpp"]["command"])[1:]
+    assert tdas(*again, "--out", tmp_path / "again", "--no-progress") == 0
+    name = entries["dpmpp"]["pictures"][3]
+    assert pictures(tmp_path / "again")[name] == pictures(out)[name]
+    capsys.readouterr()
+    assert tdas("sample", *again[1:], "--out", out, "--no-progress") == 0
+    assert "dpmpp 1, snr, eta 0.5, start gaussian at 3: finished before, kept" in capsys.readouterr().out
+
+
+def test_runs_that_differ_in_one_setting_have_folders_of_their_own() -> None:
+    changes: list[dict] = [
+        {}, {"sampler": "ancestral"}, {"evaluations": 6}, {"order": 3}, {"eta": 0.25}, {"eta": 0.25000000000000006},
+        {"ladder": "time"}, {"start": "mean"}, {"start": "gaussian"}, {"sigma": 2.0}, {"sigma": 2.5},
+    ]  # fmt: skip
+    found = [
+        LadderRun(**{"sampler": "dpmpp", "evaluations": 5, "order": 2, "eta": 0.0, **change}) for change in changes
+    ]
+    assert len({run.folder for run in found}) == len(changes)
+    assert found[0].folder == "dpmpp_5_order2_eta0" and found[-1].folder == "dpmpp_5_order2_eta0_from2.5"
+    assert all(re.fullmatch(r"[a-z]+(_[a-z0-9.]+)+", run.folder) for run in found)
+
+
+def test_defaults_of_a_sampler_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _request.Request
+    assert _request.runs(asked(), "digits") == [("plain", 60)]
+    assert _request.runs(asked(evaluations=[24]), "digits") == [("plain", 12)]
+    assert _request.runs(asked(samplers=["dpmpp", "heun", "ancestral"], start="mean"), "digits") == [
+        LadderRun("dpmpp", 8, 2, 0.0, start="mean", sigma=5.0),
+        LadderRun("heun", 9, start="mean", sigma=5.0),
+        LadderRun("ancestral", 8, None, 1.0, start="mean", sigma=5.0),
+    ]
+    assert _request.runs(asked(samplers=["dpmpp"], evaluations=[1]), "digits") == [LadderRun("dpmpp", 1, 1, 0.0)]
+    both = asked(samplers=["pc", "dpmpp"], evaluations=[5], iterations=[12], methods=["tdas"])
+    assert _request.runs(both, "digits") == [("tdas", 12), LadderRun("dpmpp", 5, 2, 0.0)]
+
+
+def test_demo_compares_samplers_at_equal_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
-    assert tdas("demo", "--samples", 4, "--speedup", 20, "--out", out, "--no-progress") == 0
-    native = models.load("digits").sde.native_iterations
+    assert tdas("demo", "--samples", 4, "--evaluations", 6, "--evaluations", 5, "--out", out, "--no-progress") == 0
     runs = record(out)["runs"]
-    assert [run["method"] for run in runs] == ["plain", "tdas", "pds", "schedule"]
-    assert {run["iterations"] for run in runs} == {max(1, round(native / 20))}
+    assert [(r["sampler"], r.get("method", r.get("start"))) for r in runs] == [
+        *(("dpmpp", start) for start in models.STARTS),
+        *(("pc", method) for method in ("plain", "tdas", "schedule")),
+        *(("dpmpp", start) for start in models.STARTS),
+    ]
+    assert [run["network_evaluations"] for run in runs] == [5] * 3 + [6] * 6
     printed = capsys.readouterr().out
-    assert "Frechet distance" in printed and "of real images" in printed
+    assert "Frechet distance" in printed and "of real images" in printed and "evaluations" in printed
     assert (out / "grid.png").is_file()
+    default = _request.demonstrated("digits")
+    assert default[0] == ("plain", 60) and {run.network_evaluations for run in default[1:]} == {24, 8, 5}
 
 
 def test_calibrate_makes_a_filter_that_sample_takes(

@@ -17,6 +17,7 @@ import torch
 
 from tdas_ops import _folder, _runs, cli, models
 from tdas_ops._files import LOCK, fresh_files, locked, shown, write_whole
+from tdas_ops._record import PCRun
 
 SMALL = ["--samples", "2", "--iterations", "2", "--no-distance", "--no-progress"]
 
@@ -264,8 +265,8 @@ def test_two_commands_do_not_meet_in_one_folder(
 
 def test_what_another_process_finished_meanwhile_is_kept(tmp_path: Path, sampled: list[_runs.Run]) -> None:
     settings = _runs.Settings(samples=2, distance=False)
-    late = _runs.Study(settings, [("plain", 1), ("plain", 2)], tmp_path / "out")
-    early = _runs.Study(settings, [("plain", 2), ("plain", 3)], tmp_path / "out")
+    late = _runs.Study(settings, [PCRun("plain", 1), PCRun("plain", 2)], tmp_path / "out")
+    early = _runs.Study(settings, [PCRun("plain", 2), PCRun("plain", 3)], tmp_path / "out")
     with early.opened():
         early.execute(lambda line: None, False)
     with late.opened():
@@ -333,7 +334,8 @@ def test_the_default_folder_takes_the_second_command_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = {"sample": "samples", "demo": "demo"}[command]
-    options = ["--samples", "1", "--speedup", "30", "--no-progress"]
+    option = {"sample": "--speedup", "demo": "--evaluations"}[command]
+    options = ["--samples", "1", option, "30", "--no-progress"]
     assert tdas(command, *options) == 0
     count = len(sampled)
     assert tdas(command, *options) == 0 and len(sampled) == count

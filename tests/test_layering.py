@@ -21,7 +21,7 @@ LEVELS = [
     {"models", "integrations", "_pictures"},
     {"_record"},
     {"_folder"},
-    {"_runs", "_tune"},
+    {"_request", "_runs", "_tune"},
     {"cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

@@ -210,6 +210,24 @@ def test_matched_alpha_goes_its_way_with_iterations(digits: models.Model) -> Non
     assert digits.preconditioner("pds", iterations=12).provenance["alpha"] == pytest.approx(pds[3], rel=1e-3)
 
 
+def test_a_start_is_made_of_the_statistics(digits: models.Model) -> None:
+    mean, gaussian = digits.prior("mean"), digits.prior("gaussian")
+    assert digits.prior("none") is None and mean is not None and gaussian is not None
+    torch.testing.assert_close(mean.mean, digits.statistics.mean)
+    torch.testing.assert_close(gaussian.mean, digits.statistics.mean)
+    # Mean and variance are all of the data's power: Parseval, with the half spectrum's inner columns twice.
+    twice = torch.ones(17, dtype=torch.float64)
+    twice[1:-1] = 2
+    power = float((twice * gaussian.variance).sum() + gaussian.mean.square().sum())
+    assert power == pytest.approx(float(digits.statistics.space.sum()), rel=0.01)
+    run = digits.few_step(5, start="mean")
+    assert (run.count, run.sigma, run.levels[0]) == (5, digits.start_sigma, digits.start_sigma)
+    plain = digits.few_step(6, "ancestral", eta=1.0)
+    assert plain.start is None and plain.levels[0] == digits.sde.sigma_max
+    with pytest.raises(ValueError, match="start: got 'data', expected one of none, mean, gaussian"):
+        digits.few_step(5, start="data")  # type: ignore[arg-type]
+
+
 def test_filters_refuse(digits: models.Model) -> None:
     with pytest.raises(ValueError, match="method: got 'ddim', expected one of plain, tdas, pds, schedule"):
         digits.preconditioner("ddim")  # type: ignore[arg-type]

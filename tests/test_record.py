@@ -54,6 +54,23 @@ def without(*path: Any) -> Callable[[dict[str, Any]], Any]:
     return changed
 
 
+def few(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    """The only run as one of another sampler."""
+
+    def changed(record: dict[str, Any]) -> Any:
+        entry = record["runs"][0]
+        for name in ("method", "iterations", "filter"):
+            del entry[name]
+        settings = {"sampler": "dpmpp", "evaluations": 1, "order": 1, "eta": 0.0, "ladder": "karras", "start": "none"}
+        entry.update({**settings, "sigma": None, "pictures": FEW_PICTURES, **changes})
+        return record
+
+    return changed
+
+
+FEW_PICTURES = ["dpmpp_1_order1_eta0/0000_seed3.png", "dpmpp_1_order1_eta0/0001_seed5.png"]
+
+
 def again(record: dict[str, Any]) -> Any:
     record["runs"] *= 2
     return record
@@ -98,6 +115,21 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "another method": (change("runs", 0, "method", to="ddim"), "runs[0].method is 'ddim', expected one of plain"),
     "a method in a list": (change("runs", 0, "method", to=["plain"]), "runs[0].method is ['plain']"),
+    "another sampler": (few(sampler="ddim"), "runs[0].sampler is 'ddim', expected one of pc, dpmpp, ancestral"),
+    "a sampler in a list": (few(sampler=["dpmpp"]), "runs[0].sampler is ['dpmpp']"),
+    "evaluations of text": (few(evaluations="1\x1b"), r"runs[0].evaluations is '1\x1b'"),
+    "evaluations without end": (few(evaluations=10**18), "runs[0].evaluations is 1000000000000000000"),
+    "an order of tomorrow": (few(order=4), "runs[0].order is 4, expected null or an integer from 1 to 3"),
+    "no order": (few(order=None), "runs[0].order is there without being a setting of the sampler, or is not"),
+    "an order too many": (few(sampler="ancestral"), "runs[0].order is there without being a setting of the sampler"),
+    "an eta too many": (few(sampler="heun", order=None), "runs[0].eta is there without being a setting"),
+    "an eta that is no number": (few(eta=float("nan")), "runs[0].eta is nan"),
+    "an eta above 1": (few(eta=2), "runs[0].eta is 2, expected null or a number from 0 to 1"),
+    "a ladder elsewhere": (few(ladder="../.."), "runs[0].ladder is '../..', expected one of"),
+    "a start elsewhere": (few(start="/etc"), "runs[0].start is '/etc', expected one of none, mean, gaussian"),
+    "a level below 0": (few(sigma=-1.0), "runs[0].sigma is -1.0, expected null or a number above 0"),
+    "a level without end": (few(sigma=float("inf")), "runs[0].sigma is inf"),
+    "few steps elsewhere": (few(pictures=["../a.png", "b.png"]), "runs[0].pictures are not one a sample"),
     "no iterations": (without("runs", 0, "iterations"), "runs[0].iterations is missing"),
     "iterations without end": (change("runs", 0, "iterations", to=10**18), "runs[0].iterations is 1000000000000000000"),
     "iterations of text": (change("runs", 0, "iterations", to="1"), "runs[0].iterations is '1'"),
@@ -177,6 +209,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 def test_a_record_of_an_earlier_version_is_repeated(written: dict[str, Any], tmp_path: Path) -> None:
     older = {key: value for key, value in written.items() if key not in ("files", "partial")}
+    older["runs"] = [{key: value for key, value in run.items() if key != "sampler"} for run in written["runs"]]
     (tmp_path / "run.json").write_text(json.dumps(older))
     settings, _ = read_record(tmp_path / "run.json")
     assert settings == Settings(samples=2, seed=None, seeds=(3, 5), norm="sample")

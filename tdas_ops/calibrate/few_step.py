@@ -22,13 +22,13 @@ from tdas_ops._gaussian import Array, Law, Target, Trace, off_ladder
 from tdas_ops.noise import NoiseStream
 from tdas_ops.prior import Prior
 from tdas_ops.samplers import ScoreFn
-from tdas_ops.samplers._ladder import Levels, noise_levels, steps_of
-from tdas_ops.samplers.dpmpp import weights
+from tdas_ops.samplers._ladder import Levels, check_between, noise_levels, steps_of
+from tdas_ops.samplers.dpmpp import check_order, weights
 from tdas_ops.samplers.heun import churned
 from tdas_ops.sde import NoiseLevels
 
 Sampler = Literal["dpmpp", "ancestral", "heun", "probability_flow"]
-_SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,14 @@ class FewStep:
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in _SAMPLERS:
-            raise ValueError(f"sampler: got {self.sampler!r}, expected one of {', '.join(_SAMPLERS)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler: got {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
         if self.sigma is not None and not 0 < self.sigma <= self.sde.sigma_max * (1 + 1e-6):
             raise ValueError(f"sigma: got {self.sigma}, expected a level above 0 and up to {self.sde.sigma_max:g}")
-        _ = self.levels
+        check_between("eta", self.eta, 0.0, 1.0)
+        steps = len(self.levels) - 1
+        if self.sampler == "dpmpp":
+            check_order(self.order, steps)
 
     @cached_property
     def levels(self) -> list[float]:

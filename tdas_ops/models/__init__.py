@@ -1,6 +1,7 @@
 """Score networks, and the models that ship with the package.
 
 model = tdas_ops.models.load("digits")
+x = model.few_step(8, eta=1.0, start="gaussian").sample(model.score, (64, *model.shape), stream)
 M = model.filters("schedule", iterations=12)
 x = tdas_ops.samplers.pc(model.score, (64, *model.shape), model.sde, M, noise=stream, iterations=12)
 model.evaluator(x)                          Frechet distance to held-out digits, beside that of real ones
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tdas_ops.models.frechet import Evaluator, Quality, frechet_distance
-from tdas_ops.models.model import METHODS, Method, Model, Statistics, matched_alpha, method_named
+from tdas_ops.models.model import METHODS, STARTS, Method, Model, Start, Statistics, matched_alpha, method_named
 from tdas_ops.models.unet import ScoreUNet
 
 _NAMES = ("digits",)
@@ -53,6 +54,7 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
         sde=settings.SDE,
         shape=settings.SHAPE,
         snr=settings.SNR,
+        start_sigma=settings.START_SIGMA,
         statistics=Statistics(**load_file(folder / "statistics.safetensors")),
         evaluator=Evaluator.load(folder / "features.safetensors"),
         device=torch.device(device),
@@ -61,11 +63,13 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
 
 __all__ = [
     "METHODS",
+    "STARTS",
     "Evaluator",
     "Method",
     "Model",
     "Quality",
     "ScoreUNet",
+    "Start",
     "Statistics",
     "available",
     "frechet_distance",

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from tdas_ops.calibrate import PC, Target, schedule
+from tdas_ops.calibrate import PC, FewStep, Prior, Target, schedule
+from tdas_ops.calibrate.few_step import Sampler
 from tdas_ops.models.frechet import Evaluator
 from tdas_ops.models.unet import ScoreUNet
 from tdas_ops.preconditioner import Preconditioner
@@ -20,6 +21,8 @@ from tdas_ops.sde import VE
 
 Method = Literal["plain", "tdas", "pds", "schedule"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Start = Literal["none", "mean", "gaussian"]
+STARTS: tuple[Start, ...] = get_args(Start)
 
 
 def method_named(name: object) -> Method:
@@ -89,6 +92,7 @@ class Model:
         sde: the variance-exploding SDE it was trained for, with its native iteration count.
         shape: (C, H, W) of a sample; values of the data are in [0, 1].
         snr: signal-to-noise ratio of the corrector that suits it.
+        start_sigma: noise level that suits a start with what is known of the data.
         statistics: of the training images; every filter is made from them.
         evaluator: Frechet distance of samples to held-out images.
         device: where the network lives.
@@ -99,6 +103,7 @@ class Model:
     sde: VE
     shape: tuple[int, int, int]
     snr: float
+    start_sigma: float
     statistics: Statistics
     evaluator: Evaluator
     device: torch.device
@@ -113,6 +118,45 @@ class Model:
     def target(self) -> Target:
         """The data as `tdas_ops.calibrate` takes them."""
         return Target.from_statistics(self.statistics.freq, self.statistics.mean)
+
+    def prior(self, start: Start) -> Prior | None:
+        """The law of the data that a run begins with: for "gaussian" mean image and power spectrum, a stationary field;
+        for "mean" the mean image alone, around which the noise is white; none for "none".
+
+        Raises:
+            ValueError: another start.
+        """
+        if start not in STARTS:
+            raise ValueError(f"start: got {start!r}, expected one of {', '.join(STARTS)}")
+        if start == "none":
+            return None
+        mean = self.statistics.mean
+        made = Prior(mean, basis="mean") if start == "mean" else Prior.from_spectrum(self.target.variance, mean)
+        return made.to(self.device)
+
+    def few_step(
+        self,
+        evaluations: int,
+        sampler: Sampler = "dpmpp",
+        *,
+        start: Start = "none",
+        sigma: float | None = None,
+        **settings: Any,
+    ) -> FewStep:
+        """A run of few steps: `model.few_step(8).sample(model.score, (64, *model.shape), noise)`.
+
+        Args:
+            evaluations: calls of the network.
+            sampler: as in `calibrate.FewStep`.
+            start: "none", or what `prior` makes.
+            sigma: level that the run begins at, by default `start_sigma` with a start and else the highest.
+            settings: further fields of `calibrate.FewStep`.
+
+        Raises:
+            ValueError: settings that do not fit one another.
+        """
+        sigma = self.start_sigma if sigma is None and start != "none" else sigma
+        return FewStep(self.sde, evaluations, sampler, start=self.prior(start), sigma=sigma, **settings)
 
     def filters(
         self, method: Method, iterations: int | None = None, alpha: float | None = None, snr: float | None = None

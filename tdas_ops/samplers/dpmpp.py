@@ -80,9 +80,7 @@ def dpmpp(
     check_between("s_noise", s_noise, 0.0, 10.0)
     M = filters_beside(M, shape, share, prior=prior, covariance=covariance)
     steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
-    if isinstance(order, bool) or order not in (1, 2, 3) or order > len(steps):
-        limit = f"1, 2 or 3 and at most the number of steps, {len(steps)}"
-        raise ValueError(f"order: got {order!r}, expected {limit}")
+    check_order(order, len(steps))
     coefficients = [(*scales(step, eta, s_noise), *weights(steps[: i + 1], order, eta)) for i, step in enumerate(steps)]
     kept = (order - 1) * (1 if prior is None else 2)
     run = run_of(score_fn, shape, M, noise, steps, coefficients, history=kept, **options)
@@ -109,6 +107,11 @@ def dpmpp(
     to_data = law is not None and steps[-1].sigma_next == 0
     run.loop(iteration(noisy, eta), iteration(False, 0.0) if to_data else None)
     return run.x
+
+
+def check_order(order: int, steps: int) -> None:
+    if isinstance(order, bool) or order not in (1, 2, 3) or order > steps:
+        raise ValueError(f"order: got {order!r}, expected 1, 2 or 3 and at most the number of steps, {steps}")
 
 
 def scales(step: Step, eta: float, s_noise: float) -> tuple[float, float]:

@@ -7,3 +7,4 @@ from tdas_ops.sde import VE
 SHAPE = (1, 32, 32)
 SDE = VE(sigma_min=0.01, sigma_max=16.0, native_iterations=60)
 SNR = 0.16
+START_SIGMA = 5.0
