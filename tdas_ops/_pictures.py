@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,9 +51,11 @@ def grid(rows: Sequence[tuple[Sequence[str], Sequence[Tensor]]], title: str = ""
     factor = max(1, -(-_CELL // max(height, width)))
     cell_height, cell_width = max(height * factor, 4 * _LINE) + _GAP, width * factor + _GAP
     top = 2 * _LINE if title else _GAP
+    font = ImageFont.load_default(size=13)
+    margin = max(_LABEL, *(math.ceil(font.getlength(line)) + 16 for lines, _ in rows for line in lines))
     colour = any(p.shape[0] == 3 for _, pictures in rows for p in pictures)
-    sheet = Image.new("RGB" if colour else "L", (_LABEL + columns * cell_width, top + len(rows) * cell_height), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    sheet = Image.new("RGB" if colour else "L", (margin + columns * cell_width, top + len(rows) * cell_height), "white")
+    pen = ImageDraw.Draw(sheet)
     pen.text((8, 8), title, fill="black", font=font)
     for row, (lines, pictures) in enumerate(rows):
         y = top + row * cell_height
@@ -60,5 +63,5 @@ def grid(rows: Sequence[tuple[Sequence[str], Sequence[Tensor]]], title: str = ""
             pen.text((8, y + line * _LINE), text, fill="black", font=font)
         for column, levels in enumerate(pictures[:columns]):
             enlarged = picture(levels).resize((width * factor, height * factor), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, (_LABEL + column * cell_width, y))
+            sheet.paste(enlarged, (margin + column * cell_width, y))
     return sheet

@@ -11,7 +11,7 @@ from tdas_ops._record import ITERATIONS, WITH_ETA, WITH_ORDER, LadderRun, PCRun,
 from tdas_ops.calibrate.few_step import SAMPLERS
 
 _EVALUATIONS = 8
-_DEMO = (24, 8, 5)
+_DEMO, _FEW = (24, 8, 5), 20
 _TAKEN_BY: dict[str, Collection[str]] = {
     **dict.fromkeys(("method", "iterations", "speedup", "snr", "norm", "alpha", "filter"), ("pc",)),
     **dict.fromkeys(("ladder", "start", "sigma"), SAMPLERS),
@@ -99,8 +99,8 @@ def demonstrated(model: str, evaluations: Sequence[int] | None = None) -> list[R
     """What the demo shows at each number of evaluations, by default the native one and a few.
 
     Natively `pc` without a filter; below that also with the filters that suit few iterations, where the number is even,
-    and DPM-Solver++(2M) from white noise, from the mean image and white noise (the null hypothesis of a start), and
-    from the mean image and noise of the data's spectrum.
+    and up to 20 evaluations DPM-Solver++(2M) from white noise, from the mean image and white noise (the null hypothesis
+    of a start), and from the mean image and noise of the data's spectrum.
     """
     native = PCRun("plain", models.load(model).sde.native_iterations)
     made = list[Run]()
@@ -110,6 +110,6 @@ def demonstrated(model: str, evaluations: Sequence[int] | None = None) -> list[R
             continue
         if count % 2 == 0:
             made += runs(Request(evaluations=[count], methods=("plain", "tdas", "schedule")), model)
-        for start in models.STARTS:
+        for start in models.STARTS if count <= _FEW else ():
             made += runs(Request(samplers=("dpmpp",), evaluations=[count], start=start), model)
     return made

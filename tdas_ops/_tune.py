@@ -56,7 +56,7 @@ def _converged(model: models.Model, seed: int) -> Tensor:
     run = calibrate.FewStep(model.sde, _CONVERGED)
     parts = []
     for first in range(0, _IMAGES, _BATCH):
-        stream = NoiseStream(seed + 1_000_003, first_sample=first)
+        stream = NoiseStream(seed + 1_000_003, first_sample=first, device=model.device)
         parts.append(run.sample(model.score, (_BATCH, *model.shape), stream, progress=False))
     return torch.cat(parts)
 

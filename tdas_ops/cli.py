@@ -154,10 +154,11 @@ def sample(
         typer.Option(help="Of pc: norms of the step size, batch or sample.  [default: batch; with --seeds sample]"),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Strength of the filter, > 1, near 1 is strong.  [default: model's]")
+        float | None, typer.Option(help="Of pc: strength of the filter, > 1, near 1 is strong.  [default: model's]")
     ] = None,
     filter: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A saved filter (tdas-ops calibrate) instead of the model's.")
+        str | None,
+        typer.Option(metavar="FILE", help="Of pc: a saved filter (tdas-ops calibrate) instead of the model's."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")] = 0,
@@ -242,7 +243,7 @@ def sample(
 
 @app.command()
 def demo(
-    samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 256,
     evaluations: Annotated[
         list[int] | None,
         typer.Option(

@@ -229,7 +229,8 @@ class Prior:
     def start(
         self, sigma: float, shape: Sequence[int], noise: NoiseStream, *, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """A sample of the law at a level: mean + noise of variance L + sigma^2; one draw of the stream.
+        """A sample of the law at a level: mean + noise of variance L + sigma^2; one draw of the stream, which means the
+        same white noise in every basis.
 
         "fourier", "pixel" and "mean" are one call of `noise`; "pca" adds its components to white noise, the same for a
         sample in any batch up to rounding.
@@ -247,7 +248,9 @@ class Prior:
         if self.basis == "pca":
             return mean + self._filtered(lambda L: (L + sigma * sigma).sqrt(), self._white(shape, noise, dtype))
         root = (self.variance + sigma**2).sqrt()
-        masks = {"fourier": (root, None), "pixel": (None, root), "mean": (None, None)}[self.basis]
+        # Ones as a space mask: noise then enters in pixels, and one seed means the same noise in every basis.
+        ones = torch.ones(self.shape, dtype=torch.float64)
+        masks = {"fourier": (root, ones), "pixel": (None, root), "mean": (None, None)}[self.basis]
         M = Preconditioner(self.shape, *masks, method=None, device=self.device)
         return mean + ops.noise(M, shape, noise, sigma if self.basis == "mean" else 1.0, dtype=dtype)
 

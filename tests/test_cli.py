@@ -110,11 +110,19 @@ def test_every_setting_reaches_the_sampler(tmp_path: Path, monkeypatch: pytest.M
         assert arguments[3].method == "tdas" and arguments[3].provenance["alpha"] == 3
 
 
-def test_a_picture_can_be_made_again_alone(tmp_path: Path) -> None:
-    assert tdas("sample", "--seeds", "5,7-8", "--iterations", 3, "--no-progress", "--out", tmp_path / "all") == 0
-    assert tdas("sample", "--seeds", "8", "--iterations", 3, "--no-progress", "--out", tmp_path / "one") == 0
-    together = _pictures.read_picture(tmp_path / "all/plain_3/0002_seed8.png").int()
-    alone = _pictures.read_picture(tmp_path / "one/plain_3/0000_seed8.png").int()
+SHORT = {
+    "plain_3": ["--iterations", 3],
+    "dpmpp_3_order2_eta1_gaussian_from5": ["--sampler", "dpmpp", "--evaluations", 3, "--eta", 1, "--start", "gaussian"],
+}
+
+
+@pytest.mark.parametrize("folder", SHORT)
+def test_a_picture_can_be_made_again_alone(folder: str, tmp_path: Path) -> None:
+    settings = [*SHORT[folder], "--no-progress"]
+    assert tdas("sample", "--seeds", "5,7-8", *settings, "--out", tmp_path / "all") == 0
+    assert tdas("sample", "--seeds", "8", *settings, "--out", tmp_path / "one") == 0
+    together = _pictures.read_picture(tmp_path / "all" / folder / "0002_seed8.png").int()
+    alone = _pictures.read_picture(tmp_path / "one" / folder / "0000_seed8.png").int()
     assert (together - alone).abs().max() <= 2
     assert together.float().std() > 10
     assert record(tmp_path / "one")["runs"][0]["frechet"] is None
@@ -566,4 +574,5 @@ def test_the_grid_holds_colour_and_wide_pictures() -> None:
     red = torch.zeros(3, 40, 100, dtype=torch.uint8)
     red[0] = 255
     sheet = _pictures.grid([(["one"], [red, red]), (["two"], [red])])
+    assert _pictures.grid([(["a setting " * 10], [red, red])]).width > sheet.width + 200
     assert sheet.mode == "RGB" and sheet.getpixel((sheet.width - 20, 20)) == (255, 0, 0)

@@ -193,6 +193,15 @@ def off_law(draws: Tensor, mean: Tensor, cov: Tensor) -> float:
 LIMIT = 5.0  # standard errors: 2,300 figures a test, each beyond it with a probability of 6e-7
 
 
+def test_one_seed_is_the_same_noise_in_every_basis() -> None:
+    """Far above the data a start is sigma z: samples differ by what is known of the data alone."""
+    sigma = 1e4
+    shape = (3, *SHAPE)
+    starts = {b: prior(b).start(sigma, shape, NoiseStream(7), dtype=torch.float64) for b in BASES}
+    for basis, x in starts.items():
+        assert relative_rms(x, starts["mean"]) < 1e-3, basis
+
+
 @pytest.mark.parametrize("basis", BASES)
 def test_the_law_of_a_start(basis: str) -> None:
     p, sigma = prior(basis), 0.7

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tdas_ops import Preconditioner, _runs, cli
-from tdas_ops._record import Settings, read_record
+from tdas_ops._record import LadderRun, Settings, read_record, run_of
 
 
 def tdas(*arguments: object) -> int:
@@ -173,6 +173,12 @@ def test_a_hostile_record_is_one_sentence(
         assert error.rstrip("\n").isprintable() and len(error) < 1000
     assert os.listdir(tmp_path) == ["out"] and os.listdir(out) == ["run.json"]
     assert (out / "run.json").read_bytes() == before
+
+
+def test_a_run_of_another_sampler_is_read(written: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(few()(copy.deepcopy(written))))
+    _, record = read_record(tmp_path / "run.json")
+    assert run_of(record["runs"][0]) == LadderRun("dpmpp", 1, 1, 0.0)
 
 
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -298,7 +298,7 @@ class _Search:
         parts = []
         for first in range(0, self.samples, self.batch):
             shape = (min(self.batch, self.samples - first), *self.shape)
-            stream = NoiseStream(seed, first_sample=first)
+            stream = NoiseStream(seed, first_sample=first, device=self.device)
             parts.append(settings.sample(self.score_fn, shape, stream, progress=False).to("cpu"))
         self.spent += settings.count
         self.spend(settings.count)
