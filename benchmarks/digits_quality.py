@@ -1,5 +1,5 @@
-"""Quality of the digit model by method, alpha, masks, snr and iterations of pc, and by start and eta at few evaluations
-of DPM-Solver++(2M): the tables of the model's README.md.
+"""Quality of the digit model by method, alpha, masks, snr and iterations of pc, and by sampler, start and eta at few
+evaluations: the tables of the model's README.md.
 
     python benchmarks/digits_quality.py --iterations 400 200 100 --methods plain
     python benchmarks/digits_quality.py --iterations 20 10 --methods tdas pds --alphas 2 5 --masks freq both
@@ -24,6 +24,7 @@ from PIL import Image
 
 import tdas_ops
 from tdas_ops import calibrate, models
+from tdas_ops.calibrate.few_step import SAMPLERS
 
 MASKS = {"freq": (True, False), "space": (False, True), "both": (True, True)}
 
@@ -53,8 +54,8 @@ def rows(model: models.Model, args: argparse.Namespace) -> Iterator[tuple[tuple[
             shown = str(M.provenance.get("alpha", "-")) if fixed else "-"
             run = calibrate.PC(model.sde, iterations, snr)
             yield (f"pc {method}", shown, masks, f"{snr:g}"), calibrate.Filtered(method, run, M)
-    for evaluations, eta, start in itertools.product(args.evaluations, args.etas, args.starts):
-        run = model.few_step(evaluations, eta=eta, start=start, sigma=args.sigma)
+    for evaluations, sampler, eta, start in itertools.product(args.evaluations, args.samplers, args.etas, args.starts):
+        run = model.few_step(evaluations, sampler, eta=eta, start=start, sigma=args.sigma)
         yield (run.name, "-", "-", "-"), run
 
 
@@ -68,7 +69,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["plain"], choices=models.METHODS)
     parser.add_argument("--iterations", nargs="+", type=int, default=[], help="of pc")
-    parser.add_argument("--evaluations", nargs="+", type=int, default=[], help="of DPM-Solver++(2M)")
+    parser.add_argument("--evaluations", nargs="+", type=int, default=[], help="of --samplers")
+    parser.add_argument("--samplers", nargs="+", default=["dpmpp"], choices=SAMPLERS)
     parser.add_argument("--starts", nargs="+", default=["none"], choices=models.STARTS)
     parser.add_argument("--etas", nargs="+", type=float, default=[0.0])
     parser.add_argument("--sigma", type=float, help="level of the start; by default that of the model")
