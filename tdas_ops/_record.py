@@ -263,7 +263,8 @@ def _checked_run(where: str, entry: dict[str, Any]) -> Run:
         return run_of(entry)
     for name, having in (("order", WITH_ORDER), ("eta", WITH_ETA)):
         if (entry[name] is not None) != (entry["sampler"] in having):
-            raise ValueError(f"{where}{name} is there without being a setting of the sampler, or is not")
+            expected = "a number" if entry[name] is None else "null"
+            raise ValueError(f"{where}{name} is {entry[name]}, expected {expected} for {entry['sampler']}")
     return run_of(entry)
 
 
