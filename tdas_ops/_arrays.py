@@ -11,6 +11,8 @@ from torch import Tensor
 
 from tdas_ops import _arguments
 
+_KINDS = {"f": "floating-point", "fc": "floating-point or complex", "fiu": "real"}
+
 
 def reason(error: Exception) -> str:
     """The first line of an error, for the parentheses of another one."""
@@ -19,12 +21,12 @@ def reason(error: Exception) -> str:
 
 
 def own(name: str, values: Any, kinds: str) -> Tensor:
-    """Numbers of any library as a contiguous float64 tensor on the CPU that shares no memory with them.
+    """Numbers of any library as a contiguous float64 (complex128) tensor on the CPU that shares no memory with them.
 
     Raises:
-        TypeError: they are not of these `kinds`, letters as numpy has them: f floating-point, i and u whole.
+        TypeError: they are not of these `kinds`, letters as numpy has them: f floating-point, c complex, i and u whole.
     """
-    expected = f"a {'floating-point' if kinds == 'f' else 'real'} tensor or array"
+    expected = f"a {_KINDS[kinds]} tensor or array"
     if isinstance(values, Tensor):
         dtype = values.dtype
         kind = "f" if dtype.is_floating_point else "c" if dtype.is_complex else "b" if dtype is torch.bool else "i"
@@ -33,7 +35,8 @@ def own(name: str, values: Any, kinds: str) -> Tensor:
         if values.layout is not torch.strided or values.is_meta:
             raise TypeError(f"{name}: got a tensor of layout {values.layout} on {values.device}, expected dense values")
         with torch.inference_mode(False):
-            return torch.empty(values.shape, dtype=torch.float64).copy_(values.detach().as_subclass(Tensor))
+            made = torch.empty(values.shape, dtype=torch.complex128 if kind == "c" else torch.float64)
+            return made.copy_(values.detach().as_subclass(Tensor))
     if isinstance(values, str | bytes) or not hasattr(values, "__array__"):
         raise TypeError(f"{name}: got {type(values).__name__}, expected {expected}")
     if np.ma.is_masked(values):
@@ -42,7 +45,7 @@ def own(name: str, values: Any, kinds: str) -> Tensor:
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: got {array.dtype}, expected {expected}")
     with torch.inference_mode(False), np.errstate(over="ignore"):  # what is beyond float64 is found as infinite
-        return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
+        return torch.from_numpy(np.array(array, dtype="c16" if array.dtype.kind == "c" else "f8", order="C"))
 
 
 def of_npy(name: str, path: Path) -> Tensor:

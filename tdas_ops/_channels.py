@@ -6,26 +6,29 @@ make of a real field is real: `F(M z)(k) = R(k) F z(k)`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from tdas_ops import _arrays
 
 Shape = tuple[int, int, int]
 _CLOSE = 1e-6
 
 
-def checked(name: str, matrices: Tensor, shape: Shape, regular: bool = False) -> Tensor:
+def checked(name: str, matrices: Any, shape: Shape, regular: bool = False) -> Tensor:
     """The matrices as a float64 or complex128 CPU tensor of its own, real where they are; `shape` is (C, H, W).
 
     Raises:
         ValueError: another shape, non-finite values, no symmetry, or (with `regular`) a singular matrix.
+        TypeError: no tensor or array of floating-point or complex numbers.
     """
     channels, height, width = shape
     expected = (height, width // 2 + 1, channels, channels)
+    matrices = _arrays.own(name, matrices, "fc")
     if tuple(matrices.shape) != expected:
         raise ValueError(f"{name}: got shape {tuple(matrices.shape)}, expected {expected}")
-    with torch.inference_mode(False):
-        dtype = torch.complex128 if matrices.is_complex() else torch.float64
-        matrices = matrices.detach().to("cpu", dtype).resolve_conj().clone(memory_format=torch.contiguous_format)
     if not bool(matrices.isfinite().all()):
         raise ValueError(f"{name}: got non-finite values, expected finite ones")
     # Columns kx = 0 and, for even W, kx = W / 2 hold their own mirror images; the others have them in the other half.

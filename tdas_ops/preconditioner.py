@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images
+from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images, _stored
 from tdas_ops.reference import full_spectrum
 
 Method = Literal["pds", "tdas"] | None
@@ -24,7 +21,6 @@ Mask = Values | str | os.PathLike[str]
 
 _METHODS = ("pds", "tdas", None)
 _EVEN = 1e-6
-_FORMAT = "tdas_ops.Preconditioner/1"
 _MASKS = ("freq", "space", "skew")
 _ELEMENTS = 1 << 33  # of a sample: the noise contract counts them, two at a time, in 32 bits
 
@@ -67,7 +63,7 @@ class Preconditioner:
         half = (channels, height, width // 2 + 1)
         self.shape: Shape = (channels, height, width)
         self.method: Method = method
-        if isinstance(freq, Tensor) and freq.dim() == 4:
+        if getattr(freq, "ndim", 0) == 4:
             if skew is not None:
                 raise ValueError("skew: got a skew part beside matrices, expected none")
             self.freq: Tensor | None = _channels.checked("freq", freq, self.shape, regular=method is not None)
@@ -192,7 +188,7 @@ class Preconditioner:
         sources = {n: os.fspath(m) for n, m in (("freq", freq), ("space", space)) if isinstance(m, str | os.PathLike)}
         loaded = [_load_mask(n, m, alpha, method) for n, m in (("freq", freq), ("space", space), ("skew", skew))]
         if shape is None:
-            first = loaded[1] if loaded[1] is not None else next(m for m in loaded if m is not None)
+            first = loaded[1] if loaded[1] is not None else _plain(next(m for m in loaded if m is not None))
             if first.dim() != 3:
                 raise ValueError(
                     f"from_masks: got a mask of shape {tuple(first.shape)} and no shape, expected [C, H, W]"
@@ -200,7 +196,7 @@ class Preconditioner:
             shape = tuple(first.shape)
         full = _check_shape(shape)
         masks = [
-            m if m is None or (m.dim() == 4 and name == "freq") else _fit(name, m, full, half_spectrum)
+            m if m is None or (name == "freq" and _matrices(m, full)) else _fit(name, _plain(m), full, half_spectrum)
             for name, m, half_spectrum in zip(("freq", "space", "skew"), loaded, (True, False, True), strict=True)
         ]
         about: dict[str, Any] = {"source": "masks"}
@@ -361,16 +357,8 @@ class Preconditioner:
             ValueError: the provenance has values that JSON does not know.
         """
         tensors = {name: mask for name in _MASKS if (mask := getattr(self, name)) is not None}
-        if self.freq is not None and self.freq.is_complex():
-            tensors["freq"] = torch.view_as_real(self.freq)
-        try:
-            provenance = json.dumps(self.provenance)
-        except (TypeError, ValueError, RecursionError):
-            raise ValueError(
-                f"provenance: got {_arguments.shown(self.provenance)}, expected values that JSON knows"
-            ) from None
-        about = {"format": _FORMAT, "shape": json.dumps(self.shape), "method": json.dumps(self.method)}
-        save_file(tensors, path, metadata=about | {"provenance": provenance})
+        about = {"shape": self.shape, "method": self.method, "provenance": self.provenance}
+        _stored.save(path, "Preconditioner", tensors, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Preconditioner:
@@ -380,29 +368,15 @@ class Preconditioner:
             ValueError: there is no such file, or it is not such a file: broken, of another kind, or with masks or
                 metadata that make no preconditioner.
         """
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"path: got {type(path).__name__}, expected the path of a saved Preconditioner")
-        device, shown = _arguments.device(device), _arguments.shown(os.fspath(path))
-        if not Path(path).is_file():
-            raise ValueError(f"path: got {shown}, which is no file, expected a saved Preconditioner")
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except Exception as error:  # of safetensors, of the system, or of torch
-            raise ValueError(f"path: got {shown} ({_arrays.reason(error)}), expected a saved Preconditioner") from None
-        if about.get("format") != _FORMAT or not tensors.keys() <= set(_MASKS):
-            kind = f"format {_arguments.shown(about.get('format'))} with {_arguments.shown(sorted(tensors))}"
-            raise ValueError(f"path: got {shown} of {kind}, expected a saved Preconditioner")
-        try:
-            if "freq" in tensors and tensors["freq"].dim() == 5:
-                tensors["freq"] = torch.view_as_complex(tensors["freq"])
-            shape, method, provenance = (json.loads(about[name]) for name in ("shape", "method", "provenance"))
-            if not isinstance(provenance, dict):
-                raise ValueError(f"provenance: got {type(provenance).__name__}, expected an object")
-            return cls(shape, **tensors, method=method, provenance=provenance, device=device)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"path: got {shown} ({_arrays.reason(error)}), expected a saved Preconditioner") from None
+        device = _arguments.device(device)
+
+        def make(tensors: dict[str, Any], about: dict[str, Any]) -> Preconditioner:
+            if "freq" in tensors:
+                tensors["freq"] = _stored.as_complex(tensors["freq"], 4)
+            return cls(**tensors, **about, device=device)
+
+        fields = ("shape", "method", "provenance")
+        return _stored.load(path, "Preconditioner", make, possible=_MASKS, fields=fields)
 
     def picture(self, path: str | os.PathLike[str]) -> None:
         """Draws both masks, one row a channel: R with frequency zero in the middle, then A; bright is high.
@@ -551,9 +525,9 @@ def _check_parity(name: str, part: Tensor, mirrored: Tensor, largest: float, odd
 def _load_mask(name: str, mask: Mask | None, alpha: float, method: Method) -> Tensor | None:
     if mask is None:
         return None
-    if name == "freq" and getattr(mask, "ndim", 0) == 4 and "complex" in str(mask.dtype):  # type: ignore[union-attr]
-        return torch.as_tensor(mask)
     if not isinstance(mask, str | os.PathLike):
+        if name == "freq" and getattr(mask, "ndim", 0) == 4:  # matrices, or a mask [1, C, H, W]
+            return _arrays.own(name, mask, "fc")
         return _plain(_arrays.own(name, mask, "f"))
     if name == "skew":
         raise TypeError("skew: got a path, expected a tensor")
@@ -586,6 +560,11 @@ def _check_unshifted(raw: Tensor, of_images: bool) -> None:
         f"freq: got a statistic whose largest value is at {at} of a channel, expected it at frequency zero, (0, 0) "
         "(numpy.fft.ifftshift(f, axes=(-2, -1)) undoes a shift)"
     )
+
+
+def _matrices(freq: Tensor, shape: Shape) -> bool:
+    """Whether R is a matrix at every frequency; for pictures of one row `[1, W // 2 + 1, C, C]` tells."""
+    return freq.dim() == 4 and (len(freq) > 1 or tuple(freq.shape) == (1, shape[2] // 2 + 1, shape[0], shape[0]))
 
 
 def _fit(name: str, mask: Tensor, shape: Shape, half_spectrum: bool) -> Tensor:

@@ -12,7 +12,6 @@ Levels are noise over data: for VP and sub-VP, `sigma = std / mean_scale` and x 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,11 +21,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from tdas_ops import _images, ops
+from tdas_ops import _arguments, _images, _stored, ops
 from tdas_ops._gaussian import Field, spectral_field
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
@@ -34,7 +31,6 @@ from tdas_ops.preconditioner import Preconditioner
 Basis = Literal["pca", "fourier", "pixel", "mean"]
 Sigma = float | Tensor
 
-_FORMAT = "tdas_ops.Prior/1"
 _BASES: tuple[Basis, ...] = get_args(Basis)
 _RANK = 512
 _ORTHONORMAL = 1e-5
@@ -83,7 +79,7 @@ class Prior:
         self.vectors = None if vectors is None else _master("vectors", vectors)
         self._check()
         self.provenance = dict(provenance or {})
-        self._place(torch.device(device))
+        self._place(_arguments.device(device))
 
     def _check(self) -> None:
         channels, height, width = self.shape
@@ -110,8 +106,6 @@ class Prior:
                 raise ValueError(f"vectors: got ones that are not orthonormal by {off:.3g}, expected orthonormal ones")
 
     def _place(self, device: torch.device) -> None:
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
         flat = None if self.vectors is None else self.vectors.flatten(1)
         self._double = (self.mean, self.variance, flat)
@@ -122,7 +116,7 @@ class Prior:
         """The same prior on another device (itself when it is there already)."""
         made = object.__new__(Prior)
         made.__dict__.update(self.__dict__)
-        made._place(torch.device(device))
+        made._place(_arguments.device(device))
         return self if made.device == self.device else made
 
     # Sources
@@ -202,27 +196,30 @@ class Prior:
     # Files
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a safetensors file in float64, with basis and provenance as metadata."""
+        """Writes a safetensors file in float64, with basis and provenance as metadata.
+
+        Raises:
+            ValueError: the provenance has values that JSON does not know.
+        """
         tensors = {"mean": self.mean, "variance": self.variance}
         if self.vectors is not None:
             tensors["vectors"] = self.vectors
-        about = {"format": _FORMAT, "basis": json.dumps(self.basis), "provenance": json.dumps(self.provenance)}
-        save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata=about)
+        _stored.save(path, "Prior", tensors, {"basis": self.basis, "provenance": self.provenance})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Prior:
         """Reads a file that `save` wrote.
 
         Raises:
-            ValueError: the file is not such a file.
+            ValueError: there is no such file, or it is not such a file, as in `Preconditioner.load`.
         """
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if about.get("format") != _FORMAT:
-            raise ValueError(f"path: got {os.fspath(path)} of format {about.get('format')!r}, expected a saved Prior")
-        basis, provenance = json.loads(about["basis"]), json.loads(about["provenance"])
-        return cls(**tensors, basis=basis, provenance=provenance, device=device)
+        device = _arguments.device(device)
+
+        def make(tensors: dict[str, Any], about: dict[str, Any]) -> Prior:
+            return cls(**tensors, **about, device=device)
+
+        fields, needed, possible = ("basis", "provenance"), ("mean", "variance"), ("vectors",)
+        return _stored.load(path, "Prior", make, needed=needed, possible=possible, fields=fields)
 
     # What samplers do with it
 
@@ -392,7 +389,7 @@ def _master(name: str, value: Tensor) -> Tensor:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name}: got {got}, expected a floating-point tensor")
     with torch.inference_mode(False):
-        made = value.detach().to("cpu", torch.float64).clone()
+        made = value.detach().to("cpu", torch.float64).clone(memory_format=torch.contiguous_format)
     if not bool(made.isfinite().all()):
         raise ValueError(f"{name}: got non-finite values, expected finite ones")
     return made

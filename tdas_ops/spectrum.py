@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,17 +10,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from tdas_ops import _channels, _images, ops
+from tdas_ops import _arguments, _arrays, _channels, _images, _stored, ops
 from tdas_ops._gaussian import Target
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Method, Preconditioner
 from tdas_ops.reference import full_spectrum
 
-_FORMAT = "tdas_ops.Spectrum/1"
 _SLOPES = (1.0, 4.0)
 
 
@@ -41,16 +37,18 @@ class Spectrum:
     """
 
     def __init__(self, shape: Sequence[int], mean: Tensor, matrices: Tensor, slope: float = 2.0) -> None:
-        channels, height, width = shape
-        self.shape = (channels, height, width)
-        with torch.inference_mode(False):
-            self.mean = mean.detach().to("cpu", torch.float64).clone()
-        if tuple(mean.shape) != (channels,) or not bool(self.mean.isfinite().all()):
-            raise ValueError(f"mean: got shape {tuple(mean.shape)}, expected ({channels},) and finite values")
-        if not 0 <= slope < math.inf:
+        expected = "(C, H, W), all positive"
+        sizes = _arguments.sizes("shape", shape, expected)
+        if len(sizes) != 3:
+            raise ValueError(f"shape: got {_arguments.shown(sizes)}, expected {expected}")
+        self.shape = (sizes[0], sizes[1], sizes[2])
+        self.mean = _arrays.own("mean", mean, "f")
+        if tuple(self.mean.shape) != sizes[:1] or not bool(self.mean.isfinite().all()):
+            raise ValueError(f"mean: got shape {tuple(self.mean.shape)}, expected {sizes[:1]} and finite values")
+        self.slope = _arguments.number("slope", slope)
+        if not 0 <= self.slope < math.inf:
             raise ValueError(f"slope: got {slope}, expected a finite number that is not negative")
         self.matrices = _channels.checked("matrices", matrices, self.shape)
-        self.slope = float(slope)
 
     @classmethod
     def from_images(
@@ -262,25 +260,22 @@ class Spectrum:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a safetensors file in float64."""
-        matrices = torch.view_as_real(self.matrices) if self.matrices.is_complex() else self.matrices
-        about = {"format": _FORMAT, "shape": json.dumps(self.shape), "slope": json.dumps(self.slope)}
-        save_file({"mean": self.mean, "matrices": matrices.contiguous()}, path, metadata=about)
+        about = {"shape": self.shape, "slope": self.slope}
+        _stored.save(path, "Spectrum", {"mean": self.mean, "matrices": self.matrices}, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Spectrum:
         """Reads a file that `save` wrote.
 
         Raises:
-            ValueError: the file is not such a file.
+            ValueError: there is no such file, or it is not such a file, as in `Preconditioner.load`.
         """
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if about.get("format") != _FORMAT:
-                got = f"{os.fspath(path)} of format {about.get('format')!r}"
-                raise ValueError(f"path: got {got}, expected a saved Spectrum")
-            mean, matrices = file.get_tensor("mean"), file.get_tensor("matrices")
-        matrices = torch.view_as_complex(matrices) if matrices.dim() == 5 else matrices
-        return cls(json.loads(about["shape"]), mean, matrices, json.loads(about["slope"]))
+
+        def make(tensors: dict[str, Any], about: dict[str, Any]) -> Spectrum:
+            matrices = _stored.as_complex(tensors["matrices"], 4)
+            return cls(about["shape"], tensors["mean"], matrices, about["slope"])
+
+        return _stored.load(path, "Spectrum", make, needed=("mean", "matrices"), fields=("shape", "slope"))
 
     def __repr__(self) -> str:
         return f"Spectrum(shape={self.shape}, slope={self.slope:.2f}, real={not self.matrices.is_complex()})"

@@ -208,6 +208,18 @@ def test_save_load_move_and_draw(tmp_path):
     assert not real.freq.is_complex()
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("complex_", [False, True])
+def test_matrices_are_tensors_or_arrays(shape, complex_):
+    """Those of pictures of one row begin with an axis of one, as a mask `[1, C, H, W]` does."""
+    M = filter_of(shape, complex_)
+    for given in (M.freq, M.freq.numpy(), M.freq.flip(0).contiguous().numpy()[::-1]):
+        for made in (Preconditioner.from_masks(given, shape=shape), Preconditioner(shape, given)):
+            assert made.mixing and torch.equal(made.freq, M.freq)
+    C, H, W = shape
+    assert not Preconditioner.from_masks(torch.ones(1, C, H, W)).mixing or (C, H, W) == (1, 1, 1)
+
+
 GOOD = filter_of((3, 4, 6)).freq
 ONE = Preconditioner.from_masks
 SHAPE = {"shape": (3, 4, 6)}
@@ -220,6 +232,7 @@ SHAPE = {"shape": (3, 4, 6)}
         (lambda: ONE(GOOD, shape=(3, 4, 8)), r"freq: got shape \(4, 4, 3, 3\), expected \(4, 5, 3, 3\)"),
         (lambda: ONE(GOOD * math.nan, **SHAPE), "freq: got non-finite values, expected finite ones"),
         (lambda: ONE(GOOD + 0.1j, **SHAPE), r"freq: got matrices that miss R\(-k\) = conj R\(k\) by 0.2, expected"),
+        (lambda: ONE(GOOD.real.long(), **SHAPE), "freq: got torch.int64, expected a floating-point or complex tensor"),
         (lambda: ONE(0 * GOOD, **SHAPE), "freq: got a singular matrix, expected regular ones"),
         (lambda: ONE(GOOD, skew=torch.zeros(3, 4, 4), **SHAPE), "skew: got a skew part beside matrices, expected none"),
         (lambda: ONE(space=GOOD, **SHAPE), "space: got torch.complex128, expected a floating-point tensor"),

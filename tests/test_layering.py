@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
     {"_version", "_remedy", "_schema", "_arguments", "_files"},
-    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images", "_channels"},
-    {"_backends", "_gaussian"},
+    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
+    {"_backends", "_gaussian", "_channels", "_stored"},
     {"noise", "preconditioner"},
     {"ops", "_graph"},
     {"prior", "spectrum"},
