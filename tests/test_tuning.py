@@ -84,6 +84,7 @@ def test_it_is_a_function_of_its_seed_and_keeps_its_budget() -> None:
     small = Network()
     few = tuned(small, calls=30)
     assert small.calls == few.calls <= 30 and 0 < len(few.trials) < len(one.trials)
+    assert [trial.name for trial in tuned(Network(), calls=3).trials] == ["dpmpp 2, karras, eta 0"]
     split = Network()
     halves = tuned(split, calls=30, batch=32)
     assert split.calls == 2 * halves.calls
@@ -136,12 +137,14 @@ BAD: dict[str, Callable[[], object]] = {
     "evaluations: got 0": lambda: tuned(Network(), evaluations=0),
     "samples: got 3": lambda: tuned(Network(), samples=3),
     "batch: got 0": lambda: tuned(Network(), batch=0),
-    "calls: got 2, expected at least 3": lambda: tuned(Network(), calls=2),
+    "calls: got 2, expected an integer of at least 3": lambda: tuned(Network(), calls=2),
+    "calls: got 'all', expected an integer": lambda: tuned(Network(), calls="all"),
+    "images: got ndarray, expected a tensor": lambda: calibrate.tune(Network(), SDE, images(40).numpy()),
 }
 
 
 @pytest.mark.parametrize("message", BAD)
 def test_bad_input_is_one_sentence(message: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises((ValueError, TypeError)) as error:
         BAD[message]()
     assert message in str(error.value) and "\n" not in str(error.value)

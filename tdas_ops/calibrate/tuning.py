@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tdas_ops import samplers
+from tdas_ops import _arguments, samplers
 from tdas_ops._gaussian import PC, Target
 from tdas_ops.calibrate.few_step import FewStep
 from tdas_ops.calibrate.filters import constant, schedule
@@ -164,16 +164,16 @@ def tune(
     Returns: all trials, the best first.
 
     Raises:
-        ValueError: fewer than 32 images, or bad numbers; before the first evaluation.
+        ValueError, TypeError: fewer than 32 images, or bad numbers; before the first evaluation.
     """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: got {type(images).__name__}, expected a tensor [N >= {_FEWEST}, C, H, W]")
     if images.dim() != 4 or len(images) < _FEWEST or not bool(images.isfinite().all()):
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected [N >= {_FEWEST}, C, H, W], all finite")
-    for name, value, least in (("evaluations", evaluations, 1), ("samples", samples, 16), ("batch", batch, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: got {value!r}, expected an integer of at least {least}")
-    allowed = 52 * evaluations + _converged_count(evaluations) if calls is None else calls
-    if allowed < evaluations:
-        raise ValueError(f"calls: got {calls}, expected at least {evaluations}, what one trial takes")
+    evaluations = _arguments.whole("evaluations", evaluations, 1)
+    samples, batch = _arguments.whole("samples", samples, 16), _arguments.whole("batch", batch, 1)
+    every = 52 * evaluations + _converged_count(evaluations)
+    allowed = every if calls is None else _arguments.whole("calls", calls, evaluations)  # what one trial takes
     search = _Search(score_fn, sde, images, evaluations, allowed, samples, batch, seed)
     with tqdm(total=allowed, desc="tuning", unit="call", disable=not progress) as bar:
         search.run(bar.update)
@@ -277,7 +277,8 @@ class _Search:
 
     def _try(self, candidates: Iterable[Settings], reserved: int) -> None:
         for settings in candidates:
-            if settings.name not in self.trials and self.spent + settings.count + reserved <= self.allowed:
+            kept = reserved if self.trials else 0
+            if settings.name not in self.trials and self.spent + settings.count + kept <= self.allowed:
                 self.trials[settings.name] = self._judged(settings, self.seed)
 
     def _confirm(self, trial: Trial) -> None:
