@@ -262,6 +262,9 @@ BAD: dict[str, Callable[[], object]] = {
     "sampler: got 'unipc', expected one of dpmpp, ancestral": lambda: FewStep(EXPLODING, 4, "unipc"),
     "order: got 3, expected 1, 2 or 3 and at most the number of steps, 2": lambda: FewStep(EXPLODING, 2, order=3),
     "eta: got 2": lambda: FewStep(EXPLODING, 4, "ancestral", eta=2),
+    "sigma: got str, expected a number": lambda: FewStep(EXPLODING, 4, sigma="high"),
+    "sde: got NoneType, expected VE, VP, SubVP, Discrete or": lambda: FewStep(None, 4, sigma=1.0),
+    "start: got str, expected a calibrate.Prior": lambda: FewStep(EXPLODING, 4, start="pca"),
     "sigma: got 9": lambda: FewStep(EXPLODING, 4, sigma=9.0),
     "evaluations: got 4, expected an odd number": lambda: FewStep(EXPLODING, 4, "heun"),
     "M: got a filter for a FewStep run": lambda: calibrate.predict(

@@ -478,6 +478,11 @@ def test_more_bad_arguments():
         samplers.pc(score, SHAPE, VP(), M, noise=NoiseStream(1), iterations=20, progress=False)
     with pytest.raises(TypeError, match=r"^sde: got Discrete, expected VE, VP, SubVP or what sde.SDE describes"):
         samplers.pc(score, SHAPE, Discrete([0.9, 0.1]), M, noise=NoiseStream(1), iterations=20)
+    with pytest.raises(TypeError, match=r"^sde: got the class VE, expected an object of it, such as VE\(...\)"):
+        samplers.pc(score, SHAPE, VE, M, noise=NoiseStream(1), iterations=20)
+    for shape in (SHAPE[1:], SHAPE[0], None, (2.0, *SHAPE[1:])):
+        with pytest.raises(ValueError, match=r"^shape: got .*, expected \(B, C, H, W\)"):
+            samplers.pc(score, shape, VE(), M, noise=NoiseStream(1), iterations=20)
     with pytest.raises(ValueError, match="VE: got sigma_min, sigma_max"):
         VE(2.0, 1.0)
     with pytest.raises(ValueError, match="SubVP: got beta_min, beta_max"):

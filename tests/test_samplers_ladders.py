@@ -14,6 +14,7 @@ from conftest import make_problem, relative_rms
 from torch import Tensor
 
 from tdas_ops import NoiseStream, Preconditioner, samplers
+from tdas_ops.prior import Prior
 from tdas_ops.sde import VE, VP, Discrete, Marginal
 from tests.few_step import SDES, SHAPE, TABLE, denoised, scales, score_of
 
@@ -341,6 +342,10 @@ BAD = {
     "texts": ("ladder: got list, expected the name of a kind, a sequence", {"ladder": ["high", "low"]}),
     "square": ("ladder: got Tensor, expected the name of a kind", {"ladder": torch.ones(2, 2)}),
     "sde": ("sde: got str, expected VE, VP, SubVP, Discrete or what sde.NoiseLevels describes", {"sde": "VP"}),
+    "class": (r"sde: got the class VP, expected an object of it, such as VP\(...\)", {"sde": VP}),
+    "state": (r"resume: got \{\}, expected a State.state_dict\(\)", {"resume": {}}),
+    "no state": (r"resume: got 3, expected a State.state_dict\(\)", {"resume": 3}),
+    "array": ("start: got ndarray, expected float32", {"start": torch.zeros(SHAPE).numpy()}),
     "count": ("evaluations: got 9 beside a ladder of 2 steps", {"ladder": [2.0, 1.0, 0.0], "evaluations": 9}),
     "s_noise": ("s_noise: got -1.0, expected a number from 0 to 10", {"s_noise": -1.0}),
     "option": ("options: got evaluation, expected arguments of the sampler or start, hook", {"evaluation": 3}),
@@ -349,6 +354,7 @@ BAD = {
     "bfloat16": ("start: got torch.bfloat16, expected float32", {"start": torch.zeros(SHAPE, dtype=torch.bfloat16)}),
     "start": (r"start: got \(1, 2, 4, 5\) on cpu, expected", {"start": torch.zeros(1, 2, 4, 5)}),
 }
+PRIOR = Prior(torch.zeros(SHAPE[1:]), basis="mean")
 OWN = {
     "even": ("evaluations: got 8, expected an odd number: two a step", samplers.heun, {"evaluations": 8}),
     "churn": ("s_churn: got -1, expected a finite number that is not", samplers.heun, {"s_churn": -1}),
@@ -356,10 +362,16 @@ OWN = {
     "limits": (r"s_tmin, s_tmax: got \(2, 1\), expected 0 <= first", samplers.heun, {"s_tmin": 2, "s_tmax": 1}),
     "eta": ("eta: got 1.5, expected a number from 0 to 1", samplers.ancestral, {"eta": 1.5}),
     "eta below": ("eta: got -0.1, expected a number from 0 to 1", samplers.dpmpp, {"eta": -0.1}),
-    "eta text": ("eta: got 'high', expected a number from 0 to 1", samplers.dpmpp, {"eta": "high"}),
-    "churn text": ("s_churn: got 'high', expected a finite number", samplers.heun, {"s_churn": "high"}),
+    "eta text": ("eta: got str, expected a number from 0 to 1", samplers.dpmpp, {"eta": "high"}),
+    "churn text": ("s_churn: got str, expected a finite number", samplers.heun, {"s_churn": "high"}),
     "eta nan": ("eta: got nan, expected a number from 0 to 1", samplers.dpmpp, {"eta": math.nan}),
     "order": ("order: got 4, expected 1, 2 or 3 and at most the number of steps, 7", samplers.dpmpp, {"order": 4}),
+    "order 2.0": (r"order: got 2\.0, expected 1, 2 or 3", samplers.dpmpp, {"order": 2.0}),
+    "share text": ("share: got str, expected a number from 0 to 1", samplers.ancestral, {"share": "all"}),
+    "share nan": ("share: got nan, expected a number from 0 to 1", samplers.dpmpp, {"share": math.nan}),
+    "limit text": ("s_tmin: got str, expected a number", samplers.heun, {"s_tmin": "low"}),
+    "filters": ("M: got int, expected a Preconditioner or", samplers.ancestral, {"M": 3, "covariance": PRIOR}),
+    "filter": ("M: got int, expected a Preconditioner or", samplers.dpmpp, {"M": [3], "prior": PRIOR}),
     "order 0": ("order: got 0, expected 1, 2 or 3", samplers.dpmpp, {"order": 0}),
     "order 2": ("order: got 2, .* at most the number of steps, 1", samplers.dpmpp, {"evaluations": 1}),
     "order 3": ("order: got 3, .* number of steps, 2", samplers.dpmpp, {"ladder": [2.0, 1.0, 0.0], "order": 3}),

@@ -17,12 +17,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from tdas_ops import samplers
+from tdas_ops import _arguments, samplers
 from tdas_ops._gaussian import Array, Law, Target, Trace, off_ladder
 from tdas_ops.noise import NoiseStream
 from tdas_ops.prior import Prior
 from tdas_ops.samplers import ScoreFn
-from tdas_ops.samplers._ladder import Levels, check_between, noise_levels, steps_of
+from tdas_ops.samplers._ladder import Levels, between, noise_levels, steps_of
+from tdas_ops.samplers._run import check_sde
 from tdas_ops.samplers.dpmpp import check_order, weights
 from tdas_ops.samplers.heun import churned
 from tdas_ops.sde import NoiseLevels
@@ -58,9 +59,12 @@ class FewStep:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler: got {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
-        if self.sigma is not None and not 0 < self.sigma <= self.sde.sigma_max * (1 + 1e-6):
+        check_sde(self.sde, NoiseLevels, "VE, VP, SubVP, Discrete")
+        if self.sigma is not None and not 0 < _arguments.number("sigma", self.sigma) <= self.sde.sigma_max * (1 + 1e-6):
             raise ValueError(f"sigma: got {self.sigma}, expected a level above 0 and up to {self.sde.sigma_max:g}")
-        check_between("eta", self.eta, 0.0, 1.0)
+        if self.start is not None and not isinstance(self.start, Prior):
+            raise TypeError(f"start: got {type(self.start).__name__}, expected a calibrate.Prior")
+        between("eta", self.eta, 0.0, 1.0)
         steps = len(self.levels) - 1
         if self.sampler == "dpmpp":
             check_order(self.order, steps)

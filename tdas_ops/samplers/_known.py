@@ -10,17 +10,15 @@ from torch import Tensor
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import Prior
 from tdas_ops.samplers._ladder import Step
-from tdas_ops.samplers._run import Filters, Run
+from tdas_ops.samplers._run import Filters, Run, filters
 
 
-def filters_beside(M: Filters | None, shape: Sequence[int], share: float, **priors: Prior | None) -> Filters | None:
+def filters_beside(M: Filters | None, shape: Sequence[int], **priors: Prior | None) -> Filters | None:
     """M, or without one the identity on the device of the priors; refuses priors that do not fit.
 
     Raises:
         ValueError, TypeError: one sentence that names the argument.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share: got {share}, expected a number from 0 to 1")
     given = {name: prior for name, prior in priors.items() if prior is not None}
     for name, prior in given.items():
         if not isinstance(prior, Prior):
@@ -28,7 +26,7 @@ def filters_beside(M: Filters | None, shape: Sequence[int], share: float, **prio
         if prior.shape != tuple(shape[1:]):
             raise ValueError(f"{name}: got a prior of shape {prior.shape}, expected {tuple(shape[1:])} as the samples")
         M = Preconditioner.identity(prior.shape).to(prior.device) if M is None else M
-        for each in [M] if isinstance(M, Preconditioner) else M:
+        for each in filters(M):
             if any(mask is not None for mask in each.masks(torch.float64)):
                 raise ValueError(f"M: got a filter with masks beside {name}, expected one of the two")
             if each.device != prior.device:

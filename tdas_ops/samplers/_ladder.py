@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from tdas_ops import _arguments
 from tdas_ops.noise import NoiseStream
-from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
+from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn, check_sde
 from tdas_ops.sde import Ladder, Marginal, NoiseLevels
 
 if TYPE_CHECKING:
@@ -93,10 +92,7 @@ def noise_levels(sde: NoiseLevels, evaluations: int | None, ladder: Levels, each
     Raises:
         ValueError, TypeError: they do not fit one another.
     """
-    if not isinstance(sde, NoiseLevels):
-        raise TypeError(
-            f"sde: got {type(sde).__name__}, expected VE, VP, SubVP, Discrete or what sde.NoiseLevels describes"
-        )
+    check_sde(sde, NoiseLevels, "VE, VP, SubVP, Discrete")
     if evaluations is not None:
         evaluations = _arguments.whole("evaluations", evaluations, 1)
     sigmas = _made(sde, evaluations, ladder, each)
@@ -138,6 +134,10 @@ def _floats(levels: Any) -> list[float]:
         raise TypeError(f"ladder: got {type(levels).__name__}, expected {expected}") from None
 
 
-def check_between(name: str, value: float, low: float, high: float) -> None:
-    if not isinstance(value, Real) or not low <= value <= high:
-        raise ValueError(f"{name}: got {value!r}, expected a number from {low:g} to {high:g}")
+def between(name: str, value: Any, low: float, high: float) -> float:
+    """A number of any library from `low` to `high`, both included."""
+    expected = f"a number from {low:g} to {high:g}"
+    found = _arguments.number(name, value, expected)
+    if not low <= found <= high:
+        raise ValueError(f"{name}: got {_arguments.shown(value)}, expected {expected}")
+    return found

@@ -6,7 +6,7 @@ An iteration is one function that updates the state in place and reads everythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tdas_ops import ops
+from tdas_ops import _arguments, ops
 from tdas_ops._graph import Captured, Iteration
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
@@ -33,6 +33,7 @@ _DTYPES = {
     torch.float64: (torch.float64, torch.float32, torch.bfloat16, torch.float16),
 }
 """Of a state, and what a score beside it may have."""
+_STATE = {"iteration", "iterations", "x", "x_mean", "noise"}
 
 
 @dataclass
@@ -144,9 +145,12 @@ class Run:
             )
         self.options, start, network_dtype = options, options.get("start"), options.get("network_dtype")
         self.cuda_graph, self.hook = options.get("cuda_graph", False), options.get("hook")
-        self.score_fn, self.shape, self.noise, self.levels = score_fn, tuple(shape), noise, levels
+        self.score_fn, self.noise, self.levels = score_fn, noise, levels
+        self.shape = _arguments.sizes("shape", shape, "(B, C, H, W), all positive")
+        if len(self.shape) != 4:
+            raise ValueError(f"shape: got {_arguments.shown(self.shape)}, expected (B, C, H, W)")
         if M is None:
-            device = noise.seeds.device if start is None else start.device
+            device = start.device if isinstance(start, Tensor) else noise.seeds.device
             M = Preconditioner.identity(self.shape[1:]).to(device)
         self.filters = filters(M, len(rows))
         self.device = self.filters[0].device
@@ -167,15 +171,17 @@ class Run:
         """Sets the buffers to the start of the run, or to where it was interrupted."""
         resume, iterations = self.options.get("resume"), len(self.levels)
         if resume is not None:
+            if not isinstance(resume, Mapping) or not resume.keys() >= _STATE:
+                raise TypeError(f"resume: got {_arguments.shown(resume)}, expected a State.state_dict()")
             kept = resume.get("history", [])
             if resume["iterations"] != iterations or tuple(resume["x"].shape) != self.shape or len(kept) != history:
                 raise ValueError(
                     f"resume: got a run of {resume['iterations']} iterations, shape {tuple(resume['x'].shape)} and "
                     f"{len(kept)} earlier steps, expected {iterations}, {self.shape} and {history}"
                 )
+            self.iteration = _arguments.whole("resume: iteration", resume["iteration"], 0, iterations)
             self.noise.load_state_dict(resume["noise"])
             self.first_draw = self.noise.draw.clone()
-            self.iteration = int(resume["iteration"])
             self.x, self.x_mean = (buffer(resume[name].to(self.device)) for name in ("x", "x_mean"))
             self.history = [buffer(t.to(self.device)) for t in kept]
         else:
@@ -189,8 +195,9 @@ class Run:
         M = self.filters[0]
         if start is None:
             return ops.noise(M, self.shape, self.noise, scale)
-        if start.dtype not in _DTYPES:
-            raise TypeError(f"start: got {start.dtype}, expected float32 (or float64 on the CPU)")
+        if not isinstance(start, Tensor) or start.dtype not in _DTYPES:
+            given = str(start.dtype) if isinstance(start, Tensor) else type(start).__name__
+            raise TypeError(f"start: got {given}, expected float32 (or float64 on the CPU)")
         if tuple(start.shape) != self.shape or start.device != M.device:
             got = f"{tuple(start.shape)} on {start.device}"
             raise ValueError(f"start: got {got}, expected {self.shape} on {M.device}")
@@ -285,14 +292,14 @@ class Run:
             raise
 
 
-def filters(M: Filters, iterations: int) -> list[Preconditioner]:
-    """The preconditioner of every iteration."""
+def filters(M: Filters, iterations: int | None = None) -> list[Preconditioner]:
+    """The preconditioner of every iteration; without a number as many as there are."""
     if isinstance(M, Preconditioner):
-        return [M] * iterations
+        return [M] * (iterations or 1)
     strange = [M] if not isinstance(M, Sequence) else [each for each in M if not isinstance(each, Preconditioner)]
     if strange:
         raise TypeError(f"M: got {type(strange[0]).__name__}, expected a Preconditioner or a sequence of them")
-    if len(M) != iterations:
+    if iterations is not None and len(M) != iterations:
         got = f"{len(M)} preconditioners"
         raise ValueError(f"M: got {got}, expected one, or one for each of {iterations} iterations")
     kinds = {f"{each.shape} of method {each.method!r} on {each.device}" for each in M}
@@ -300,6 +307,14 @@ def filters(M: Filters, iterations: int) -> list[Preconditioner]:
         got = " beside ".join(sorted(kinds))
         raise ValueError(f"M: got preconditioners {got}, expected one shape, method and device")
     return list(M)
+
+
+def check_sde(sde: Any, described: type, known: str) -> None:
+    """Refuses what is not as the protocol `described` has it."""
+    if isinstance(sde, type):  # a class has the methods of its objects
+        raise TypeError(f"sde: got the class {sde.__name__}, expected an object of it, such as {sde.__name__}(...)")
+    if not isinstance(sde, described):
+        raise TypeError(f"sde: got {type(sde).__name__}, expected {known} or what sde.{described.__name__} describes")
 
 
 def _unlike(score: Any, x: Tensor) -> Exception:

@@ -17,7 +17,7 @@ from tdas_ops.samplers._ladder import (
     Levels,
     Step,
     arrival,
-    check_between,
+    between,
     noise_levels,
     run_of,
     step_of,
@@ -75,9 +75,9 @@ def ancestral(
     Source: Ho et al., arXiv 2006.11239, equations 6 and 7; Song et al., arXiv 2011.13456, appendix F; eta: Song et al.,
         arXiv 2010.02502, equation 16; the covariance: Analytic-DPM, arXiv 2201.06503, with that of a Gaussian law.
     """
-    check_between("eta", eta, 0.0, 1.0)
-    check_between("s_noise", s_noise, 0.0, 10.0)
-    M = filters_beside(M, shape, share, covariance=covariance)
+    eta, s_noise = between("eta", eta, 0.0, 1.0), between("s_noise", s_noise, 0.0, 10.0)
+    share = between("share", share, 0.0, 1.0)
+    M = filters_beside(M, shape, covariance=covariance)
     steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
     run = run_of(score_fn, shape, M, noise, steps, [_coefficients(step, eta, s_noise) for step in steps], **options)
     noisy = eta * s_noise > 0

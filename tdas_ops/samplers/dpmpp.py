@@ -18,7 +18,7 @@ from tdas_ops.samplers._ladder import (
     Levels,
     Step,
     arrival,
-    check_between,
+    between,
     noise_levels,
     run_of,
     step_of,
@@ -76,9 +76,9 @@ def dpmpp(
     Source: Lu et al., arXiv 2211.01095, algorithm 2 and section 6; the second step of order 3 and what lies between ODE
         and SDE as in k-diffusion (`sample_dpmpp_2m_sde`, `sample_dpmpp_3m_sde`).
     """
-    check_between("eta", eta, 0.0, 1.0)
-    check_between("s_noise", s_noise, 0.0, 10.0)
-    M = filters_beside(M, shape, share, prior=prior, covariance=covariance)
+    eta, s_noise = between("eta", eta, 0.0, 1.0), between("s_noise", s_noise, 0.0, 10.0)
+    share = between("share", share, 0.0, 1.0)
+    M = filters_beside(M, shape, prior=prior, covariance=covariance)
     steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
     check_order(order, len(steps))
     coefficients = [(*scales(step, eta, s_noise), *weights(steps[: i + 1], order, eta)) for i, step in enumerate(steps)]
@@ -110,7 +110,7 @@ def dpmpp(
 
 
 def check_order(order: int, steps: int) -> None:
-    if isinstance(order, bool) or order not in (1, 2, 3) or order > steps:
+    if type(order) is not int or order not in (1, 2, 3) or order > steps:
         raise ValueError(f"order: got {order!r}, expected 1, 2 or 3 and at most the number of steps, {steps}")
 
 

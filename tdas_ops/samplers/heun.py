@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from tdas_ops import ops
+from tdas_ops import _arguments, ops
 from tdas_ops._graph import Iteration
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
-from tdas_ops.samplers._ladder import Levels, Step, arrival, check_between, noise_levels, run_of, step_from, step_of
+from tdas_ops.samplers._ladder import Levels, Step, arrival, between, noise_levels, run_of, step_from, step_of
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
 from tdas_ops.sde import Marginal, NoiseLevels
 
@@ -144,11 +143,14 @@ def churned(
     s_noise: float = 1.0,
 ) -> tuple[list[Step], list[float], list[float]]:
     """Steps from the raised levels, the noise that raises each level, and what each step reaches."""
-    if not isinstance(s_churn, Real) or not 0 <= s_churn < math.inf:
-        raise ValueError(f"s_churn: got {s_churn!r}, expected a finite number that is not negative")
+    expected = "a finite number that is not negative"
+    s_churn = _arguments.number("s_churn", s_churn, expected)
+    if not 0 <= s_churn < math.inf:
+        raise ValueError(f"s_churn: got {s_churn:g}, expected {expected}")
+    s_tmin, s_tmax = _arguments.number("s_tmin", s_tmin), _arguments.number("s_tmax", s_tmax)
     if not 0 <= s_tmin <= s_tmax:
-        raise ValueError(f"s_tmin, s_tmax: got ({s_tmin}, {s_tmax}), expected 0 <= first <= second")
-    check_between("s_noise", s_noise, 0.0, 10.0)
+        raise ValueError(f"s_tmin, s_tmax: got ({s_tmin:g}, {s_tmax:g}), expected 0 <= first <= second")
+    s_noise = between("s_noise", s_noise, 0.0, 10.0)
     gamma = min(s_churn / (len(sigmas) - 1), math.sqrt(2) - 1)
     raised = [
         max(sigma, min(sigma * (1 + gamma), sde.sigma_max)) if s_tmin <= sigma <= s_tmax else sigma

@@ -14,7 +14,7 @@ from tdas_ops import ops
 from tdas_ops._gaussian import PREDICTORS, unsuited
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
-from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
+from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn, check_sde
 from tdas_ops.sde import SDE, Marginal
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def pc(
 
     Source: Song et al., arXiv 2011.13456, algorithm 1; TDAS, arXiv 2206.04029; PDS, arXiv 2207.02196, algorithm 1.
     """
-    if not isinstance(sde, SDE):
-        raise TypeError(f"sde: got {type(sde).__name__}, expected VE, VP, SubVP or what sde.SDE describes")
+    check_sde(sde, SDE, "VE, VP, SubVP")
     iterations = sde.native_iterations if iterations is None else iterations
     levels = sde.levels(iterations, end_time)
     if predictor is not None and predictor not in PREDICTORS:
