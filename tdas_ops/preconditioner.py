@@ -342,7 +342,8 @@ class Preconditioner:
         Raises:
             ValueError: another shape, or matrices that are no covariances.
         """
-        if not 0 <= sigma < float("inf"):
+        sigma = _arguments.number("sigma", sigma)
+        if not 0 <= sigma < math.inf:
             raise ValueError(f"sigma: got {sigma}, expected a finite number that is not negative")
         values, vectors = _channels.eigen("spectrum", spectrum, _check_shape(shape))
         about = {"source": "cross-spectrum", "sigma": sigma}

@@ -148,8 +148,9 @@ class Prior:
         """
         if basis not in _BASES:
             raise ValueError(f"basis: got {basis!r}, expected one of {', '.join(_BASES)}")
-        if rank is not None and (basis != "pca" or isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+        if rank is not None and basis != "pca":
             raise ValueError(f"rank: got {rank!r} with basis {basis!r}, expected a positive integer with 'pca'")
+        rank = None if rank is None else _arguments.whole("rank", rank, 1)
         batches = map(_checked_batch, _in_units_of_x(images, size, grey, limits, progress))
         about: dict[str, Any] = {"source": "images"}
         if isinstance(images, str | os.PathLike):
@@ -186,8 +187,10 @@ class Prior:
     def scaled(self, factor: float) -> Prior:
         """The same prior with its variances times a factor: below 1 where the basis promises more than the data keep,
         such as "fourier" for pictures that are not stationary."""
+        expected = "a finite number that is not negative"
+        factor = _arguments.number("factor", factor, expected)
         if not 0 <= factor < math.inf:
-            raise ValueError(f"factor: got {factor}, expected a finite number that is not negative")
+            raise ValueError(f"factor: got {factor}, expected {expected}")
         about = {**self.provenance, "factor": factor * self.provenance.get("factor", 1.0)}
         return Prior(
             self.mean, factor * self.variance, self.vectors, basis=self.basis, provenance=about, device=self.device
@@ -238,8 +241,9 @@ class Prior:
             noise: stream of the run.
             dtype: float32, or float64 on the CPU.
         """
-        if not 0 < sigma < math.inf:
-            raise ValueError(f"sigma: got {sigma}, expected a finite number greater than 0")
+        expected = "a finite number greater than 0"
+        if not 0 < _arguments.number("sigma", sigma, expected) < math.inf:
+            raise ValueError(f"sigma: got {sigma}, expected {expected}")
         self.check(shape)
         mean, _, _ = self._tensors(dtype)
         if self.basis == "pca":
@@ -342,8 +346,9 @@ class Prior:
         Raises:
             ValueError: `shape` is not (B, C, H, W) with the C, H and W of the prior.
         """
-        if len(shape) != 4 or tuple(shape[1:]) != self.shape or shape[0] < 1:
-            raise ValueError(f"prior: got shape {self.shape} for samples {tuple(shape)}, expected that of the samples")
+        sizes = _arguments.sizes("shape", shape, "(B, C, H, W), all positive")
+        if len(sizes) != 4 or sizes[1:] != self.shape:
+            raise ValueError(f"prior: got shape {self.shape} for samples {sizes}, expected that of the samples")
 
     def _tensors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
         """(mean, L, vectors `[K, C H W]`) in float32 on `device`, or in float64 on the CPU."""
@@ -396,7 +401,7 @@ def _master(name: str, value: Tensor) -> Tensor:
 
 
 def _checked_batch(batch: Tensor) -> Tensor:
-    if not isinstance(batch, Tensor) or batch.dim() != 4 or not batch.dtype.is_floating_point:
+    if not isinstance(batch, Tensor) or batch.dim() != 4 or 0 in batch.shape[1:] or not batch.dtype.is_floating_point:
         got = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
         raise ValueError(f"images: got {got}, expected floating-point batches [N, C, H, W]")
     made = batch.detach().to("cpu", torch.float64)

@@ -78,7 +78,8 @@ class Spectrum:
         if isinstance(images, str | os.PathLike):
             images = reader.read(images)
         for batch in [images] if isinstance(images, Tensor) else images:
-            if not isinstance(batch, Tensor) or batch.dim() != 4 or not batch.dtype.is_floating_point:
+            shaped = isinstance(batch, Tensor) and batch.dim() == 4 and 0 not in batch.shape[1:]
+            if not shaped or not batch.dtype.is_floating_point:
                 got = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
                 raise ValueError(f"images: got {got}, expected floating-point batches [N, C, H, W]")
             if count and batch.shape[1:] != first:
@@ -110,8 +111,7 @@ class Spectrum:
         mean colour of a part that fits into both sizes keeps its variance: what those low frequencies do not make of it
         is left to the mean colour of the picture, and where they would make more, they are lowered.
         """
-        if height < 1 or width < 1:
-            raise ValueError(f"resize: got ({height}, {width}), expected positive numbers")
+        height, width = _arguments.whole("height", height, 1), _arguments.whole("width", width, 1)
         channels, own_height, own_width = self.shape
         if (height, width) == (own_height, own_width):
             return self
@@ -192,10 +192,13 @@ class Spectrum:
 
         Source: Wang and Vastola, arXiv 2412.09726, for the start of a Gaussian law.
         """
-        if not 0 <= sigma < math.inf:
-            raise ValueError(f"sigma: got {sigma}, expected a finite number that is not negative")
+        expected = "a finite number that is not negative"
+        if not 0 <= _arguments.number("sigma", sigma, expected) < math.inf:
+            raise ValueError(f"sigma: got {sigma}, expected {expected}")
+        expected = f"(B, {self.shape[0]}, H, W), all positive"
+        shape = _arguments.sizes("shape", shape, expected)
         if len(shape) != 4 or shape[1] != self.shape[0]:
-            raise ValueError(f"shape: got {tuple(shape)}, expected (B, {self.shape[0]}, H, W)")
+            raise ValueError(f"shape: got {_arguments.shown(shape)}, expected {expected}")
         own = self.resize(shape[2], shape[3])
         M = own.filter(lambda L: L + sigma**2, method=None, device=device)
         return ops.noise(M, shape, noise, dtype=dtype).add_(self.mean.to(M.device, dtype)[:, None, None])

@@ -266,7 +266,7 @@ def test_from_images(basis: str) -> None:
 
 def test_rank() -> None:
     data = images()
-    whole, part = Prior.from_images(data), Prior.from_images(data, rank=3)
+    whole, part = Prior.from_images(data), Prior.from_images(data, rank=np.int64(3))
     assert part.variance.shape == (3,) and part.vectors.shape == (3, *SHAPE)
     torch.testing.assert_close(part.variance, whole.variance[:3])
     assert Prior.from_images(data[:, :, :1, :1].expand(-1, -1, 4, 6)).variance.shape == (2,)  # no more than there are
@@ -323,8 +323,12 @@ BAD: dict[str, Callable[[Path], object]] = {
     "basis: got 'dct', expected one of pca, fourier, pixel, mean": lambda _: Prior.from_images(images(), "dct"),
     "basis: got 'wavelet'": lambda _: Prior(MEAN, basis="wavelet"),
     "rank: got 40 for 40 images, expected at most 39": lambda _: Prior.from_images(images(), rank=40),
-    "rank: got 0 with basis 'pca', expected a positive integer": lambda _: Prior.from_images(images(), rank=0),
+    "rank: got 0, expected a positive integer": lambda _: Prior.from_images(images(), rank=0),
     "rank: got 3 with basis 'fourier'": lambda _: Prior.from_images(images(), "fourier", 3),
+    "images: got torch.float32 (4, 3, 0, 4), expected": lambda _: Prior.from_images(torch.zeros(4, 3, 0, 4)),
+    "factor: got str, expected a finite number": lambda _: prior("pca").scaled("half"),
+    "sigma: got str, expected a finite number": lambda _: prior("mean").start("high", (2, *SHAPE), STREAM),
+    "shape: got None, expected (B, C, H, W)": lambda _: prior("mean").start(1.0, None, STREAM),
     "images: got 1, expected at least two": lambda _: Prior.from_images(images(1)),
     "images: got 0, expected at least two": lambda _: Prior.from_images([], "pixel"),
     "images: got torch.int64 (3, 1, 2, 2), expected": lambda _: Prior.from_images(torch.zeros(3, 1, 2, 2).long()),

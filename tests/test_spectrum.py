@@ -166,7 +166,11 @@ X = torch.rand(4, 3, 8, 8)
         (lambda: Spectrum.from_images(X, slope=-1.0), "slope: got -1.0, expected a finite number"),
         (lambda: Spectrum((3, 8, 8), torch.zeros(2), law(8, 8).matrices), r"mean: got shape \(2,\), expected \(3,\)"),
         (lambda: Spectrum((3, 8, 9), torch.zeros(3), law(8, 7).matrices), "matrices: got shape"),
-        (lambda: law(8, 8).resize(0, 8), r"resize: got \(0, 8\), expected positive numbers"),
+        (lambda: law(8, 8).resize(0, 8), "height: got 0, expected a positive integer"),
+        (lambda: law(8, 8).resize(8, 8.5), "width: got 8.5, expected a positive integer"),
+        (lambda: law(8, 8).start("high", (1, 3, 8, 8), NoiseStream(1)), "sigma: got str, expected a finite number"),
+        (lambda: law(8, 8).start(1.0, (0, 3, 8, 8), NoiseStream(1)), r"shape: got \(0, 3, 8, 8\), expected"),
+        (lambda: Spectrum.from_images(X[..., :0]), r"images: got torch.float32 \(.*, 3, 8, 0\), expected"),
         (lambda: law(8, 8).start(-1.0, (1, 3, 8, 8), NoiseStream(1)), "sigma: got -1.0, expected"),
         (lambda: law(8, 8).start(1.0, (1, 2, 8, 8), NoiseStream(1)), r"shape: got \(1, 2, 8, 8\), expected \(B, 3, H, W"),
         (lambda: law(8, 8).posterior([0.1, 0.2]), "ladder: got .* expected two or more falling noise levels"),
@@ -175,7 +179,7 @@ X = torch.rand(4, 3, 8, 8)
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         make()
 
 
