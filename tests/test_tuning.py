@@ -137,7 +137,7 @@ BAD: dict[str, Callable[[], object]] = {
     "evaluations: got 0": lambda: tuned(Network(), evaluations=0),
     "samples: got 3": lambda: tuned(Network(), samples=3),
     "batch: got 0": lambda: tuned(Network(), batch=0),
-    "calls: got 2, expected an integer of at least 3": lambda: tuned(Network(), calls=2),
+    "calls: got 2, expected at least 3": lambda: tuned(Network(), calls=2),
     "calls: got 'all', expected an integer": lambda: tuned(Network(), calls="all"),
     "images: got ndarray, expected a tensor": lambda: calibrate.tune(Network(), SDE, images(40).numpy()),
 }

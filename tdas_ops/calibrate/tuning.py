@@ -173,7 +173,9 @@ def tune(
     evaluations = _arguments.whole("evaluations", evaluations, 1)
     samples, batch = _arguments.whole("samples", samples, 16), _arguments.whole("batch", batch, 1)
     every = 52 * evaluations + _converged_count(evaluations)
-    allowed = every if calls is None else _arguments.whole("calls", calls, evaluations)  # what one trial takes
+    allowed = every if calls is None else _arguments.whole("calls", calls, 0)
+    if allowed < evaluations:
+        raise ValueError(f"calls: got {calls}, expected at least {evaluations}, what one trial takes")
     search = _Search(score_fn, sde, images, evaluations, allowed, samples, batch, seed)
     with tqdm(total=allowed, desc="tuning", unit="call", disable=not progress) as bar:
         search.run(bar.update)
