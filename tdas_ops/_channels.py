@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import _arrays
+from tdas_ops.reference import own_columns
 
 Shape = tuple[int, int, int]
 _CLOSE = 1e-6
@@ -31,8 +32,7 @@ def checked(name: str, matrices: Any, shape: Shape, regular: bool = False) -> Te
         raise ValueError(f"{name}: got shape {tuple(matrices.shape)}, expected {expected}")
     if not bool(matrices.isfinite().all()):
         raise ValueError(f"{name}: got non-finite values, expected finite ones")
-    # Columns kx = 0 and, for even W, kx = W / 2 hold their own mirror images; the others have them in the other half.
-    columns = matrices[:, [0, width // 2] if width % 2 == 0 else [0]]
+    columns = matrices[:, own_columns(width)]
     largest = float(matrices.abs().max())
     wrong = float((columns - columns[-torch.arange(height) % height].conj()).abs().max())
     if wrong > _CLOSE * max(1e-300, largest):

@@ -51,6 +51,27 @@ def in_unit_range(images: Tensor) -> Tensor:
     return images.clamp(0, 1) if low < 0 or high > 1 else images
 
 
+def batches(images: Tensor | Iterable[Any]) -> Iterator[Tensor]:
+    """Batches `[N, C, H, W]` in the units of x, any range, of a tensor or an iterable of such tensors.
+
+    Raises:
+        ValueError: other things, another size than before, or, at the end, fewer than two images.
+    """
+    count, first = 0, torch.Size()
+    for batch in [images] if isinstance(images, Tensor) else images:
+        shaped = isinstance(batch, Tensor) and batch.dim() == 4 and 0 not in batch.shape[1:]
+        if not shaped or not batch.dtype.is_floating_point:
+            got = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+            raise ValueError(f"images: got {got}, expected floating-point batches [N, C, H, W]")
+        if count and batch.shape[1:] != first:
+            raise ValueError(f"images: got {tuple(batch.shape[1:])} after {tuple(first)}, expected one size")
+        if len(batch):
+            count, first = count + len(batch), batch.shape[1:]
+            yield batch.detach()
+    if count < 2:
+        raise ValueError(f"images: got {count}, expected at least two")
+
+
 class Reader:
     """Reads images once, and keeps count of what it left out.
 
@@ -103,6 +124,11 @@ class Reader:
             for item in tqdm(_items(images), desc="reading batches", unit="batch", disable=not self._progress):
                 yield from self._item(item)
             self._refuse_skipped(not self._count)
+
+    def read_and_report(self, images: Any) -> Iterator[Tensor]:
+        """The same, with the warnings of `report` at the end."""
+        yield from self.read(images)
+        self.report()
 
     def report(self) -> None:
         """Warns of what was left out."""

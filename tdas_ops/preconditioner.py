@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images, _stored
-from tdas_ops.reference import full_spectrum
+from tdas_ops.reference import full_spectrum, own_columns
 
 Method = Literal["pds", "tdas"] | None
 Shape = tuple[int, int, int]
@@ -494,8 +494,7 @@ def _checked(
             f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method=None admits any)"
         )
     if width is not None:
-        # Columns kx = 0 and, for even W, kx = W/2 hold their own mirror images; the others have them in the other half.
-        columns = mask[..., [0, width // 2] if width % 2 == 0 else [0]]
+        columns = mask[..., own_columns(width)]
         mirrored = columns[..., -torch.arange(shape[1]) % shape[1], :]
         _check_parity(name, columns, mirrored, float(mask.abs().max()), odd)
     return mask

@@ -151,12 +151,12 @@ class Prior:
         if rank is not None and basis != "pca":
             raise ValueError(f"rank: got {rank!r} with basis {basis!r}, expected a positive integer with 'pca'")
         rank = None if rank is None else _arguments.whole("rank", rank, 1)
-        batches = map(_checked_batch, _in_units_of_x(images, size, grey, limits, progress))
+        batches = _finite(_in_units_of_x(images, size, grey, limits, progress))
         about: dict[str, Any] = {"source": "images"}
         if isinstance(images, str | os.PathLike):
             about["folder"] = Path(images).name
         if basis == "pca":
-            return cls._principal(_gathered(batches), rank, about)
+            return cls._principal(torch.cat(list(batches)), rank, about)
         count, mean, variance = _moments(batches, basis)
         return cls(mean, variance, basis=basis, provenance={**about, "images": count})
 
@@ -400,29 +400,18 @@ def _master(name: str, value: Tensor) -> Tensor:
     return made
 
 
-def _checked_batch(batch: Tensor) -> Tensor:
-    if not isinstance(batch, Tensor) or batch.dim() != 4 or 0 in batch.shape[1:] or not batch.dtype.is_floating_point:
-        got = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-        raise ValueError(f"images: got {got}, expected floating-point batches [N, C, H, W]")
-    made = batch.detach().to("cpu", torch.float64)
-    if not bool(made.isfinite().all()):
-        raise ValueError("images: got non-finite values, expected finite ones")
-    return made
-
-
-def _same_size(shape: torch.Size, first: torch.Size) -> None:
-    if shape != first:
-        raise ValueError(f"images: got {tuple(shape)} after {tuple(first)}, expected one size")
-
-
-def _enough(count: int) -> None:
-    if count < 2:
-        raise ValueError(f"images: got {count}, expected at least two")
+def _finite(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """In float64 on the CPU."""
+    for batch in _images.batches(batches):
+        made = batch.to("cpu", torch.float64)
+        if not bool(made.isfinite().all()):
+            raise ValueError("images: got non-finite values, expected finite ones")
+        yield made
 
 
 def read_images(images: Any, size: tuple[int, int] | None = None, grey: bool = False) -> Tensor:
     """All images `[N, C, H, W]`, float64 on the CPU, of what `Prior.from_images` reads."""
-    return _gathered(map(_checked_batch, _in_units_of_x(images, size, grey, (0.0, 1.0), False)))
+    return torch.cat(list(_finite(_in_units_of_x(images, size, grey, (0.0, 1.0), False))))
 
 
 def _in_units_of_x(
@@ -441,17 +430,8 @@ def _in_units_of_x(
             return
         images = itertools.chain([first], items)
     reader, (low, high) = _images.Reader(size, grey, progress=progress), limits
-    for batch in reader.read(images):
+    for batch in reader.read_and_report(images):
         yield low + (high - low) * batch.double()
-    reader.report()
-
-
-def _gathered(batches: Iterable[Tensor]) -> Tensor:
-    kept = list(batches)
-    for batch in kept:
-        _same_size(batch.shape[1:], kept[0].shape[1:])
-    _enough(sum(map(len, kept)))
-    return torch.cat(kept)
 
 
 def _moments(batches: Iterable[Tensor], basis: Basis) -> tuple[int, Tensor, Tensor | None]:
@@ -462,15 +442,11 @@ def _moments(batches: Iterable[Tensor], basis: Basis) -> tuple[int, Tensor, Tens
     count, first = 0, torch.zeros(())
     total, power = torch.zeros(()), torch.zeros(())
     for batch in batches:
-        if len(batch) and not count:
-            first = batch[0]
-        if count:
-            _same_size(batch.shape[1:], first.shape)
+        first = first if count else batch[0]
         away = batch - first
         count, total = count + len(batch), total + away.sum(0)
         if basis != "mean":
             power = power + _power(away, basis).sum(0)
-    _enough(count)
     mean = total / count
     if basis == "mean":
         return count, first + mean, None

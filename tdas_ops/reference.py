@@ -92,6 +92,19 @@ def full_spectrum(half: Tensor, width: int) -> Tensor:
     return torch.cat([half, mirrored], dim=-1)
 
 
+def own_columns(width: int) -> list[int]:
+    """Columns of a half spectrum that hold their own mirror images, kx = 0 and, for even W, W / 2; those of the others
+    are in the half that is left out."""
+    return [0, width // 2] if width % 2 == 0 else [0]
+
+
+def column_weights(width: int) -> Tensor:
+    """How many columns of the full spectrum each of a half spectrum stands for, `[W // 2 + 1]` float64: 2, or 1."""
+    weights = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
+    weights[own_columns(width)] = 1.0
+    return weights
+
+
 def is_mixing(freq: Tensor | None) -> bool:
     """Whether R is a matrix at every frequency, `[C, C, H, W // 2 + 1]`, which mixes the channels."""
     return freq is not None and freq.dim() == 4

@@ -16,7 +16,7 @@ from tdas_ops import _arguments, _arrays, _channels, _images, _stored, ops
 from tdas_ops._gaussian import Target
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Method, Preconditioner
-from tdas_ops.reference import full_spectrum
+from tdas_ops.reference import column_weights, full_spectrum, own_columns
 
 _SLOPES = (1.0, 4.0)
 
@@ -74,27 +74,17 @@ class Spectrum:
             ValueError: fewer than two images, non-finite values, shapes that differ.
         """
         count, first, spectra, total, outer = 0, torch.Size(), torch.zeros(()), torch.zeros(()), torch.zeros(())
-        reader = _images.Reader(size, progress=progress)
         if isinstance(images, str | os.PathLike):
-            images = reader.read(images)
-        for batch in [images] if isinstance(images, Tensor) else images:
-            shaped = isinstance(batch, Tensor) and batch.dim() == 4 and 0 not in batch.shape[1:]
-            if not shaped or not batch.dtype.is_floating_point:
-                got = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-                raise ValueError(f"images: got {got}, expected floating-point batches [N, C, H, W]")
-            if count and batch.shape[1:] != first:
-                raise ValueError(f"images: got {tuple(batch.shape[1:])} after {tuple(first)}, expected one size")
+            images = _images.Reader(size, progress=progress).read_and_report(images)
+        for batch in _images.batches(images):
             count, first = count + len(batch), batch.shape[1:]
-            for part in batch.detach().cpu().split(max(1, (1 << 22) // max(1, first.numel()))):
+            for part in batch.cpu().split(max(1, (1 << 22) // max(1, first.numel()))):
                 part = part.double()
                 means = part.mean((2, 3))
                 away = part - means[..., None, None]
                 z = torch.fft.rfft2(away * _hann(first[1], first[2]) if window else away, norm="ortho")
                 spectra = spectra + torch.einsum("nahw,nbhw->hwab", z, z.conj())
                 total, outer = total + means.sum(0), outer + means.T @ means
-        reader.report()
-        if count < 2:
-            raise ValueError(f"images: got {count}, expected at least two")
         mean, matrices = total / count, spectra / count
         if not bool(mean.isfinite().all()):
             raise ValueError("images: got non-finite values, expected finite ones")
@@ -136,7 +126,7 @@ class Spectrum:
         else:
             values, vectors = torch.linalg.eigh(whole - rest)
             made[0, 0] = height * width * _channels.compose(values.clamp_min(0), vectors)
-        own_mirror = [0, width // 2] if width % 2 == 0 else [0]  # of which an odd number of columns has one too few
+        own_mirror = own_columns(width)  # of which an odd number of columns has one too few
         mirrored = made[-torch.arange(height) % height][:, own_mirror].conj()
         made[:, own_mirror] = 0.5 * (made[:, own_mirror] + mirrored)
         return Spectrum((channels, height, width), self.mean, made, self.slope)
@@ -310,9 +300,7 @@ def _variance_of_mean(matrices: Tensor, shape: Sequence[int], box: tuple[int, in
     """Covariance `[C, C]` of the mean colour of a box (height, width) in pictures of a shape."""
     rows = torch.fft.fftfreq(shape[1], dtype=torch.float64) * box[0]
     columns = torch.fft.rfftfreq(shape[2], dtype=torch.float64) * box[1]
-    twice = torch.full_like(columns, 2.0)  # the other half of the spectrum
-    twice[[0, -1] if shape[2] % 2 == 0 else [0]] = 1.0
-    weights = torch.sinc(rows).square()[:, None] * (twice * torch.sinc(columns).square())
+    weights = torch.sinc(rows).square()[:, None] * (column_weights(shape[2]) * torch.sinc(columns).square())
     total = (weights[..., None, None] * matrices).sum((0, 1)).real
     return (total / (shape[1] * shape[2])).to(matrices.dtype)
 

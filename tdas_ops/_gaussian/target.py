@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdas_ops.reference import full_spectrum
+from tdas_ops import _images
+from tdas_ops.reference import column_weights, full_spectrum
 
 Array = NDArray[Any]
 
@@ -64,18 +65,11 @@ class Target:
     def from_images(cls, images: Tensor | Iterable[Tensor]) -> Target:
         """From images in the units of x, any range: `[N, C, H, W]` or an iterable of such batches, two or more."""
         count, total, power = 0, torch.zeros(()), torch.zeros(())
-        for batch in [images] if isinstance(images, Tensor) else images:
-            if not isinstance(batch, Tensor) or batch.dim() != 4 or not batch.dtype.is_floating_point:
-                got = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-                raise ValueError(f"images: got {got}, expected floating-point batches [N, C, H, W]")
-            if count and batch.shape[1:] != total.shape:
-                raise ValueError(f"images: got {tuple(batch.shape[1:])} after {tuple(total.shape)}, expected one size")
-            for part in batch.detach().to("cpu", torch.float64).split(256):
+        for batch in _images.batches(images):
+            for part in batch.to("cpu", torch.float64).split(256):
                 total = total + part.sum(0)
                 power = power + torch.fft.fft2(part, norm="ortho").abs().square().sum(0)
             count += len(batch)
-        if count < 2:
-            raise ValueError(f"images: got {count}, expected at least two")
         mean = total / count
         variance = power / count - torch.fft.fft2(mean, norm="ortho").abs().square()
         return cls.from_spectrum(variance.clamp_min(0) * (count / (count - 1)), mean)
@@ -152,9 +146,7 @@ class Field:
 
 def spectral_field(variance: Tensor, mean_power: Tensor, width: int) -> Field:
     """Of half spectra `[C, H, W // 2 + 1]`."""
-    twice = np.full(width // 2 + 1, 2.0)
-    twice[[0, -1] if width % 2 == 0 else [0]] = 1.0
-    weight = np.broadcast_to(twice, variance.shape).ravel()
+    weight = np.broadcast_to(column_weights(width).numpy(), variance.shape).ravel()
     return Field(variance.numpy().ravel(), weight, weight * mean_power.numpy().ravel())
 
 
