@@ -105,6 +105,7 @@ LIMIT = 4.5  # standard errors; some 40 independent figures a test, each beyond 
 
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("method", ["pds", "tdas"])
+@pytest.mark.filterwarnings("ignore:M. got a 'pds' filter that takes a predictor step:RuntimeWarning")  # with few
 def test_prediction_is_what_the_sampler_does(name: str, method: str) -> None:
     run, other = RUNS[name], "tdas" if method == "pds" else "pds"
     samples = simulated(Preconditioner.from_masks(R, method=method), run)

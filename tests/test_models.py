@@ -314,6 +314,7 @@ def test_an_untrained_network_only_scales() -> None:
 
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@torch.no_grad()
 def test_networks_run_in_bfloat16(weights: torch.dtype) -> None:
     """Under autocast x may come in either dtype; without it, weights and x are of one."""
     torch.manual_seed(0)

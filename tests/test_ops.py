@@ -142,6 +142,7 @@ def test_non_finite_scores_stay_in_their_sample(backend, run, bad, space):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("space", [True, False])
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning:triton")  # of a quotient that is not taken
 def test_a_score_of_zero_makes_no_step(backend, space, dtype):
     M, x, v, _ = single(space=space)
     x, v = x.to(dtype), v.to(dtype)
@@ -258,6 +259,7 @@ def sampling(M, stream):
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch.compile uses it
 def test_compiles_without_a_graph_break(compiler):
     M, x, v, _ = single()
     eager, compiled = NoiseStream(2), NoiseStream(2)
@@ -448,6 +450,7 @@ def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(var
     assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_{variable}: got {choice!r}, expected")
 
 
+@pytest.mark.filterwarnings("ignore::tdas_ops.SlowPathWarning")  # tests/test_installation.py has its words
 def test_a_gpu_without_a_fused_kernel_takes_triton_where_it_works(gpu, monkeypatch):
     chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name().split(".")[1]
     mask, x, ops = torch.empty(1), gpu(48, 64), ("noise", "precondition", "step", "langevin_step")

@@ -17,6 +17,9 @@ from tdas_ops.samplers import _run
 from tdas_ops.sde import VE, VP, SubVP
 from tests import fake_cuda_graph
 
+# Random masks reach further than a network would bear, which pc says; tests/test_filter_check.py has its words.
+pytestmark = pytest.mark.filterwarnings("ignore:M. got a 'pds' filter that takes a predictor step:RuntimeWarning")
+
 SHAPE = (3, 2, 4, 5)
 VES, VPS = VE(0.01, 8.0), VP(native_iterations=40)
 
