@@ -49,7 +49,11 @@ def test_sdist_holds_what_a_build_needs(built: Path):
     with tarfile.open(built / f"{NAME}.tar.gz") as archive:
         names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.*")}
-    expected |= {"setup.py", "pyproject.toml", "LICENSE", "Makefile", "tests/test_packaging.py"}
+    expected |= {"setup.py", "pyproject.toml", "LICENSE", "Makefile"}
+    used_by_tests = ("tests", "benchmarks", "experiments", "examples")
+    expected |= {
+        path.relative_to(ROOT).as_posix() for folder in used_by_tests for path in (ROOT / folder).rglob("*.py")
+    }
     assert expected <= names
     assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith(".git/")]
 
