@@ -70,7 +70,7 @@ check-cuda: $(STAMPS)/tools  ## compiles the CUDA kernels and counts instruction
 check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture, no GPU; RECORD=1 records registers and spills
 	$(PY) benchmarks/check_triton.py $(if $(RECORD),--record)
 
-# For a machine that has Python 3.12, torch 2.11.0 of the registry (CUDA 13.0) and a GPU of compute capability 9.0; others
+# For a machine that has Python 3.12, torch 2.11.0 (CUDA 13.0) and a GPU of compute capability 9.0; others
 # are named with GPU_PYTHON=, GPU_TORCH= and TORCH_CUDA_ARCH_LIST=. Its environment, of several GB, is build/gpu-venv.
 # VARIANTS="main NAME" builds these alone; without it, main and all of benchmarks/gpu_variants.txt.
 gpu-wheel:  ## compiles the CUDA extension and its variants for a GPU machine into build/gpu-wheel, which benchmarks/gpu.sh uses
