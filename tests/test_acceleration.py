@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks import report as page
 from benchmarks.acceleration import cost, data, evaluate, families, filters, measures, points, report, train
 from tdas_ops import NoiseStream, Preconditioner
+from tdas_ops.calibrate.likeness import radial_power
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
 from tdas_ops.models.unet import UNet
 
@@ -196,10 +197,10 @@ def test_training_lowers_the_loss(blobs, family):
 
 
 def test_ring_power_of_white_noise_is_flat_and_of_a_wave_is_one_ring():
-    flat = measures.radial_power(normal(200, 1, 32, 32))
+    flat = radial_power(normal(200, 1, 32, 32))
     assert len(flat) == 24 and float((flat - 1).abs().max()) < 0.15
     wave = torch.cos(2 * math.pi * 5 * torch.arange(32) / 32).expand(1, 1, 32, 32)
-    power = measures.radial_power(wave)
+    power = radial_power(wave)
     assert int(power.argmax()) == 5 and float(power[5]) > 0.999 * float(power.sum())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +98,3 @@ def test_the_report_says_what_the_rows_say():
     assert (report.RESULTS / "tables.md").read_text() == report.tables(rows)
     pictures = [f for f in report.RESULTS.iterdir() if f.suffix in (".jpg", ".webp")]
     assert all(f.stat().st_size < 150_000 for f in pictures) and sum(f.stat().st_size for f in pictures) < 600_000
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

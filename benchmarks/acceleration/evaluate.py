@@ -23,11 +23,12 @@ from benchmarks.acceleration.data import DATASETS, Dataset
 from benchmarks.acceleration.families import FAMILIES, Family, load_network
 from benchmarks.acceleration.filters import Filters
 from benchmarks.acceleration.ladders import for_data
-from benchmarks.acceleration.measures import kept_moments, precision_recall, radial_power
+from benchmarks.acceleration.measures import kept_moments, precision_recall
 from benchmarks.acceleration.points import MASKS, METHODS, SEEDS, Point, Row
 from benchmarks.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream
 from tdas_ops._pictures import picture
+from tdas_ops.calibrate.likeness import radial_power
 from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
 from tdas_ops.samplers import ScoreFn
 

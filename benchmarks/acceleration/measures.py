@@ -13,23 +13,6 @@ from tdas_ops.models.frechet import moments
 NEIGHBOUR = 3
 
 
-def radial_power(images: Tensor) -> Tensor:
-    """Power spectrum averaged over images, channels and rings of `|k|` rounded to whole cycles an image.
-
-    Args:
-        images: `[N, C, H, W]`.
-
-    Returns: `[K]` float64, `mean |F x|^2 / (H W)` on the ring k = 0, 1, ..., the corner of the spectrum last.
-    """
-    height, width = images.shape[-2:]
-    parts = (torch.fft.fft2(part.double(), norm="ortho").abs().square().sum(dim=0) for part in images.split(256))
-    power = torch.stack([part.mean(dim=0) for part in parts]).sum(dim=0) / len(images)
-    ky, kx = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) for n in (height, width))
-    ring = torch.hypot(ky[:, None], kx[None, :]).round().long().flatten()
-    total = torch.zeros(int(ring.max()) + 1, dtype=torch.float64).index_add_(0, ring, power.flatten())
-    return total / torch.bincount(ring)
-
-
 def coverage(of: Tensor, by: Tensor) -> float:
     """The share of points `of` `[N, K]` that lie in a ball around a point of `by` `[M, K]`, each ball reaching to the
     third-nearest neighbour within `by`."""

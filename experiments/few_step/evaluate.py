@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.acceleration.evaluate import save_strip
+from benchmarks.acceleration.points import Row, read
+from benchmarks.circumstances import command_output
 from experiments.few_step import methods, networks
 from experiments.few_step.networks import Network
 from tdas_ops import NoiseStream
@@ -29,7 +29,6 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "few_step"
 COUNTS = (8, 5, 10, 4, 6, 20, 15, 50, 30, 100, 200)  # those that say most come first
 SEEDS = (1, 2, 3)
 SAMPLES = 512
-Row = dict[str, Any]
 Point = tuple[str, int, int]
 
 
@@ -39,10 +38,6 @@ def plan(network: Network) -> Iterator[Point]:
     for seed in SEEDS:
         for count in COUNTS:
             yield from ((name, count, seed) for name in methods.METHODS if methods.possible(name, network, count))
-
-
-def read(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def append(file: Path, row: Row) -> None:
@@ -91,11 +86,6 @@ def sample(network: Network, method: str, evaluations: int, seed: int, samples: 
     return network.decode(torch.cat(parts)), calls
 
 
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Arguments that name a network and its data."""
     parser.add_argument("network", choices=["embedded", *networks.FAMILIES])
@@ -125,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    network = load(args)
+    network, commit = load(args), command_output("git", "rev-parse", "--short=12", "HEAD") or "unknown"
     file, judge = args.results / f"{network.name}.jsonl", Judge(network)
     about = {"network": network.name, "weights": network.weights}
     real = args.results / f"{network.name}-real.json"
@@ -146,7 +136,7 @@ def main() -> None:
             raise SystemExit(f"evaluate: {name} took {calls} evaluations, expected {count}")
         seconds = round(time.perf_counter() - started, 2)
         row = judge(images)
-        append(file, {**about, **point, **row, "seconds": seconds, "commit": commit()})
+        append(file, {**about, **point, **row, "seconds": seconds, "commit": commit})
         if seed == SEEDS[0]:
             save_strip(images, args.pictures / f"{network.name}-{name}-{count}.png".replace(" ", "_"))
         print(f"{network.name} {name} {count} {seed}: {row.get('distance', math.nan):.3f}, {seconds:.0f} s", flush=True)

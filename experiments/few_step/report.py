@@ -10,7 +10,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
-from experiments.few_step.evaluate import COUNTS, RESULTS, Row, read
+from benchmarks.acceleration.points import Row, read
+from experiments.few_step.evaluate import COUNTS, RESULTS
 from experiments.few_step.methods import METHODS, SHOWN
 
 matplotlib.use("svg")

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from benchmarks.acceleration.ffdnet import FFDNet
-from experiments.high_resolution import data, measures, report
+from benchmarks.acceleration.points import read
+from experiments.high_resolution import data, measures
 from experiments.high_resolution.methods import Painter
 from experiments.high_resolution.plan import COUNTS, RESULTS, plan
 from tdas_ops import Spectrum
@@ -54,7 +55,7 @@ def main() -> None:
         return measures.Data.of(data.Reference(unseen)(size), denoise)
 
     rows = RESULTS / "rows.jsonl"
-    done = {(r["size"], r["evaluations"], r["method"], r["start"], r["seed"]) for r in report.read()}
+    done = {(r["size"], r["evaluations"], r["method"], r["start"], r["seed"]) for r in read(rows)}
     for size in args.sizes:
         if (size, 0, "photographs", "-", 0) not in done:
             about = {"size": size, "evaluations": 0, "method": "photographs", "start": "-", "seed": 0}

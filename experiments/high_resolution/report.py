@@ -5,10 +5,10 @@ python -m experiments.high_resolution.report
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.acceleration.points import read
 from experiments.high_resolution.measures import ring_numbers
 from experiments.high_resolution.plan import RESULTS, plan
 
@@ -44,10 +44,5 @@ def _line(names: Sequence[str], row: dict[str, Any]) -> str:
     return "| " + " | ".join([*names, *rings, *rest, seconds]) + " |"
 
 
-def read() -> list[dict[str, Any]]:
-    file = RESULTS / "rows.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 if __name__ == "__main__":
-    (RESULTS / "tables.md").write_text(tables(read()))
+    (RESULTS / "tables.md").write_text(tables(read(RESULTS / "rows.jsonl")))

@@ -34,7 +34,7 @@ class Likeness:
         weight -= weight.mean(dim=(2, 3), keepdim=True)
         self._weight = weight / weight.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
         self._real = [part.sort(dim=0).values for part in self._features(images)]
-        self._power = _rings(images)
+        self._power = radial_power(images)
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Components `[N, K]` and textures `[N, K']`."""
@@ -67,16 +67,22 @@ class Likeness:
         if not bool(x.isfinite().all()):
             return math.inf
         tiny = 1e-12 * self._power.max()
-        return float(
-            ((_rings(x.detach().to("cpu", torch.float64)) + tiny) / (self._power + tiny)).log2().square().mean().sqrt()
-        )
+        ratio = (radial_power(x.detach().cpu()) + tiny) / (self._power + tiny)
+        return float(ratio.log2().square().mean().sqrt())
 
 
-def _rings(images: Tensor) -> Tensor:
-    """Power spectrum averaged over images, channels and rings of |k| rounded to whole cycles an image."""
+def radial_power(images: Tensor) -> Tensor:
+    """Power spectrum averaged over images, channels and rings of `|k|` rounded to whole cycles an image.
+
+    Args:
+        images: `[N, C, H, W]`.
+
+    Returns: `[K]` float64, `mean |F x|^2 / (H W)` on the ring k = 0, 1, ..., the corner of the spectrum last.
+    """
     height, width = images.shape[-2:]
-    power = torch.fft.fft2(images, norm="ortho").abs().square().mean(dim=(0, 1))
+    parts = (torch.fft.fft2(part.double(), norm="ortho").abs().square().sum(dim=0) for part in images.split(256))
+    power = torch.stack([part.mean(dim=0) for part in parts]).sum(dim=0) / len(images)
     ky, kx = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) for n in (height, width))
     ring = torch.hypot(ky[:, None], kx[None, :]).round().long().flatten()
     total = torch.zeros(int(ring.max()) + 1, dtype=torch.float64).index_add_(0, ring, power.flatten())
-    return total / torch.bincount(ring).clamp_min(1)
+    return total / torch.bincount(ring)
