@@ -126,6 +126,12 @@ def test_nothing_imports_upwards():
     assert [v for module, source in modules.items() for v in python_violations(module, source)] == []
 
 
+def test_the_design_names_every_module():
+    layers = (ROOT / "docs/design.md").read_text().split("## Layers")[1].split("Nothing imports upwards")[0]
+    named = set(re.findall(r"\b(_?[a-z]\w*)(?:\.py|/)", layers.split("tdas_ops/", 1)[1]))
+    assert named == set(LEVEL) - {"_version"}
+
+
 def test_no_kernel_sees_torch():
     files = kernel_files()
     assert {"params.h", "philox.h", "cpu/plane.h", "cuda/noise.cu", "binding.cpp"} <= set(files)
