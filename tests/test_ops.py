@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ import torch
 from conftest import make_problem, relative_rms
 
 import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, _backends, _extension, _remedy, _schema
+from tdas_ops import NoiseStream, Preconditioner, _backends, _schema
 
 SHAPE = (3, 8, 9)
 
@@ -306,7 +303,6 @@ def test_no_op_waits_for_the_device():
 
 def test_call_chain_is_short():
     """From `tdas_ops.step` to the kernel: at most four frames of the package."""
-    import sys
 
     M, x, v, _ = single()
     deepest: list[str] = []
@@ -322,7 +318,6 @@ def test_call_chain_is_short():
     library = torch.library.Library("tdas_ops_probe", "DEF")
     library.define("step" + _schema.SCHEMAS["step"])
     library.impl("step", spy, "CPU")
-    from tdas_ops import _backends
 
     before = _backends._table["step"]["cpu"]
     _backends._table["step"]["cpu"] = torch.ops.tdas_ops_probe.step.default
@@ -332,164 +327,6 @@ def test_call_chain_is_short():
         _backends._table["step"]["cpu"] = before
     assert len(deepest) <= 4
     assert deepest[-1] == "step"
-
-
-# Backends
-
-
-def test_backend_choice():
-    info = tdas_ops.backend_info()
-    assert "reference" in info["available"]
-    assert info["paths"]["cpu"].keys() == set(_schema.SCHEMAS)
-    with tdas_ops.use_backend("reference"):
-        assert tdas_ops.backend_info()["paths"]["cpu"]["normals"] == "reference"
-        assert tdas_ops.backend_info()["chosen"] == "reference"
-    assert tdas_ops.backend_info() == info
-    with (
-        pytest.raises(ValueError, match="got 'turbo', expected one of reference, cpp, triton, cuda"),
-        tdas_ops.use_backend("turbo"),
-    ):
-        pass
-    if "cuda" not in info["available"]:
-        with (
-            pytest.raises(ValueError, match="got 'cuda', expected a backend that is available here"),
-            tdas_ops.use_backend("cuda"),
-        ):
-            pass
-    assert tdas_ops.backend_info() == info
-    if "triton" in info["available"]:
-        meta = torch.empty(1, device="meta")
-        with (
-            tdas_ops.use_backend("triton"),
-            pytest.raises(ValueError, match="'triton' was chosen explicitly and does not run on device type 'meta'"),
-        ):
-            tdas_ops._backends.kernel("step", meta, None)
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Tensors on a GPU that is not there, for which the extension has kernels."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    monkeypatch.setattr(_backends, "_INSTALLED", _schema.BACKENDS)
-    monkeypatch.setattr(_backends, "_triton_failure", lambda: None)
-    _backends._fill()
-    with FakeTensorMode():
-        yield lambda height, width: torch.empty(2, 3, height, width, device="cuda")
-    monkeypatch.undo()
-    _backends._fill()
-
-
-def test_a_gpu_takes_its_fused_kernels_by_masks_and_size(gpu):
-    chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name()
-    mask = torch.empty(1)
-    for op in ("noise", "precondition", "step", "langevin_step"):
-        fused, composed, norms = f"tdas_ops::{op}.cuda", f"tdas_ops::{op}.triton", op == "langevin_step"
-        assert chosen(op, gpu(64, 128), mask) == fused
-        assert chosen(op, gpu(32, 2048), mask) == fused
-        assert chosen(op, gpu(64, 128), mask, None, mask) == fused
-        assert chosen(op, gpu(64, 128), mask, mask, mask) == (composed if norms else fused)
-        assert chosen(op, gpu(7, 5), None, mask) == fused
-        assert chosen(op, gpu(64, 128), None, None, mask) == composed
-        assert chosen(op, gpu(48, 64), mask) == composed
-        assert chosen(op, gpu(64, 4096), mask) == composed
-    assert chosen("normals", gpu(64, 64), None) == "tdas_ops::normals.cuda"
-
-
-def test_backend_info_says_which_planes_a_gpu_takes_whole(gpu, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    paths = tdas_ops.backend_info()["paths"]["cuda"]
-    fused = "fused for H and W powers of two from 32 to 2048; pixels alone without a frequency mask; "
-    fused += "torch.fft, triton kernels otherwise; "
-    assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, triton noise for R as matrices"
-    assert paths["precondition"] == fused + "torch.fft for R as matrices"
-    assert paths["normals"] == "cuda"
-
-
-@pytest.mark.parametrize(
-    ("choose", "switch", "default", "choice", "said"),
-    [
-        (_backends.choose_large, "use_tickets", "passes", "ticket", "in one launch by tickets; pixels alone"),
-        (_backends.choose_snr, "use_cooperative", "launches", "cooperative", "holds them all; pixels alone"),
-    ],
-    ids=["large", "snr"],
-)
-def test_ways_of_the_cuda_kernels_are_honoured_or_refused(gpu, monkeypatch, choose, switch, default, choice, said):
-    used = []
-    extension = SimpleNamespace(build_info=lambda: {"cuda": "13.0", "cpu_instruction_set": "any"})
-    setattr(extension, switch, used.append)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(_extension, "load", lambda: extension)
-    paths = lambda: tdas_ops.backend_info()["paths"]["cuda"]
-    try:
-        choose(choice)
-        assert said in paths()["langevin_step"]
-        assert (said in paths()["step"]) == (choice == "ticket")
-        with pytest.raises(ValueError, match=f"choice: got 'lottery', expected one of {default}, {choice}"):
-            choose("lottery")
-        monkeypatch.setattr(extension, "build_info", lambda: {"cuda": None, "cpu_instruction_set": "any"})
-        with pytest.raises(
-            ValueError, match=rf"choice: got '{choice}', expected '{default}': .* without its CUDA part"
-        ):
-            choose(choice)
-        assert used == [True]
-    finally:
-        choose(default)
-    assert said not in paths()["langevin_step"]
-
-
-@pytest.mark.parametrize(
-    ("variable", "choice"),
-    [(name, choice) for name, way in (("LARGE", "ticket"), ("SNR", "cooperative")) for choice in (way, "lottery")],
-)
-def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(variable, choice):
-    if choice != "lottery" and _backends._missing("cuda") is None:
-        pytest.skip("the extension has the CUDA kernels")
-    environment = {**os.environ, f"TDAS_OPS_{variable}": choice}
-    done = subprocess.run([sys.executable, "-c", "import tdas_ops"], capture_output=True, text=True, env=environment)
-    assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_{variable}: got {choice!r}, expected")
-
-
-@pytest.mark.filterwarnings("ignore::tdas_ops.SlowPathWarning")  # tests/test_installation.py has its words
-def test_a_gpu_without_a_fused_kernel_takes_triton_where_it_works(gpu, monkeypatch):
-    chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name().split(".")[1]
-    mask, x, ops = torch.empty(1), gpu(48, 64), ("noise", "precondition", "step", "langevin_step")
-    assert {chosen(op, x, mask) for op in ops} == {"triton"}
-    assert {chosen(op, torch.empty(1, 1, 1 << 15, 1 << 16, device="cuda"), mask) for op in ops} == {"cuda_fft"}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with tdas_ops.use_backend("triton"):
-        assert {chosen(op, y, mask) for op in ops for y in (x, gpu(64, 64))} == {"triton"}
-    monkeypatch.setattr(_backends, "_check", lambda backend, source: None)
-    with tdas_ops.use_backend("cuda"):
-        assert {chosen(op, x, mask) for op in ops} == {"cuda_fft"}
-    monkeypatch.setattr(_backends, "_triton_failure", lambda: "no compiler")
-    assert {chosen(op, x, mask) for op in ops} == {"cuda_fft"}
-    assert chosen("step", gpu(64, 64), mask) == "cuda"
-    info = tdas_ops.backend_info()
-    assert info["missing"]["triton"] == "no compiler"
-    assert info["paths"]["cuda"]["step"].endswith("torch.fft, cuda noise otherwise")
-    monkeypatch.setattr(_backends, "_INSTALLED", ("reference", "triton"))  # the package without its extension
-    _backends._fill()
-    assert {chosen(op, y, mask) for op in ops for y in (x, gpu(64, 64))} == {"reference"}
-    monkeypatch.setattr(_backends, "_triton_failure", lambda: None)
-    assert {chosen(op, y, mask) for op in ops for y in (x, gpu(64, 64))} == {"triton"}
-
-
-def test_a_triton_that_is_too_old_or_broken_is_named_in_one_sentence(monkeypatch):
-    triton = pytest.importorskip("triton")
-    failure = _backends._triton_failure.__wrapped__
-    assert failure() is None or not _backends._INTERPRETED
-    monkeypatch.setattr(triton, "__version__", "3.5.1+git")
-    old = failure()
-    monkeypatch.setattr(triton, "__version__", "3.10.0")
-    monkeypatch.setattr(_backends, "_INTERPRETED", False)
-    broken = failure()
-    if not torch.cuda.is_available():
-        assert broken.startswith("Triton does not work here (")
-    assert old == (
-        "Triton 3.5.1+git is too old; without it, sizes that no CUDA kernel takes run torch compositions that pass over "
-        f"memory more often ({_remedy.install('triton>=3.6')})"
-    )
 
 
 # Errors: one sentence that names the argument, and nothing is written
