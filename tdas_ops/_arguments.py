@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-_NO_NUMBERS = (str, bytes, bool, np.bool_, complex, np.complexfloating)  # though float() takes some of them
-
 
 def shown(value: Any) -> str:
     """A value in a message: one line, not long, without characters that a terminal obeys."""
@@ -69,7 +67,7 @@ def number(name: str, value: Any, expected: str = "a number") -> float:
     Raises:
         TypeError: it is something else; so are text, truth values, complex numbers and arrays.
     """
-    if (
+    if (  # float() takes some of them
         not isinstance(value, str | bytes | bool | np.bool_ | complex | np.complexfloating)
         and getattr(value, "ndim", 0) == 0
     ):
