@@ -199,6 +199,7 @@ def use(M: Any) -> None:
 
 
 @seeds(250)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning:numpy")  # of a masked array's filling
 def test_masks(run):
     r = random.Random(f"masks {run}")
     for _ in range(50):
