@@ -38,7 +38,8 @@ TDAS_OPS_DEVICE void update_plane(const PlaneWork& work, float* shared, Thread t
 
   const bool has_v = (is_pixels || is_noise) && work.add_v;
   if constexpr (!is_noise) pixels().source(is_pixels && work.noise_first, is_pixels && work.space_first);
-  if constexpr (prefetches) pixels().fetch(has_v, thread());
+  // Beside a skew part there are no registers left for it on sm_100.
+  if constexpr (prefetches && kind != Kind::skewed_drift) pixels().fetch(has_v, thread());
   if constexpr (!is_noise) Shape::plane_barrier();
   TDAS_OPS_NO_UNROLL
   for (bool again = is_pixels && work.twice;; again = false) {
