@@ -110,6 +110,22 @@ def test_what_cannot_be_resumed_is_refused():
         with pytest.raises(ValueError, match=message):
             run(sampler, resume=states[2], noise=noise, **options)
         assert noise.state_dict() == NoiseStream(3).state_dict()
+    states.clear()
+    run(samplers.ancestral, callback=lambda s: states.append(s.state_dict()))
+    others = (
+        (samplers.probability_flow, {}),
+        (samplers.ancestral, {"eta": 0.5}),
+        (samplers.ancestral, {"ladder": "snr"}),
+    )
+    for sampler, options in others:
+        noise = NoiseStream(3)
+        with pytest.raises(
+            ValueError, match="^resume: got a state of another sampler, ladder or settings, expected one"
+        ):
+            run(sampler, resume=states[2], noise=noise, **options)
+        assert noise.state_dict() == NoiseStream(3).state_dict()
+    del states[2]["plan"]  # as states had none before
+    run(samplers.ancestral, resume=states[2], noise=NoiseStream(3))
 
 
 @few

@@ -6,6 +6,7 @@ An iteration is one function that updates the state in place and reads everythin
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -46,6 +47,7 @@ class State:
             over; the next iteration may write to this tensor.
         noise: the stream the run draws from.
         history: what a multistep sampler keeps of the steps before; the next iteration writes to these tensors.
+        plan: a digest of the coefficients of all iterations, by which sampler, levels and settings are known again.
     """
 
     iteration: int
@@ -54,6 +56,7 @@ class State:
     x_mean: Tensor
     noise: NoiseStream
     history: Sequence[Tensor] = ()
+    plan: str = ""
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of the tensors and plain values, for `resume` or `torch.save`; waits for the device."""
@@ -64,6 +67,7 @@ class State:
             "x_mean": self.x_mean.detach().clone(),
             "noise": self.noise.state_dict(),
             "history": [t.detach().clone() for t in self.history],
+            "plan": self.plan,
         }
 
 
@@ -160,6 +164,7 @@ class Run:
             raise TypeError(f"network_dtype: got {network_dtype}, expected float32, bfloat16 or float16")
         # Normal tensors in inference mode too: they alone have a version, which shows a network that writes to x.
         with torch.inference_mode(False), torch.no_grad():
+            self.plan = _plan(rows)
             self._begin(scale, history)
             table = torch.tensor([list(row) for row in rows], dtype=self.x.dtype)
             self.rows = table.to(self.device).unbind()
@@ -179,6 +184,8 @@ class Run:
                     f"resume: got a run of {resume['iterations']} iterations, shape {tuple(resume['x'].shape)} and "
                     f"{len(kept)} earlier steps, expected {iterations}, {self.shape} and {history}"
                 )
+            if resume.get("plan", self.plan) != self.plan:
+                raise ValueError("resume: got a state of another sampler, ladder or settings, expected one of this run")
             self.iteration = _arguments.whole("resume: iteration", resume["iteration"], 0, iterations)
             self.noise.load_state_dict(resume["noise"])
             self.first_draw = self.noise.draw.clone()
@@ -277,7 +284,7 @@ class Run:
                     f"iteration {i + 1} of {total}: got non-finite values in x, expected finite ones"
                 )
             if callback is not None:
-                callback(State(i + 1, total, self.x, self.x_mean, self.noise, self.history))
+                callback(State(i + 1, total, self.x, self.x_mean, self.noise, self.history, self.plan))
         if captured:
             self.x_mean = self.x_mean.clone()  # out of the memory of the graph
 
@@ -328,6 +335,14 @@ def _unlike(score: Any, x: Tensor) -> Exception:
         got = str(score.dtype)
     expected = f"a tensor of shape {tuple(x.shape)} on {x.device} of floats no wider than {x.dtype}"
     return kind(f"score_fn: got {got} from it, expected {expected}")
+
+
+def _plan(rows: Sequence[Sequence[float]]) -> str:
+    """Six digits of every coefficient, so that another machine's rounding makes no other run."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(" ".join(f"{value:.6g}" for value in row).encode() + b"\n")
+    return digest.hexdigest()[:16]
 
 
 def _check_device(device: torch.device) -> None:
