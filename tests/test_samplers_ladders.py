@@ -120,7 +120,7 @@ def test_what_cannot_be_resumed_is_refused():
     for sampler, options in others:
         noise = NoiseStream(3)
         with pytest.raises(
-            ValueError, match="^resume: got a state of another sampler, ladder or settings, expected one"
+            ValueError, match=r"^resume: got a state of another sampler, ladder or settings, expected one"
         ):
             run(sampler, resume=states[2], noise=noise, **options)
         assert noise.state_dict() == NoiseStream(3).state_dict()
