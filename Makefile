@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1
+K_DIFFUSION ?= k-diffusion==0.1.1.post1
 DEMO_FLAGS ?=
 BENCH ?=
 BASE ?=
@@ -130,9 +131,11 @@ $(STAMPS)/bench: $(STAMPS)/package
 	$(PIP) "tdas-ops[bench]"
 	@touch $@
 
-# The extra of the package installed just before: nothing is built again. Triton has no wheels outside Linux on x86-64.
+# The extra of the package installed just before: nothing is built again. Triton has no wheels outside Linux on x86-64. Of
+# k-diffusion the sampling alone is read, which needs none of its dependencies.
 $(STAMPS)/tools: $(STAMPS)/package
 	$(PIP) "tdas-ops[test]"
 	@$(PY) -c 'import triton' 2>/dev/null || $(PIP) $(TRITON) || echo "make: $(TRITON) cannot be installed here;" \
 	  "what needs it is skipped"
+	@$(PIP) --no-deps $(K_DIFFUSION) || echo "make: $(K_DIFFUSION) cannot be installed here; what needs it is skipped"
 	@touch $@

@@ -82,6 +82,7 @@ def _installer() -> str:
     for distribution in importlib.metadata.distributions(name="tdas-ops"):
         if (installer := (distribution.read_text("INSTALLER") or "").strip()) in ("pip", "uv"):
             return installer
+        break  # any further one is hidden behind the first
     try:
         made_by_uv = re.search("^uv = ", Path(sys.prefix, "pyvenv.cfg").read_text(), re.MULTILINE)
     except OSError:

@@ -41,6 +41,7 @@ def call(monkeypatch: pytest.MonkeyPatch, model: object, images: object, out: Pa
     return points.read(out / f"{Path(str(model)).name}.jsonl")
 
 
+@pytest.mark.filterwarnings("ignore:M. got a 'pds' filter:RuntimeWarning")  # two iterations are few
 def test_the_queue_measures_what_is_missing(checkpoint, pictures, tmp_path, monkeypatch):
     run = lambda *flags: call(monkeypatch, checkpoint, pictures, tmp_path, *flags)
     first = run("--methods", "plain", "tdas", "schedule", "--iterations", "2")
