@@ -93,6 +93,11 @@ def measure_real(data: Dataset, samples: int, file: Path) -> None:
     points.write(file, row)
 
 
+def digest_of(weights: Path) -> str:
+    """By which the rows of a network are known."""
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+
+
 def save_strip(samples: Tensor, path: Path) -> None:
     """The first samples side by side as a PNG file."""
     levels = (samples[:SHOWN].nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
@@ -131,7 +136,7 @@ def bench_of(args: argparse.Namespace) -> Bench:
         network.compile(options={"freezing": True})
     bfloat16 = args.bfloat16 or device.type != "cpu"
     score = family.score(network, torch.bfloat16 if bfloat16 else None)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    digest = digest_of(file)
     filters = Filters(data, family, device, args.mask_images)
     return Bench(data, family, score, filters, digest, device, args.batch, bfloat16)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.acceleration.data import DATASETS, Dataset
+from benchmarks.acceleration.evaluate import digest_of
 from benchmarks.acceleration.families import FAMILIES, LANGEVIN_STEPS, DDPMpp, NCSNpp, NCSNv2, load_network
 from benchmarks.acceleration.filters import Filters
 from benchmarks.acceleration.ladders import for_data
@@ -82,7 +82,7 @@ def embedded(package: Path) -> Network:
         data=DATASETS["digits"](package),
         score=model.score,
         sde=model.sde,
-        weights=_digest(Path(models.__file__).parent / "digits" / "weights.safetensors"),
+        weights=digest_of(Path(models.__file__).parent / "digits" / "weights.safetensors"),
         encode=lambda images: images,
         decode=lambda x: x,
         filters=lambda method, iterations: model.filters(method, iterations),  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def family(name: str, dataset: str, folder: Path, weights: Path = WEIGHTS) -> Ne
         data=data,
         score=lambda x, level: score(x.contiguous(memory_format=torch.channels_last), level),
         sde=sde.VE(chosen.sigma_min, chosen.sigma_max) if isinstance(chosen, NCSNv2) else chosen.sde,
-        weights=_digest(file),
+        weights=digest_of(file),
         encode=chosen.encode,
         decode=chosen.decode,
         filters=lambda method, iterations: filters(method, 5.0, "both", iterations),
@@ -120,7 +120,3 @@ def family(name: str, dataset: str, folder: Path, weights: Path = WEIGHTS) -> Ne
         more_evaluations=more,
         multiple=LANGEVIN_STEPS if isinstance(chosen, NCSNv2) else 1,
     )
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
