@@ -63,13 +63,13 @@ format: $(STAMPS)/tools  ## rewrites the sources in the project's style
 	$(CLANG_FORMAT) -i $(CPP)
 
 check-cpu:  ## counts the instructions of the fused CPU kernels against the recorded ones; RECORD=1 records them
-	$(PYTHON) benchmarks/check_cpu.py $(if $(RECORD),--record)
+	$(PYTHON) tests/gates/check_cpu.py $(if $(RECORD),--record)
 
 check-cuda: $(STAMPS)/tools  ## compiles the CUDA kernels and counts instructions, no GPU; RECORD=1 records the figures
-	$(PY) benchmarks/check_cuda.py $(if $(RECORD),--record)
+	$(PY) tests/gates/check_cuda.py $(if $(RECORD),--record)
 
 check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture, no GPU; RECORD=1 records registers and spills
-	$(PY) benchmarks/check_triton.py $(if $(RECORD),--record)
+	$(PY) tests/gates/check_triton.py $(if $(RECORD),--record)
 
 # For a machine that has Python 3.12, torch 2.11.0 (CUDA 13.0) and a GPU of compute capability 9.0; others
 # are named with GPU_PYTHON=, GPU_TORCH= and TORCH_CUDA_ARCH_LIST=. Its environment, of several GB, is build/gpu-venv.

@@ -2,7 +2,7 @@
 # Everything that needs a GPU.
 #   benchmarks/gpu.sh first [SECONDS]                  proves and measures every kernel, in 470 seconds at most
 #   benchmarks/gpu.sh again [SECONDS] STAGE|TEST...    only these stages, in 230 seconds at most; a TEST is one of pytest's,
-#                                                      such as tests/test_gpu.py::test_opcheck, for the stage tests
+#                                                      such as tests/kernels/gpu/test_gpu.py::test_opcheck, for the stage tests
 #   benchmarks/gpu.sh build                            compiles the extension in place
 #   benchmarks/gpu.sh small|chunks|iteration           the long parts: steps of small batches, scratch of the passes, whole
 #                                                      iterations; kept row by row, an interrupted one goes on
@@ -80,12 +80,12 @@ build() {
 
 # The long parts
 
-# Quality against iterations on one data set, which benchmarks/acceleration/README.md says how to prepare. Training and
+# Quality against iterations on one data set, which experiments/acceleration/README.md says how to prepare. Training and
 # measuring go on where they were stopped.
 acceleration() {
   local folder=build/acceleration network samples=(--batch 100 --samples 2000)
   if [ ! -e "$folder/data/$1.safetensors" ]; then
-    echo "gpu.sh: $folder/data/$1.safetensors is missing; benchmarks/acceleration/README.md says how to make it"
+    echo "gpu.sh: $folder/data/$1.safetensors is missing; experiments/acceleration/README.md says how to make it"
     return 1
   fi
   case $1 in
@@ -97,10 +97,10 @@ acceleration() {
     *) network=(--denoiser --skip --widths 64 128 192 256 --batch 64 --steps 50000) ;;
   esac
   local on=(--family ncsnpp --dataset "$1" --data "$folder/data" --device "$DEVICE")
-  "$PYTHON" -m benchmarks.acceleration.train "${on[@]}" --runs "$folder/gpu" --out "$folder/gpu" "${network[@]}" || return
+  "$PYTHON" -m experiments.acceleration.train "${on[@]}" --runs "$folder/gpu" --out "$folder/gpu" "${network[@]}" || return
   on+=(--weights "$folder/gpu" --results "$folder/gpu")
-  "$PYTHON" -m benchmarks.acceleration.evaluate "${on[@]}" "${samples[@]}" || return
-  "$PYTHON" -m benchmarks.acceleration.cost "${on[@]}" --batch 100
+  "$PYTHON" -m experiments.acceleration.evaluate "${on[@]}" "${samples[@]}" || return
+  "$PYTHON" -m experiments.acceleration.cost "${on[@]}" --batch 100
 }
 
 long() {
@@ -305,7 +305,7 @@ fi
 
 # What may wait for ever comes last.
 for name in tickets cooperative; do
-  ! wants $name || program "$name, tests" "${LIMIT[waiting]}" gpu_tests.py 2 20 tests/test_gpu_$name.py &
+  ! wants $name || program "$name, tests" "${LIMIT[waiting]}" gpu_tests.py 2 20 tests/kernels/gpu/test_gpu_$name.py &
 done
 wait
 ! wants tickets || program tickets "${LIMIT[tickets]}" gpu_times.py tickets

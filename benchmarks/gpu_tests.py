@@ -25,7 +25,7 @@ import pytest
 
 from benchmarks.gpu_device import DEADLINE, ON_GPU, ROOT, keep, lost
 
-ALL = ["tests/test_gpu.py"]
+ALL = ["tests/kernels/gpu/test_gpu.py"]
 AGAIN = 75  # exit status of a worker that is to be started anew
 
 

@@ -1,7 +1,7 @@
 """The tables of docs/calibration.md: predictions for a Gaussian field, and measured distances of the digit model.
 
-python benchmarks/calibration.py --field 2000 66 20 10
-python benchmarks/calibration.py --digits 20 12 6 4 3
+python experiments/calibration.py --field 2000 66 20 10
+python experiments/calibration.py --digits 20 12 6 4 3
 """
 
 from __future__ import annotations

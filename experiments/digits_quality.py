@@ -1,9 +1,9 @@
 """Quality of the digit model by method, alpha, masks, snr and iterations of pc, and by sampler, start and eta at few
 evaluations: the tables of the model's README.md.
 
-    python benchmarks/digits_quality.py --iterations 400 200 100 --methods plain
-    python benchmarks/digits_quality.py --iterations 20 10 --methods tdas pds --alphas 2 5 --masks freq both
-    python benchmarks/digits_quality.py --evaluations 5 8 --starts none mean gaussian --etas 0 1
+    python experiments/digits_quality.py --iterations 400 200 100 --methods plain
+    python experiments/digits_quality.py --iterations 20 10 --methods tdas pds --alphas 2 5 --masks freq both
+    python experiments/digits_quality.py --evaluations 5 8 --starts none mean gaussian --etas 0 1
 
 Each row is a mean over seeds. Frechet: the distance of `--samples` samples to held-out half B; real: the same for real
 held-out digits of half A. Border: RMS of the outermost two pixels, which are black in every digit: residual noise.

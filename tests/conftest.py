@@ -20,7 +20,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 import tdas_ops
-from tests.simt_library import SANITIZE_THREADS, has_sanitizer
+from tests.kernels.simt_library import SANITIZE_THREADS, has_sanitizer
 
 torch.set_num_threads(1)
 

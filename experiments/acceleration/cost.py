@@ -1,4 +1,4 @@
-"""What an iteration costs with each filter: `python -m benchmarks.acceleration.cost --data PACKAGE --family ncsnpp`.
+"""What an iteration costs with each filter: `python -m experiments.acceleration.cost --data PACKAGE --family ncsnpp`.
 
 Short runs of every method in turns, in one process; seconds are those of the CPU, or wall time on a GPU. From these and
 the curves, `report` makes the cost of a sample at equal quality.
@@ -12,9 +12,9 @@ import time
 
 import torch
 
-from benchmarks.acceleration import evaluate, points
-from benchmarks.acceleration.points import METHODS, PAPER_ALPHA, Row
 from benchmarks.circumstances import cpu_model
+from experiments.acceleration import evaluate, points
+from experiments.acceleration.points import METHODS, PAPER_ALPHA, Row
 from tdas_ops import NoiseStream
 
 ROUNDS = 7

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.acceleration import pictures
-from benchmarks.acceleration.dataset import Dataset
+from experiments.acceleration import pictures
+from experiments.acceleration.dataset import Dataset
 from tdas_ops import models
 from tdas_ops.models.digits.train import load_digits
 from tdas_ops.models.frechet import Evaluator

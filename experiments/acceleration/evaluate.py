@@ -1,4 +1,4 @@
-"""Measures points of the curves: `python -m benchmarks.acceleration.evaluate --data PACKAGE --family ncsnpp`.
+"""Measures points of the curves: `python -m experiments.acceleration.evaluate --data PACKAGE --family ncsnpp`.
 
 Works off `points.plan()`, for images larger than digits `points.short_plan()`, or the combinations of what is named. It
 can be stopped at any time: what a result file holds already, for the same weights, is not measured again. Every row
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.acceleration import points
-from benchmarks.acceleration.data import DATASETS, Dataset
-from benchmarks.acceleration.families import FAMILIES, Family, load_network
-from benchmarks.acceleration.filters import Filters
-from benchmarks.acceleration.ladders import for_data
-from benchmarks.acceleration.measures import kept_moments, precision_recall
-from benchmarks.acceleration.points import MASKS, METHODS, SEEDS, Point, Row
-from benchmarks.acceleration.train import WEIGHTS
+from experiments.acceleration import points
+from experiments.acceleration.data import DATASETS, Dataset
+from experiments.acceleration.families import FAMILIES, Family, load_network
+from experiments.acceleration.filters import Filters
+from experiments.acceleration.ladders import for_data
+from experiments.acceleration.measures import kept_moments, precision_recall
+from experiments.acceleration.points import MASKS, METHODS, SEEDS, Point, Row
+from experiments.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream
 from tdas_ops._pictures import picture
 from tdas_ops.calibrate.likeness import radial_power
@@ -130,7 +130,7 @@ def bench_of(args: argparse.Namespace) -> Bench:
     family, device = for_data(FAMILIES[args.family], data), torch.device(args.device)
     file = args.weights / f"{data.name}-{family.name}.safetensors"
     if not file.is_file():
-        raise SystemExit(f"evaluate: {file} is missing; benchmarks.acceleration.train makes it")
+        raise SystemExit(f"evaluate: {file} is missing; experiments.acceleration.train makes it")
     network, _ = load_network(file, device)
     if args.compile:
         network.compile(options={"freezing": True})

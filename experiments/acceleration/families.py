@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.acceleration.principal import PrincipalDenoiser
+from experiments.acceleration.principal import PrincipalDenoiser
 from tdas_ops import samplers
 from tdas_ops.calibrate import PC, AnnealedLangevin, Run
 from tdas_ops.integrations import networks

@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 
-from benchmarks.acceleration.data import Dataset
-from benchmarks.acceleration.families import Family
-from benchmarks.acceleration.points import MASKS
+from experiments.acceleration.data import Dataset
+from experiments.acceleration.families import Family
+from experiments.acceleration.points import MASKS
 from tdas_ops import Preconditioner, calibrate
 from tdas_ops.preconditioner import ImageStatistics
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from benchmarks.acceleration.dataset import Dataset
-from benchmarks.acceleration.families import Family
+from experiments.acceleration.dataset import Dataset
+from experiments.acceleration.families import Family
 from tdas_ops.sde import VE
 
 

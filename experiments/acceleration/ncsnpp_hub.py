@@ -1,6 +1,6 @@
 """The published NCSN++ checkpoints with fewer and fewer iterations, for whoever can reach them.
 
-    python -m benchmarks.acceleration.ncsnpp_hub --model google/ncsnpp-church-256 --images FOLDER --device cuda
+    python -m experiments.acceleration.ncsnpp_hub --model google/ncsnpp-church-256 --images FOLDER --device cuda
 
 `--model` is a repository of the hub (google/ncsnpp-celebahq-256, -ffhq-256, -ffhq-1024, -church-256, -bedroom-256) or a
 folder that `diffusers` saved; `--images` holds pictures of its data. Every second picture makes the filters and the
@@ -25,13 +25,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from benchmarks import report as page
-from benchmarks.acceleration import features, points
-from benchmarks.acceleration.evaluate import measured, save_strip
-from benchmarks.acceleration.families import NCSNpp
-from benchmarks.acceleration.filters import Filters
-from benchmarks.acceleration.ladders import changed
-from benchmarks.acceleration.measures import NEIGHBOUR, moments_of
-from benchmarks.acceleration.points import MASKS, METHODS, Row
+from experiments.acceleration import features, points
+from experiments.acceleration.evaluate import measured, save_strip
+from experiments.acceleration.families import NCSNpp
+from experiments.acceleration.filters import Filters
+from experiments.acceleration.ladders import changed
+from experiments.acceleration.measures import NEIGHBOUR, moments_of
+from experiments.acceleration.points import MASKS, METHODS, Row
 from tdas_ops import NoiseStream, calibrate
 from tdas_ops._images import picture_files
 from tdas_ops.integrations.diffusers import Loaded, load_ve

@@ -1,7 +1,7 @@
 """Colour data sets: faces of 64 pixels, patches of photographs of 64, 128 and 256 pixels.
 
-    python -m benchmarks.acceleration.pictures faces
-    python -m benchmarks.acceleration.pictures photos64 --photos FOLDER
+    python -m experiments.acceleration.pictures faces
+    python -m experiments.acceleration.pictures photos64 --photos FOLDER
 
 prepare them once, in `build/acceleration/data`; `--data` of the other commands then names that folder. Images are kept
 as 8-bit levels, the held-out ones as features.
@@ -30,8 +30,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.acceleration import features
-from benchmarks.acceleration.dataset import Dataset
+from experiments.acceleration import features
+from experiments.acceleration.dataset import Dataset
 from tdas_ops._files import write_whole
 from tdas_ops._images import picture_files
 from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
@@ -144,7 +144,7 @@ def prepare(name: str, train: Tensor, held_out: Tensor, kind: str, cache: Path =
 
 def _kept(name: str, file: Path) -> Path:
     if not file.is_file():
-        raise SystemExit(f"data: {file} is missing; `python -m benchmarks.acceleration.pictures {name}` makes it")
+        raise SystemExit(f"data: {file} is missing; `python -m experiments.acceleration.pictures {name}` makes it")
     return file
 
 

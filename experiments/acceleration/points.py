@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "acceleration"
+RESULTS = Path(__file__).resolve().parent / "results"
 COUNTS = (1000, 500, 330, 200, 142, 125, 111, 100, 66, 50, 33, 20, 10)
 FEW, BETWEEN, MANY = COUNTS[7:], COUNTS[4:7], COUNTS[1:3]
 SEEDS = (1, 2, 3)

@@ -1,4 +1,4 @@
-"""Trains one network: `python -m benchmarks.acceleration.train --family ncsnpp --data PACKAGE`.
+"""Trains one network: `python -m experiments.acceleration.train --family ncsnpp --data PACKAGE`.
 
 Denoising score matching with the weight std^2, as published for all three families: `|std score(x) + z|^2`. The run
 saves its state every few hundred steps and continues from it when started again. It is deterministic for a given seed,
@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.acceleration.data import DATASETS
-from benchmarks.acceleration.families import FAMILIES, Family, network_of
-from benchmarks.acceleration.ladders import for_data
-from benchmarks.acceleration.principal import PrincipalDenoiser
+from experiments.acceleration.data import DATASETS
+from experiments.acceleration.families import FAMILIES, Family, network_of
+from experiments.acceleration.ladders import for_data
+from experiments.acceleration.principal import PrincipalDenoiser
 from tdas_ops.models.unet import UNet
 from tdas_ops.samplers import ScoreFn
 

@@ -16,16 +16,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration.evaluate import save_strip
-from benchmarks.acceleration.points import Row, read
 from benchmarks.circumstances import command_output
+from experiments.acceleration.evaluate import save_strip
+from experiments.acceleration.points import Row, read
 from experiments.few_step import methods, networks
 from experiments.few_step.networks import Network
 from tdas_ops import NoiseStream
 from tdas_ops.calibrate import Likeness
 from tdas_ops.models.frechet import frechet_distance, moments
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "few_step"
+RESULTS = Path(__file__).resolve().parent / "results"
 COUNTS = (8, 5, 10, 4, 6, 20, 15, 50, 30, 100, 200)  # those that say most come first
 SEEDS = (1, 2, 3)
 SAMPLES = 512
@@ -90,7 +90,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """Arguments that name a network and its data."""
     parser.add_argument("network", choices=["embedded", *networks.FAMILIES])
     parser.add_argument("--dataset", default="digits")
-    parser.add_argument("--data", type=Path, required=True, help="as for benchmarks.acceleration")
+    parser.add_argument("--data", type=Path, required=True, help="as for experiments.acceleration")
     parser.add_argument("--weights", type=Path, default=networks.WEIGHTS)
 
 

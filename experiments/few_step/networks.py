@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration.data import DATASETS, Dataset
-from benchmarks.acceleration.evaluate import digest_of
-from benchmarks.acceleration.families import FAMILIES, LANGEVIN_STEPS, DDPMpp, NCSNpp, NCSNv2, load_network
-from benchmarks.acceleration.filters import Filters
-from benchmarks.acceleration.ladders import for_data
-from benchmarks.acceleration.train import WEIGHTS
+from experiments.acceleration.data import DATASETS, Dataset
+from experiments.acceleration.evaluate import digest_of
+from experiments.acceleration.families import FAMILIES, LANGEVIN_STEPS, DDPMpp, NCSNpp, NCSNv2, load_network
+from experiments.acceleration.filters import Filters
+from experiments.acceleration.ladders import for_data
+from experiments.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream, calibrate, models, samplers, sde
 from tdas_ops.calibrate import Run
 from tdas_ops.samplers import ScoreFn
@@ -95,7 +95,7 @@ def embedded(package: Path) -> Network:
 
 
 def family(name: str, dataset: str, folder: Path, weights: Path = WEIGHTS) -> Network:
-    """A network of `benchmarks.acceleration`: its published parametrisation, and the papers' filters with alpha 5."""
+    """A network of `experiments.acceleration`: its published parametrisation, and the papers' filters with alpha 5."""
     data = DATASETS[dataset](folder)
     chosen = for_data(FAMILIES[name], data)
     assert isinstance(chosen, NCSNpp | NCSNv2 | DDPMpp)

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
-from benchmarks.acceleration.points import Row, read
+from experiments.acceleration.points import Row, read
 from experiments.few_step.evaluate import COUNTS, RESULTS
 from experiments.few_step.methods import METHODS, SHOWN
 
@@ -101,7 +101,7 @@ def section(name: str, rows: list[Row], real: Row, folder: Path) -> list[str]:
     spread = [row["spread"] / row["distance"] for row in found.values() if row["seeds"] > 1]
     if spread:
         text.append(f"Seeds of a point differ by {sorted(spread)[len(spread) // 2]:.0%} in distance (median).")
-    text.append(f"\n![distance against evaluations](../results/few_step/{picture.name})\n")
+    text.append(f"\n![distance against evaluations](results/{picture.name})\n")
     for measure, title in MEASURES.items():
         text += [f"{title}:\n", *table(found, measure), ""]
     return text

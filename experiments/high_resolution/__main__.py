@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from benchmarks.acceleration.ffdnet import FFDNet
-from benchmarks.acceleration.points import read
+from experiments.acceleration.points import read
 from experiments.high_resolution import data, measures
 from experiments.high_resolution.methods import Painter
 from experiments.high_resolution.plan import COUNTS, RESULTS, plan
+from experiments.restoration.ffdnet import FFDNet
 from tdas_ops import Spectrum
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.acceleration.pictures import NO_PHOTOGRAPHS, photographs
+from experiments.acceleration.pictures import NO_PHOTOGRAPHS, photographs
 
 SIDE = 1024  # the shorter side to which photographs are scaled down: what cameras leave at single pixels is lost
 PATCH, PATCHES = 256, 240

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.acceleration.ffdnet import FFDNet
+from experiments.restoration.ffdnet import FFDNet
 
 NOISE = 5 / 255
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration.ffdnet import FFDNet
+from experiments.restoration.ffdnet import FFDNet
 from tdas_ops import NoiseStream, Preconditioner, Spectrum, noise, samplers
 from tdas_ops.sde import VE
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.acceleration.points import read
+from experiments.acceleration.points import read
 from experiments.high_resolution.measures import ring_numbers
 from experiments.high_resolution.plan import RESULTS, plan
 

@@ -1,4 +1,4 @@
-"""Measures restorations: `python -m benchmarks.acceleration.restoration_curves --photos FOLDER`.
+"""Measures restorations: `python -m experiments.restoration.curves --photos FOLDER`.
 
 A queue that can be stopped at any time, as `evaluate`: rows that the result file holds are not measured again. FOLDER
 holds photographs; those named by `--tested` are measured and restored, all others make the filters.
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.acceleration import points
-from benchmarks.acceleration.ffdnet import FFDNet
-from benchmarks.acceleration.measurements import TASKS, level, read_photo
-from benchmarks.acceleration.pictures import NO_PHOTOGRAPHS, photographs
-from benchmarks.acceleration.points import Row
-from benchmarks.acceleration.restoration import Filters, restore
+from experiments.acceleration import points
+from experiments.acceleration.pictures import NO_PHOTOGRAPHS, photographs
+from experiments.acceleration.points import Row
+from experiments.restoration.ffdnet import FFDNet
+from experiments.restoration.measurements import TASKS, level, read_photo
+from experiments.restoration.restore import Filters, restore
 from tdas_ops._pictures import picture
 
 METHODS = ("plain", "tdas", "pds", "calibrated")
 COUNTS = (12, 25, 50, 100, 200)
-RESULTS = points.RESULTS.parent / "restoration"
+RESULTS = Path(__file__).resolve().parent / "results"
 PICTURES = Path("build/acceleration/restoration")
 TESTED = ("*life_by_*", "*picosdeeuropa_by_*", "*seeding_by_*")
 SHARP = 0.25  # cycles a pixel: rings from here on are high frequencies

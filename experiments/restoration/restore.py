@@ -1,6 +1,6 @@
 """Restores a photograph: draws samples of what it may have been before noise, blur or missing pixels.
 
-    python -m benchmarks.acceleration.restoration --photo mine.jpg --photos FOLDER --task deblur --degrade
+    python -m experiments.restoration.restore --photo mine.jpg --photos FOLDER --task deblur --degrade
 
 Annealed Langevin sampling of the posterior of `y = H x + sigma_y z`. The prior's score at noise level s comes from the
 denoiser FFDNet, `(D(x, s) - x) / s^2`; the measurement adds `H^T (y - H x) / (sigma_y^2 + s^2 - s_last^2)`. FOLDER has
@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration.ffdnet import FFDNet
-from benchmarks.acceleration.measurements import LAST, TASKS, Measurement, level, read_photo
-from benchmarks.acceleration.pictures import photographs
+from experiments.acceleration.pictures import photographs
+from experiments.restoration.ffdnet import FFDNet
+from experiments.restoration.measurements import LAST, TASKS, Measurement, level, read_photo
 from tdas_ops import NoiseStream, Preconditioner, calibrate, step
 from tdas_ops._pictures import picture
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import report as page
-from benchmarks.acceleration import cost, data, evaluate, families, filters, measures, points, report, train
+from experiments.acceleration import cost, data, evaluate, families, filters, measures, points, report, train
 from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops.calibrate.likeness import radial_power
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
@@ -361,16 +360,6 @@ def test_report_pools_seeds_and_finds_the_speed_up():
         compared[-2] == "| 64 | large | 1x (1000) | 20x (50, not at 66) | none |" and "| 16 | blobs |" in compared[-3]
     )
     assert report.resolutions({"blobs": found}, {"blobs": 16}) == []
-
-
-def test_parts_of_the_page_leave_each_other_alone(tmp_path):
-    path = tmp_path / "RESULTS.md"
-    page.write_part("acceleration", "curves", path)
-    page.write_part("kernels", "times", path)
-    page.write_part("acceleration", "new curves", path)
-    text = path.read_text()
-    assert text.index("times") < text.index("new curves") and "\ncurves" not in text
-    assert text.count("<!-- part: ") == 2
 
 
 def test_strips_come_apart_again(tmp_path):

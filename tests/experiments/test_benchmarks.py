@@ -15,7 +15,7 @@ import tdas_ops
 from benchmarks import contenders, measure, report
 from benchmarks.parity import Oracle, ParityError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHAPE = (2, 2, 8, 6)
 
 

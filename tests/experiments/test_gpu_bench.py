@@ -17,7 +17,7 @@ from conftest import relative_rms
 import tdas_ops
 from benchmarks import gpu_build, gpu_device, gpu_profile, gpu_races, gpu_smoke, gpu_table, gpu_times, nvcc_reusing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 FAKE_PYTHON = """#!/bin/sh
 echo "$GPU_EXTENSION $*" >> calls
@@ -113,10 +113,13 @@ def test_the_limits_add_up():
 
 
 def test_again_runs_what_is_named(script):
-    status, output, calls = script("again", "60", "speed", "times", "tests/test_gpu.py::test_opcheck[a b]")
+    status, output, calls = script("again", "60", "speed", "times", "tests/kernels/gpu/test_gpu.py::test_opcheck[a b]")
     assert status == 1 and "gpu.sh: got 'speed', expected first [SECONDS], again [SECONDS] STAGE..." in output
     assert set(script.statuses("again")) == {"build", "times", "tests"}  # there is no extension
-    assert "gpu_tests.py 10 60 tests/test_gpu.py::test_opcheck[a b]" in calls and "gpu_smoke.py 64" not in calls
+    assert (
+        "gpu_tests.py 10 60 tests/kernels/gpu/test_gpu.py::test_opcheck[a b]" in calls
+        and "gpu_smoke.py 64" not in calls
+    )
     status, output, calls = script("again")
     assert status == 1 and output.startswith("gpu.sh: got 'again', expected") and "gpu_smoke" not in calls
 
@@ -170,7 +173,7 @@ def test_the_long_parts(script):
     status, output, calls = script("acceleration")
     assert status == 0 and "--dataset photos256" in calls
     for name in ("train", "evaluate", "cost"):
-        assert calls.count(f"benchmarks.acceleration.{name} ") == 4
+        assert calls.count(f"experiments.acceleration.{name} ") == 4
 
 
 # Programs of the stages
@@ -381,7 +384,7 @@ def test_no_test_takes_the_others_along(kept, tmp_path):
     file = tmp_path / "test_some.py"
     file.write_text(TESTS)
     environment = {**os.environ, "DEVICE": "cpu", "PYTHONPATH": str(tmp_path / "foreign")}
-    command = [sys.executable, "benchmarks/gpu_tests.py", "1", "2", str(file), "tests/test_readme.py"]
+    command = [sys.executable, "benchmarks/gpu_tests.py", "1", "2", str(file), "tests/unit/test_readme.py"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     rows = {row.get("test", "").split("::")[-1]: row for row in kept()}
     assert done.returncode == 1, done.stdout
@@ -389,7 +392,7 @@ def test_no_test_takes_the_others_along(kept, tmp_path):
     assert rows["test_hangs"]["why"] == "no end within 2 s"
     assert rows["test_dies"]["why"] == "its process ended with status -9"
     assert "illegal memory access" in rows["test_lost"]["why"]
-    readme = (ROOT / "tests/test_readme.py").read_text().count("\ndef test_")
+    readme = (ROOT / "tests/unit/test_readme.py").read_text().count("\ndef test_")
     assert rows[""]["counts"] == {"passed": 3 + readme, "failed": 4, "skipped": 1}
 
 
@@ -493,14 +496,14 @@ def test_the_table_has_what_matters_within_its_characters():
     rows = [
         {"stage": "end", "clocks": "1980 MHz"},
         time,
-        {"stage": "tests", "test": "tests/test_gpu.py::test_a", "ok": False, "why": "assert 1 == 2"},
+        {"stage": "tests", "test": "tests/kernels/gpu/test_gpu.py::test_a", "ok": False, "why": "assert 1 == 2"},
         {"stage": "smoke 64", "case": "3x64x64 R pds", "ok": True},
         {"stage": "smoke 64", "status": 0, "seconds": 9, "said": ""},
         {"stage": "repeat", "status": 124, "seconds": 22, "said": "waiting"},
     ]
     text = gpu_table.text(rows)
     assert "step 64 pds of 2048: 101.5us 0.910, torch 700us 6.90x" in text and "[times, copy 3 to 3 TB/s]" in text
-    assert "tests  tests/test_gpu.py::test_a: assert 1 == 2" in text and "clocks, end: 1980 MHz" in text
+    assert "tests  tests/kernels/gpu/test_gpu.py::test_a: assert 1 == 2" in text and "clocks, end: 1980 MHz" in text
     assert text.endswith("== stages\nsmoke 64: ok 9s 1/1; repeat: OUT OF TIME 22s") and "repeat: waiting" in text
     assert len(gpu_table.text(rows * 300)) <= 10_000 and "... 2" in gpu_table.text(rows * 300)
 

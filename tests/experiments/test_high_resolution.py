@@ -16,7 +16,7 @@ from experiments.high_resolution import data, measures, report
 from experiments.high_resolution.methods import Painter
 from tdas_ops import Spectrum
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def denoise(x: torch.Tensor, s: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from conftest import save_ncsnpp
 from PIL import Image
 
-from benchmarks.acceleration import ncsnpp_hub, points
+from experiments.acceleration import ncsnpp_hub, points
 from tdas_ops.models.frechet import frechet_distance, moments
 
 pytest.importorskip("diffusers")

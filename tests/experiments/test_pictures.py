@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.acceleration import data, features, ladders, pictures
-from benchmarks.acceleration.families import FAMILIES
+from experiments.acceleration import data, features, ladders, pictures
+from experiments.acceleration.families import FAMILIES
 from tdas_ops import calibrate
 from tdas_ops.models.frechet import frechet_distance, moments
 

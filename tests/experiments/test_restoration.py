@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.acceleration import ffdnet, measurements, points, restoration, restoration_curves, restoration_report
-from benchmarks.acceleration.measurements import LAST, TASKS, gaussian
-from benchmarks.acceleration.restoration import REACH, Filters, restore
+from experiments.acceleration import points
+from experiments.restoration import curves, ffdnet, measurements, report
+from experiments.restoration import restore as command
+from experiments.restoration.measurements import LAST, TASKS, gaussian
+from experiments.restoration.restore import REACH, Filters, restore
 
 SIZE = (16, 12)
 SHAPE = (3, *SIZE)
@@ -69,7 +71,7 @@ def test_fewer_iterations_are_enough_with_a_calibrated_filter(photos):
     task, truth = TASKS["deblur"](SIZE), field(1, 2)
     y = task.measure(truth, seed=3)
     errors = {
-        (method, count): restoration_curves.rms(restore(wiener, y, task, Filters(photos, method), count, 16) - truth)
+        (method, count): curves.rms(restore(wiener, y, task, Filters(photos, method), count, 16) - truth)
         for method, count in (("plain", 12), ("calibrated", 12), ("plain", 100))
     }
     assert errors["calibrated", 12] < errors["plain", 12]
@@ -79,11 +81,11 @@ def test_fewer_iterations_are_enough_with_a_calibrated_filter(photos):
 def test_missing_pixels_come_back(photos):
     task, truth = TASKS["inpaint"](SIZE), field(1, 2)
     y = task.measure(truth, seed=3)
-    error = lambda x: restoration_curves.rms((x - truth) * (1 - task.power.float()))
+    error = lambda x: curves.rms((x - truth) * (1 - task.power.float()))
     for method in ("plain", "tdas", "pds", "calibrated"):
         made = restore(wiener, y, task, Filters(photos, method), 50, 4).mean(dim=0, keepdim=True)
         assert error(made) < 0.8 * error(y), method
-        assert restoration_curves.rms((made - y) * task.power.float()) < 3 * task.sigma
+        assert curves.rms((made - y) * task.power.float()) < 3 * task.sigma
 
 
 @pytest.mark.parametrize("method", ["plain", "tdas", "pds", "calibrated"])
@@ -185,12 +187,12 @@ def test_the_shift_of_rounded_weights_is_taken_off():
 
 def test_samples_of_the_right_law_are_calibrated():
     truth, samples = normal(1, 3, 64, 64), normal(6, 3, 64, 64, seed=1)
-    row = restoration_curves.judged(samples, truth)
+    row = curves.judged(samples, truth)
     assert row["error_over_spread"] == pytest.approx(1, abs=0.02) and row["sharpness"] == pytest.approx(1, abs=0.05)
     assert row["single"] == pytest.approx(2**0.5, abs=0.02) and row["sharpness_of_mean"] == pytest.approx(
         1 / 6, abs=0.01
     )
-    sure = restoration_curves.judged(0.5 * samples, truth)
+    sure = curves.judged(0.5 * samples, truth)
     assert sure["error_over_spread"] > 1.5 and sure["sharpness"] == pytest.approx(0.25, abs=0.02)
 
 
@@ -210,7 +212,7 @@ def queue(monkeypatch, folder: Path, *flags: str) -> list[points.Row]:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(ffdnet, "installed_weights", weights)
     words = [
-        "restoration_curves",
+        "curves",
         "--photos",
         str(folder / "photos"),
         "--size",
@@ -221,7 +223,7 @@ def queue(monkeypatch, folder: Path, *flags: str) -> list[points.Row]:
         "results",
     ]
     monkeypatch.setattr(sys, "argv", [*words, *flags])
-    restoration_curves.main()
+    curves.main()
     return points.read(folder / "results" / "rows.jsonl")
 
 
@@ -235,11 +237,11 @@ def test_the_queue_measures_what_is_missing_and_the_report_shows_it(folder, monk
         ("plain", 2),
         ("calibrated", 2),
     ]
-    pictures = {file.name for file in (folder / restoration_curves.PICTURES).glob("*.png")}
+    pictures = {file.name for file in (folder / curves.PICTURES).glob("*.png")}
     assert {"photo1-32-truth.png", "photo1-32-deblur-start.png", "photo1-32-deblur-plain-3-sample.png"} <= pictures
-    text = "\n".join(restoration_report.tables(again))
+    text = "\n".join(report.tables(again))
     assert f"| 3 | {255 * first[0]['mean']:.1f} | - | - | {255 * again[1]['mean']:.1f} |" in text and "photo1" in text
-    sheet = restoration_report.strip(again, "photo1", 32, "deblur", folder / restoration_curves.PICTURES)
+    sheet = report.strip(again, "photo1", 32, "deblur", folder / curves.PICTURES)
     assert sheet is not None and sheet.width > 4 * 32
 
 
@@ -261,7 +263,7 @@ def test_a_photograph_of_ones_own(folder, monkeypatch, capsys):
         "4",
     ]
     monkeypatch.setattr(sys, "argv", [*words, "--degrade", "--task", "inpaint", "--out", str(folder / "out")])
-    restoration.main()
+    command.main()
     assert "RMSE of the mean" in capsys.readouterr().out
     for name in ("sample", "mean", "spread"):
         with Image.open(folder / "out" / f"{name}.png") as made:

@@ -18,7 +18,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.03
 VECTOR_BYTES = {"avx512": 64, "avx2": 32}
@@ -47,7 +47,7 @@ def compiler_version(compiler: str) -> str:
 def count(compiler: str, instruction_set: str, folder: Path) -> Figures:
     """Instructions an element of every case; a count of nothing where the machine does not let programs trap."""
     program = folder / instruction_set
-    sources = [ROOT / "benchmarks/check_cpu.cpp", ROOT / "csrc/cpu/tables.cpp"]
+    sources = [ROOT / "tests/gates/check_cpu.cpp", ROOT / "csrc/cpu/tables.cpp"]
     flags = ["-std=c++17", *compile_flags(), f"-DTDAS_OPS_VECTOR_BYTES={VECTOR_BYTES[instruction_set]}"]
     subprocess.run([compiler, *flags, *map(str, sources), "-o", str(program)], check=True)
     lines = subprocess.check_output([str(program)], text=True).splitlines()

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".json")
 KEPT = ROOT / "build" / "check-cuda"
 COUNTED_SOURCE = Path(__file__).with_name("check_cuda_count.cu")

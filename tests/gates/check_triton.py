@@ -23,11 +23,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # also where this is run as a script
+from check_cuda import Figures, written
 
-from benchmarks.check_cuda import Figures, written  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".json")
 ARCHITECTURES = (80, 90, 100)
 REGISTER_ALLOWANCE = 8  # registers of a thread are given out in eights

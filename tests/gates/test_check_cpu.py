@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
+import check_cpu
 import pytest
-
-from benchmarks import check_cpu
 
 RECORDED = {"avx2, drift": 20.0, "avx2, noise": 10.0}
 

@@ -11,11 +11,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import check_cuda
+import nvcc_reporting
 import pytest
 
-from benchmarks import check_cuda, nvcc_reporting
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not found")
 
 PLANE_KERNEL = "_ZN8tdas_ops4cuda12plane_kernelILi64ELi128ELNS0_4KindE2EEEvNS0_9PlaneWorkE"
@@ -87,7 +87,7 @@ COUNTS = {"pds 64x64": {"total": 60.0, "floating": 40.0, "integer": 20.0}}
 
 
 def gate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks/check_cuda.py"), *arguments]
+    command = [sys.executable, str(ROOT / "tests/gates/check_cuda.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 pytest.importorskip("triton")
-from benchmarks import check_triton
+import check_triton
 
 REPORT = """
 ptxas info    : Compiling entry function 'pixel_kernel' for 'sm_90a'

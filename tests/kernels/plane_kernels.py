@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import Preconditioner, reference
-from tests.simt_library import load
+from tests.kernels.simt_library import load
 
 FILTERS = ("drift", "noise", "M", "Mt", "MMt")
 KINDS = {"drift": 1, "skewed drift": 2, "noise": 4, "pixels": 8, "measure": 16}  # bits of SIMT_KINDS

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-NATIVE = ROOT / "tests" / "native"
+ROOT = Path(__file__).parents[2]
+NATIVE = ROOT / "tests" / "kernels" / "native"
 BUILD = ROOT / "build" / "native"
 COMPILER = shutil.which("g++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.noise_contract import SHAPES, contract, signed
-from tests.simt_library import (
+from tests.kernels.simt_library import (
     ORDERS,
     SANITIZE,
     SHARED,
@@ -25,6 +24,7 @@ from tests.simt_library import (
     needs_compiler,
     run_sanitized,
 )
+from tests.noise_contract import SHAPES, contract, signed
 
 pytestmark = needs_compiler
 

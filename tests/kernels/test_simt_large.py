@@ -28,8 +28,8 @@ from test_simt_planes import (
     writes_only_its_elements,
 )
 
-from tests.plane_kernels import ELEMENTS, PlaneKernels, Update, kind_bits, pointer
-from tests.simt_library import ORDERS, Build, Size, needs_compiler, start_builds, with_mistakes
+from tests.kernels.plane_kernels import ELEMENTS, PlaneKernels, Update, kind_bits, pointer
+from tests.kernels.simt_library import ORDERS, Build, Size, needs_compiler, start_builds, with_mistakes
 
 pytestmark = needs_compiler
 

@@ -19,7 +19,7 @@ from conftest import relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, _backends, _extension
-from tests.simt_library import COMPILER, CSRC, ORDERS, SHARED, SIMT, needs_compiler
+from tests.kernels.simt_library import COMPILER, CSRC, ORDERS, SHARED, SIMT, needs_compiler
 
 pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reason=str(_extension.reason()))]
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner
-from tests.plane_kernels import ELEMENTS, NUMBERS, PlaneKernels, Update, kind_bits
-from tests.simt_library import (
+from tests.kernels.plane_kernels import ELEMENTS, NUMBERS, PlaneKernels, Update, kind_bits
+from tests.kernels.simt_library import (
     ORDERS,
     Build,
     Builds,

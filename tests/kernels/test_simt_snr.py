@@ -18,8 +18,8 @@ from test_simt_planes import CASES, laid_out, writes_only_its_elements
 from torch import Tensor
 
 from tdas_ops import reference
-from tests.plane_kernels import PlaneKernels, ScaleArgs, Update, UpdateArgs, kind_bits, scale
-from tests.simt_library import (
+from tests.kernels.plane_kernels import PlaneKernels, ScaleArgs, Update, UpdateArgs, kind_bits, scale
+from tests.kernels.simt_library import (
     SANITIZE_THREADS,
     Build,
     Builds,

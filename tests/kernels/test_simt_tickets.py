@@ -15,8 +15,8 @@ import torch
 from conftest import relative_rms
 from test_simt_planes import CASES, check_cast, laid_out, writes_only_its_elements
 
-from tests.plane_kernels import PlaneKernels, kind_bits
-from tests.simt_library import (
+from tests.kernels.plane_kernels import PlaneKernels, kind_bits
+from tests.kernels.simt_library import (
     SANITIZE_THREADS,
     Build,
     Builds,

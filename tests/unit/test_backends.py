@@ -127,7 +127,7 @@ def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(var
     assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_{variable}: got {choice!r}, expected")
 
 
-@pytest.mark.filterwarnings("ignore::tdas_ops.SlowPathWarning")  # tests/test_installation.py has its words
+@pytest.mark.filterwarnings("ignore::tdas_ops.SlowPathWarning")  # tests/unit/test_installation.py has its words
 def test_a_gpu_without_a_fused_kernel_takes_triton_where_it_works(gpu, monkeypatch):
     chosen = lambda op, x, *masks: _backends.kernel(op, x, *masks).name().split(".")[1]
     mask, x, ops = torch.empty(1), gpu(48, 64), ("noise", "precondition", "step", "langevin_step")

@@ -1,4 +1,4 @@
-"""A few cases of the campaign of bad input; `python -m tests.campaign` has hundreds."""
+"""A few cases of the campaign of bad input; `python -m tests.unit.campaign` has hundreds."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def test_control_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[s
     options = ["--samples", "8", "--threads", "1", "--no-progress", "--iterations", "2", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, "sample", *options, "--iterations", "20000"],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -535,7 +535,7 @@ def test_calibrate_that_cannot_write_reads_nothing(
 
 @pytest.mark.parametrize(("output", "code"), [("closed", 1), ("ascii", 0), ("full", 1)])
 def test_an_output_that_takes_nothing_is_no_traceback(output: str, code: int, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONIOENCODING": "ascii"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "tdas_ops.cli", "sample", "--samples", "2", "--iterations", "1", "--no-progress"]
     reader, writer = os.pipe()
     with open("/dev/full", "wb") as full, open(tmp_path / "said", "wb") as said:

@@ -242,7 +242,7 @@ def check(folder, path, name):
 _folder.Folder._check_pictures = check
 cli.main({["sample", *SMALL, "--iterations", "1", "--out", str(out)]!r})
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert process.returncode == -signal.SIGKILL
     left = [path for path in out.iterdir() if path.name.startswith(".partial-")]

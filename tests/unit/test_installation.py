@@ -22,7 +22,7 @@ import torch
 import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner, SlowPathWarning, _backends, _extension, _remedy, cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 needs_extension = pytest.mark.skipif(_extension.load() is None, reason=str(_extension.reason()))
 M = Preconditioner.radial(lambda k: 1 / (1 + k), (1, 8, 8), method="pds")
 

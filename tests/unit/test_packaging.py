@@ -19,7 +19,7 @@ import torch
 
 import tdas_ops
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME = f"tdas_ops-{tdas_ops.__version__}"
 
 

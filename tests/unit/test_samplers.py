@@ -14,7 +14,7 @@ from tdas_ops import NoiseStream, Preconditioner, samplers
 from tdas_ops.sde import VE, VP, Discrete, SubVP
 from tests.noise_contract import white_noise
 
-# Random masks reach further than a network would bear, which pc says; tests/test_filter_check.py has its words.
+# Random masks reach further than a network would bear, which pc says; tests/unit/test_filter_check.py has its words.
 pytestmark = pytest.mark.filterwarnings("ignore:M. got a 'pds' filter that takes a predictor step:RuntimeWarning")
 
 SHAPE = (3, 2, 4, 5)

@@ -15,8 +15,8 @@ from torch import Tensor
 import tdas_ops
 from benchmarks import published
 from tdas_ops import NoiseStream, samplers
-from tests.few_step import SDES, SHAPE, denoised, scales, score_of
 from tests.noise_contract import white_noise
+from tests.unit.few_step import SDES, SHAPE, denoised, scales, score_of
 
 LEVELS = [2.0, 1.1, 0.6, 0.3, 0.1, 0.05]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tdas_ops import NoiseStream, Preconditioner, samplers
 from tdas_ops.prior import Prior
 from tdas_ops.sde import VE, VP, Discrete, Marginal
-from tests.few_step import SDES, SHAPE, TABLE, denoised, scales, score_of
+from tests.unit.few_step import SDES, SHAPE, TABLE, denoised, scales, score_of
 
 FEW = {
     "ancestral": (samplers.ancestral, {}),

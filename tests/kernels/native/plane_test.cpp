@@ -365,7 +365,7 @@ void check_rows() {
       }
 }
 
-// Memory alone: the numbers are those of tests/test_fuzz.py.
+// Memory alone: the numbers are those of tests/kernels/test_fuzz.py.
 void check_spectra() {
   for (const int64_t height : any_sizes)
     for (const int64_t width : any_sizes) {

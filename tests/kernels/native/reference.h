@@ -1,5 +1,5 @@
 // What the kernels should give, in double precision and by the definitions of docs/design.md alone. Only Philox is
-// shared with the kernels: tests/test_noise.py holds it to the published vectors.
+// shared with the kernels: tests/unit/test_noise.py holds it to the published vectors.
 #pragma once
 
 #include <complex>

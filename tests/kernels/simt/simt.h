@@ -334,7 +334,7 @@ inline int setting(const char* name, int otherwise) {
   return asked == nullptr ? otherwise : std::atoi(asked);
 }
 
-// Which mistake a copy of the kernels makes, of those planted in it (tests/simt_library.py), by its number; 0: none.
+// Which mistake a copy of the kernels makes, of those planted in it (tests/kernels/simt_library.py), by its number; 0: none.
 inline int mistake = setting("SIMT_MISTAKE", 0);
 __attribute__((always_inline)) constexpr bool planted(int number) {
   return !std::is_constant_evaluated() && number == mistake;
