@@ -149,7 +149,7 @@ def test_components_are_few_where_images_are():
 
 def test_features_of_the_wrong_shape_are_refused():
     with pytest.raises(SystemExit, match=r"features: got \(2, 3, 16, 16\) for 2 images"):
-        features.extract(features.network("tests.test_pictures:identity"), images(0, 2))
+        features.extract(features.network("tests.experiments.test_pictures:identity"), images(0, 2))
 
 
 def identity(x: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@
 #elif TDAS_OPS_VECTOR_BYTES == 32
 #pragma GCC target("avx2,fma,f16c")
 #endif
-#include "../csrc/cpu/plane.h"
+#include "../../csrc/cpu/plane.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // Compiled by check_cuda.py, which reads the machine code; nothing here ever runs.
-#include "../csrc/cuda/large_ticket.cuh"
-#include "../csrc/cuda/plane_snr.cuh"
+#include "../../csrc/cuda/large_ticket.cuh"
+#include "../../csrc/cuda/plane_snr.cuh"
 
 namespace tdas_ops::cuda {
 

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import test_cpu
 import torch
 from conftest import relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, _backends, _extension
 from tests.kernels.simt_library import COMPILER, CSRC, ORDERS, SHARED, SIMT, needs_compiler
+from tests.unit import test_cpu
 
 pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reason=str(_extension.reason()))]
 

@@ -1,4 +1,4 @@
-"""Random bad input by the hundred: no traceback, no hang, no lost file. `python -m tests.unit.campaign [cases] [first]`.
+"""Random bad input: no traceback, no hang, no lost file. `python -m tests.unit.campaign [cases] [first]`.
 
 A case is a function of a random generator and an empty folder. It makes something in the folder and returns what to do
 with it: the words of a command, which must end with a code of its own and one line of complaint at most, or a call of

@@ -14,7 +14,7 @@
 #include <string>
 #include <thread>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../../csrc/cpu/kernels.h"
 #include "reference.h"
 
 // Scratch is NaN, or a read before it is written would find what an earlier case left.

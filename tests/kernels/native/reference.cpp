@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../../csrc/philox.h"
+#include "../../../csrc/philox.h"
 
 namespace reference {
 namespace {
