@@ -33,7 +33,7 @@ CHOICE := $(TDAS_OPS_BUILD) $(TORCH_CUDA_ARCH_LIST)
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test bench bench-compare lint format check-cpu check-cuda check-triton gpu-wheel \
+.PHONY: help demo test test-kernels gates bench bench-compare lint format check-cpu check-cuda check-triton gpu-wheel \
   gpu-extensions train clean always
 
 help:  ## this list
@@ -42,8 +42,14 @@ help:  ## this list
 demo: $(STAMPS)/package  ## samples pictures with the embedded model into demo/ (DEMO_FLAGS reduces it)
 	$(PY) -m tdas_ops.cli demo $(DEMO_FLAGS)
 
-test: $(STAMPS)/tools  ## all tests
-	$(PY) -m pytest tests
+test: $(STAMPS)/tools  ## tests of the package, some minutes
+	$(PY) -m pytest -q -n auto tests/unit
+
+test-kernels: $(STAMPS)/tools  ## tests of the kernels: emulated GPU, sanitizers, Triton's interpreter, random comparisons
+	$(PY) -m pytest -q -n auto tests/kernels
+
+gates: check-cpu check-cuda check-triton  ## instructions, registers and spills of the kernels; benchmarks and experiments
+	$(PY) -m pytest -q -n auto tests/gates tests/experiments
 
 bench: $(STAMPS)/bench  ## benchmarks on this CPU, some ten minutes; BENCH="-k 'step and LSUN'" selects and only prints
 	$(PY) -m benchmarks.run $(BENCH)
