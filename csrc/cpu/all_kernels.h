@@ -6,7 +6,8 @@
 #include "kernels.h"
 #include "mix_spectra.h"
 #include "pixels.h"
-#include "plane.h"
+#include "plane_norms.h"
+#include "plane_update.h"
 
 namespace tdas_ops::cpu {
 namespace {

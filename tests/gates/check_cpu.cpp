@@ -21,7 +21,8 @@
 #elif TDAS_OPS_VECTOR_BYTES == 32
 #pragma GCC target("avx2,fma,f16c")
 #endif
-#include "../../csrc/cpu/plane.h"
+#include "../../csrc/cpu/plane_norms.h"
+#include "../../csrc/cpu/plane_update.h"
 
 namespace {
 

@@ -1,0 +1,75 @@
+// The update of planes: which passes, with which terms.
+#pragma once
+
+#include <cmath>
+
+#include "plane_filter.h"
+
+namespace tdas_ops::cpu {
+namespace {
+
+void update_plane(const Plane& plane, const float* kept) {
+  const UpdateArgs& args = plane.args;
+  const float scale = spectrum_scale(plane);
+  const float d = args.d == nullptr ? 1.0f : args.d[plane.b], n = args.n == nullptr ? 1.0f : args.n[plane.b];
+  const bool drift = args.filter == Filter::drift || args.filter == Filter::MMt;
+  const bool drawn_spectrum = noise_is_spectral(plane);
+  const Field none = {};
+  Field base = args.base;
+  Spectral spectral = spectral_of(plane, scale);
+  spectral.has_noise = drawn_spectrum;
+  spectral.noise = n * std::sqrt(scale);
+  if (kept != nullptr || args.filter == Filter::noise) {
+    if (drawn_spectrum)
+      spectral.has_data = spectral.forward = false;
+    else
+      read_noise(plane, n);
+    spectral.kept = kept;
+    spectral.kept_scale = d * scale;
+  } else if (drift && plane.masks.space == nullptr && args.z.data == nullptr) {
+    read_plane(plane, args.v, false);
+    spectral.linear = 0.0f;
+    spectral.square = spectral.skew_scale = d * scale;
+    spectral.skew = plane.masks.skew;
+  } else if (drift) {
+    if (plane.masks.skew != nullptr) {  // out = base + d S v first
+      read_plane(plane, args.v, false);
+      Spectral skew = spectral_of(plane, 0.0f);
+      skew.skew = plane.masks.skew;
+      skew.skew_scale = d * scale;
+      filter_columns(plane, skew);
+      write_plane(plane, nullptr, base, none, 0.0f);
+      base = constant(args.out);
+    }
+    filter_twice(plane, d * scale, n);
+  } else {
+    read_plane(plane, args.v, args.filter == Filter::M);
+  }
+  Ahead ahead;
+  if (!is_large(plane)) {
+    const Field& v = args.v;
+    ahead.add(base, plane.b, plane.c, 0, plane.height, plane.width);
+    ahead.add(args.out, plane.b, plane.c, 0, plane.height, plane.width);
+    if (args.filter == Filter::noise)
+      ahead.add(v, plane.b, plane.c, 0, plane.height, plane.width);
+    else if (plane.b + 1 < args.batch)
+      ahead.add(v, plane.b + 1, plane.c, 0, plane.height, plane.width);
+    spectral.ahead = &ahead;
+  }
+  filter_columns(plane, spectral);
+  write_plane(plane, args.filter == Filter::Mt ? plane.masks.space : nullptr, base,
+              args.filter == Filter::noise ? args.v : none, d);
+}
+
+void update_planes(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end) {
+  const int64_t size = args.height * args.width;
+  for_planes(args, begin, end, [&](const Plane& plane, int64_t at) {
+    update_plane(plane, kept == nullptr ? nullptr : kept + at * size);
+  });
+#if defined(__x86_64__)
+  _mm_sfence();  // what went past the cache is written before the caller reads it
+#endif
+}
+
+}  // namespace
+}  // namespace tdas_ops::cpu
