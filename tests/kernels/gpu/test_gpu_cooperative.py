@@ -11,12 +11,13 @@ import math
 
 import pytest
 import torch
-from test_gpu import DRAWN, problem, pytestmark, relative_rms, single, stream
+from conftest import relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, _backends
+from tests.kernels.gpu.problems import DRAWN, needs_gpu, problem, single, stream
 
-__all__ = ["pytestmark"]
+pytestmark = needs_gpu
 
 SHAPES = [(3, 32, 32), (1, 32, 32), (3, 64, 64), (2, 64, 64), (3, 128, 128)]
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_gpu import CASES as EVERY_CASE
-from test_gpu import DRAWN, crowd, each_update, problem, pytestmark, relative_rms, single, stream
+from conftest import relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, _backends
+from tests.kernels.gpu.problems import CASES as EVERY_CASE
+from tests.kernels.gpu.problems import DRAWN, crowd, each_update, needs_gpu, problem, single, stream
 
-__all__ = ["pytestmark"]
+pytestmark = needs_gpu
 
 SHAPE = (3, 1024, 1024)
 CASES = [case for case in EVERY_CASE if case[1] in ("R", "Rw")]
