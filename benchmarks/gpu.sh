@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU.
 #   benchmarks/gpu.sh first [SECONDS]                  proves and measures every kernel, in 470 seconds at most
-#   benchmarks/gpu.sh again [SECONDS] STAGE|TEST...    only these stages, in 230 seconds at most; a TEST is one of pytest's,
-#                                                      such as tests/kernels/gpu/test_gpu.py::test_opcheck, for the stage tests
+#   benchmarks/gpu.sh again [SECONDS] STAGE|TEST...    only these stages, in 230 seconds at most; a TEST is one of pytest's, for the
+#                                                      stage tests: tests/kernels/gpu/test_gpu_dispatch.py::test_opcheck
 #   benchmarks/gpu.sh build                            compiles the extension in place
 #   benchmarks/gpu.sh small|chunks|iteration           the long parts: steps of small batches, scratch of the passes, whole
 #                                                      iterations; kept row by row, an interrupted one goes on

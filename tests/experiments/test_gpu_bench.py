@@ -113,11 +113,13 @@ def test_the_limits_add_up():
 
 
 def test_again_runs_what_is_named(script):
-    status, output, calls = script("again", "60", "speed", "times", "tests/kernels/gpu/test_gpu.py::test_opcheck[a b]")
+    status, output, calls = script(
+        "again", "60", "speed", "times", "tests/kernels/gpu/test_gpu_dispatch.py::test_opcheck[a b]"
+    )
     assert status == 1 and "gpu.sh: got 'speed', expected first [SECONDS], again [SECONDS] STAGE..." in output
     assert set(script.statuses("again")) == {"build", "times", "tests"}  # there is no extension
     assert (
-        "gpu_tests.py 10 60 tests/kernels/gpu/test_gpu.py::test_opcheck[a b]" in calls
+        "gpu_tests.py 10 60 tests/kernels/gpu/test_gpu_dispatch.py::test_opcheck[a b]" in calls
         and "gpu_smoke.py 64" not in calls
     )
     status, output, calls = script("again")
@@ -496,14 +498,16 @@ def test_the_table_has_what_matters_within_its_characters():
     rows = [
         {"stage": "end", "clocks": "1980 MHz"},
         time,
-        {"stage": "tests", "test": "tests/kernels/gpu/test_gpu.py::test_a", "ok": False, "why": "assert 1 == 2"},
+        {"stage": "tests", "test": "tests/kernels/gpu/test_gpu_parity.py::test_a", "ok": False, "why": "assert 1 == 2"},
         {"stage": "smoke 64", "case": "3x64x64 R pds", "ok": True},
         {"stage": "smoke 64", "status": 0, "seconds": 9, "said": ""},
         {"stage": "repeat", "status": 124, "seconds": 22, "said": "waiting"},
     ]
     text = gpu_table.text(rows)
     assert "step 64 pds of 2048: 101.5us 0.910, torch 700us 6.90x" in text and "[times, copy 3 to 3 TB/s]" in text
-    assert "tests  tests/kernels/gpu/test_gpu.py::test_a: assert 1 == 2" in text and "clocks, end: 1980 MHz" in text
+    assert (
+        "tests  tests/kernels/gpu/test_gpu_parity.py::test_a: assert 1 == 2" in text and "clocks, end: 1980 MHz" in text
+    )
     assert text.endswith("== stages\nsmoke 64: ok 9s 1/1; repeat: OUT OF TIME 22s") and "repeat: waiting" in text
     assert len(gpu_table.text(rows * 300)) <= 10_000 and "... 2" in gpu_table.text(rows * 300)
 
