@@ -12,10 +12,11 @@ import random
 from functools import partial
 
 import pytest
-import test_simt_planes
 import torch
 from conftest import relative_rms
-from test_simt_planes import (
+
+from tests.kernels import plane_cases
+from tests.kernels.plane_cases import (
     CASES,
     DRAW,
     LAYOUTS,
@@ -27,7 +28,6 @@ from test_simt_planes import (
     results,
     writes_only_its_elements,
 )
-
 from tests.kernels.plane_kernels import ELEMENTS, PlaneKernels, Update, kind_bits, pointer
 from tests.kernels.simt_library import ORDERS, Build, Size, needs_compiler, start_builds, with_mistakes
 
@@ -46,7 +46,7 @@ def large(size: Size, *options) -> Build:
     return Build(size, *options, source=SOURCE)
 
 
-sizes = partial(test_simt_planes.sizes, source=SOURCE)
+sizes = partial(plane_cases.sizes, source=SOURCE)
 
 
 def check_update(kernels: PlaneKernels, case: str, size: Size, monkeypatch: pytest.MonkeyPatch) -> Update:

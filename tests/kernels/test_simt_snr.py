@@ -14,10 +14,10 @@ from functools import partial
 import pytest
 import torch
 from conftest import relative_rms
-from test_simt_planes import CASES, laid_out, writes_only_its_elements
 from torch import Tensor
 
 from tdas_ops import reference
+from tests.kernels.plane_cases import CASES, laid_out, writes_only_its_elements
 from tests.kernels.plane_kernels import PlaneKernels, ScaleArgs, Update, UpdateArgs, kind_bits, scale
 from tests.kernels.simt_library import (
     SANITIZE_THREADS,

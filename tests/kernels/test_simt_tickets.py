@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 import torch
 from conftest import relative_rms
-from test_simt_planes import CASES, check_cast, laid_out, writes_only_its_elements
 
+from tests.kernels.plane_cases import CASES, check_cast, laid_out, writes_only_its_elements
 from tests.kernels.plane_kernels import PlaneKernels, kind_bits
 from tests.kernels.simt_library import (
     SANITIZE_THREADS,
