@@ -20,7 +20,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 import tdas_ops
-from tests.kernels.simt_library import SANITIZE_THREADS, has_sanitizer
+from tests.kernels.simt_library import SANITIZE_ADDRESSES, SANITIZE_THREADS, has_sanitizer
 
 torch.set_num_threads(1)
 
@@ -125,6 +125,12 @@ def save_ncsnpp(folder: Path, steps: int, sigma_max: float) -> Path:
 
 
 @pytest.fixture(scope="session")
-def thread_sanitizer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    if not has_sanitizer(tmp_path_factory.mktemp("sanitizer"), *SANITIZE_THREADS):
+def address_sanitizer() -> None:
+    if not has_sanitizer(*SANITIZE_ADDRESSES):
+        pytest.skip("no address sanitizer here")
+
+
+@pytest.fixture(scope="session")
+def thread_sanitizer() -> None:
+    if not has_sanitizer(*SANITIZE_THREADS):
         pytest.skip("no thread sanitizer here")

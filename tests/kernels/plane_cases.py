@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import pytest
@@ -15,21 +15,13 @@ from torch import Tensor
 import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner
 from tests.kernels.plane_kernels import ELEMENTS, PlaneKernels, Update, kind_bits
-from tests.kernels.simt_library import ORDERS, Build, Builds, Size, with_mistakes
+from tests.kernels.simt_library import ORDERS, Build, Mistake, Size
 
 DRAW = (3 << 32) + 2
 
 
-def kernels_of(builds: Builds, build: Build, mistake: int = 0) -> PlaneKernels:
-    """Those of a build, with one of the mistakes planted in it."""
-    kernels = PlaneKernels(builds.path(build))
-    kernels.library.simt_plant(mistake)
-    return kernels
-
-
-def sizes(*those: Size, source: str = "plane_library.cpp") -> pytest.MarkDecorator:
-    builds = [Build(size, source=source) for size in those]
-    return pytest.mark.parametrize("build", builds, ids=[str(size) for size in those])
+def each_size(build: Callable[[Size], Build], *sizes: Size) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("build", [build(size) for size in sizes], ids=[str(size) for size in sizes])
 
 
 def strides_of(shape, layout: str) -> tuple[int, ...]:
@@ -157,11 +149,12 @@ def check_cast(kernels: PlaneKernels, case: str, size: Size) -> None:
         assert writes_only_its_elements(cast)
 
 
-def planted(
-    mistakes: Iterable[tuple[str, str, Size, str]], source: str = "plane_library.cpp"
-) -> list[tuple[object, ...]]:
-    """Build, number and case of each."""
-    of_case = [
-        (Build(size, kind_bits(CASES[case].kinds), source=source), (said, says)) for said, says, size, case in mistakes
-    ]
-    return [(*found, case) for found, (*_, case) in zip(with_mistakes(of_case), mistakes, strict=True)]
+def in_kernels_of_their_cases(
+    mistakes: Iterable[tuple[str, str, Size, str]], build: Callable[..., Build]
+) -> list[tuple[Build, Mistake]]:
+    return [(build(size, kind_bits(CASES[case].kinds)), (said, says)) for said, says, size, case in mistakes]
+
+
+def planted(mistakes: Iterable[tuple[str, str, Size, str]], built: list[tuple[Build, int]]) -> list[tuple[object, ...]]:
+    """Build, number, size and case of each."""
+    return [(*found, *of) for found, (_, _, *of) in zip(built, mistakes, strict=True)]

@@ -6,17 +6,17 @@ import ctypes
 import math
 from collections.abc import Iterable
 from ctypes import POINTER, Structure, c_bool, c_float, c_int, c_int64, c_uint64, c_void_p
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tdas_ops import Preconditioner, reference
-from tests.kernels.simt_library import load
+from tests.kernels.simt_library import Build, load
 
 FILTERS = ("drift", "noise", "M", "Mt", "MMt")
 KINDS = {"drift": 1, "skewed drift": 2, "noise": 4, "pixels": 8, "measure": 16}  # bits of SIMT_KINDS
+UPDATES = sum(KINDS[kind] for kind in KINDS if kind != "measure")
 ELEMENTS = (torch.float32, torch.bfloat16, torch.float16)
 NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -124,8 +124,10 @@ class Update(NamedTuple):
 class PlaneKernels:
     """The updates of a compiled library."""
 
-    def __init__(self, path: Path):
-        self.library = load(path)
+    def __init__(self, build: Build, mistake: int = 0):
+        """With one of the mistakes that are planted in it, by its number."""
+        self.library = load(build.path())
+        self.library.simt_plant(mistake)
         self.library.simt_args_bytes.restype = c_uint64
         self.library.simt_update.argtypes = [POINTER(UpdateArgs)]
         self.library.simt_has_kernel.argtypes = [c_int64, c_int64]

@@ -1,4 +1,4 @@
-"""CUDA sources compiled as C++ with tests/simt: the compiler, copies with planted mistakes, the address sanitizer."""
+"""CUDA sources compiled as C++ with tests/kernels/simt: the compiler, copies with planted mistakes, the sanitizers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from tests.kernels.compiled import COMPILER, CSRC, ROOT, compiled, digest_of, run_compiler
 
-ROOT = Path(__file__).parents[2]
-CSRC = ROOT / "csrc"
 SIMT = ROOT / "tests" / "kernels" / "simt"
-COMPILER = shutil.which("g++")
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")
 
 Size = tuple[int, int]
 Mistake = tuple[str, str]
@@ -28,40 +24,19 @@ where a library is told the mistake's number as it runs: many share one library.
 compiled has no such part, and takes one of its own."""
 
 ORDERS = ("fwd", "rev", "1", "2")
+COMMAND = ("-std=c++20", "-O1", "-Wall")
 # Libraries of one process keep their own state of the harness, which is not the same in all.
 SHARED = ("-fPIC", "-shared", "-fno-gnu-unique")
-SANITIZE = ("-g1", "-fsanitize=address", "-DSIMT_MAIN")
-# The threads of a block change stacks behind the sanitizer's back, which may therefore keep none of its own.
-SANITIZE_THREADS = ("-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0", "-DSIMT_MAIN")
-
-
-COMMAND = (COMPILER, "-std=c++20", "-O1", "-Wall")
 # The kernels are inlined all the same; the rest takes a third less time to compile without.
 SPARING = ("-fno-inline",)
-
-
-def compile_simt(source: str, target: Path, *flags: str, csrc: Path = CSRC) -> Path:
-    paths = [f"-I{SIMT}", f"-I{csrc}", str(SIMT / source), "-o", target]
-    done = subprocess.run([*COMMAND, *flags, *paths], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr, done.stderr
-    return target
-
-
-def standard_headers(folder: Path) -> Path:
-    """What simt.h includes of the standard library, compiled once: a fifth of what each library takes."""
-    headers, compiled = folder / "standard.h", folder / "standard.h.gch"
-    if not compiled.exists():
-        folder.mkdir(exist_ok=True)
-        headers.write_text("".join(re.findall(r"#include <\w+>\n", (SIMT / "simt.h").read_text().partition("#if")[0])))
-        subprocess.run([*COMMAND, *SPARING, *SHARED, "-x", "c++-header", headers, "-o", compiled], check=True)
-    return headers
-
-
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.simt_error.restype = ctypes.c_char_p
-    return library
+# Nor do the arrays of a thread need watching, whose indices the compiler knows: they are registers on a GPU. Checks
+# are calls: as code in place, they take longer to compile than to run.
+SANITIZE_ADDRESSES = (
+    *("-g1", "-fsanitize=address", "-DSIMT_MAIN"),
+    *("--param=asan-stack=0", "--param=asan-instrumentation-with-call-threshold=0"),
+)
+# The threads of a block change stacks behind the sanitizer's back, which may therefore keep none of its own.
+SANITIZE_THREADS = ("-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0", "-DSIMT_MAIN")
 
 
 def is_chosen(mistake: Mistake) -> bool:
@@ -109,12 +84,47 @@ def mistaken_csrc(folder: Path, mistakes: Sequence[Mistake]) -> Path:
     return csrc
 
 
-def has_sanitizer(folder: Path, *flags: str) -> bool:
-    """The address sanitizer, or that of SANITIZE_THREADS."""
-    probe = folder / "probe.cpp"
-    probe.write_text("int main() { return 0; }")
-    built = subprocess.run([COMPILER, *(flags or SANITIZE), probe, "-o", folder / "probe"], capture_output=True)
-    return built.returncode == 0 and subprocess.run([folder / "probe"], capture_output=True).returncode == 0
+def standard_headers() -> Path:
+    """What the harness includes of the standard library, compiled: a fifth of what each library takes."""
+    found = {line for path in SIMT.glob("*.h") for line in re.findall(r"#include <\w+>\n", path.read_text())}
+    included = "".join(sorted(found))
+    flags = (*COMMAND, *SPARING, *SHARED)
+
+    def build(headers: Path) -> None:
+        headers.mkdir()
+        (headers / "standard.h").write_text(included)
+        run_compiler(*flags, "-x", "c++-header", headers / "standard.h", "-o", headers / "standard.h.gch")
+
+    return compiled("standard_headers", (included, flags, digest_of()), build) / "standard.h"
+
+
+def compile_simt(name: str, source: str, flags: Sequence[str], mistakes: Sequence[Mistake] = ()) -> Path:
+    """A source of tests/kernels/simt with the kernels, in which mistakes may be planted."""
+
+    def build(target: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            csrc = mistaken_csrc(Path(folder), mistakes) if mistakes else CSRC
+            said = run_compiler(*COMMAND, *flags, f"-I{SIMT}", f"-I{csrc}", SIMT / source, "-o", target)
+        assert "warning" not in said, said
+
+    sources = digest_of(CSRC, CSRC / "cuda", SIMT), Path(__file__).read_text()
+    return compiled(name, (source, flags, mistakes, sources), build)
+
+
+def load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.simt_error.restype = ctypes.c_char_p
+    return library
+
+
+@functools.cache
+def has_sanitizer(*flags: str) -> bool:
+    """That of SANITIZE_ADDRESSES or SANITIZE_THREADS, or another."""
+    with tempfile.TemporaryDirectory() as folder:
+        probe, program = Path(folder, "probe.cpp"), Path(folder, "probe")
+        probe.write_text("int main() { return 0; }")
+        built = subprocess.run([COMPILER, *flags, probe, "-o", program], capture_output=True)
+        return built.returncode == 0 and subprocess.run([program], capture_output=True).returncode == 0
 
 
 def run_sanitized(*command: object) -> subprocess.CompletedProcess[str]:
@@ -123,64 +133,58 @@ def run_sanitized(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 class Build(NamedTuple):
-    """Kernels of one size as a library or a sanitized program, maybe with a mistake."""
+    """Kernels of some sizes as a library or a sanitized program, maybe with mistakes."""
 
-    size: Size
-    kinds: int = 0  # bits of SIMT_KINDS; all
+    source: str
+    sizes: tuple[tuple[Size, int], ...]  # each with the bits of its kinds (SIMT_KINDS)
     mistakes: tuple[Mistake, ...] = ()
-    sanitized: bool = False
-    source: str = "plane_library.cpp"
+    sanitize: tuple[str, ...] = ()
+    alone: bool = False  # without the kernels that do the same in several launches
     flags: tuple[str, ...] = ()
 
-    def run(self, folder: Path, headers: Future[Path]) -> Path:
-        folder.mkdir()
-        csrc = mistaken_csrc(folder, self.mistakes) if self.mistakes else CSRC
+    @property
+    def size(self) -> Size:
+        return self.sizes[0][0]
+
+    @property
+    def name(self) -> str:
+        """Tells libraries of one source apart; of those with mistakes there is one."""
+        parts = [f"{height}x{width}" for (height, width), _ in self.sizes] + [flag.lstrip("-") for flag in self.flags]
+        parts = ["mistaken" if self.mistakes else "-".join(parts), *(["sanitized"] if self.sanitize else [])]
+        return re.sub(r"[^\w-]+", "_", "-".join([self.source.removesuffix(".cpp"), *parts]))
+
+    def __str__(self) -> str:
+        return self.name
+
+    def path(self) -> Path:
+        """Compiles it, unless it is there."""
+        columns: dict[int, int] = {}
+        for (height, _), bits in self.sizes:
+            columns[height] = columns.get(height, 0) | bits
+        planes = {f"height == {height} && width == {width}": bits for (height, width), bits in self.sizes}
+        heights = {f"height == {height}": bits for height, bits in columns.items()}
+        widths = " || ".join(f"width == {width}" for (_, width), _ in self.sizes)
+        of = lambda choices: "".join(f"{choice} ? {bits} : " for choice, bits in choices.items()) + "0"
         flags = [*SPARING, f"-DSIMT_HEIGHT={self.size[0]}", f"-DSIMT_WIDTH={self.size[1]}"]
-        flags += [f"-DSIMT_KINDS={self.kinds}"] if self.kinds else []
-        # Nor do the arrays of a thread need watching, whose indices the compiler knows: they are registers on a GPU.
-        if SANITIZE_THREADS[1] not in self.flags:
-            library = [*SHARED, "-Winvalid-pch", "-include", str(headers.result())]
-            flags += [*SANITIZE, "--param=asan-stack=0"] if self.sanitized else library
-        flags += self.flags
-        return compile_simt(self.source, folder / "kernels", *flags, csrc=csrc)
+        flags += [f"-DSIMT_KINDS(height, width)=({of(planes)})", f"-DSIMT_COLUMN_KINDS(height)=({of(heights)})"]
+        flags += [f"-DSIMT_HAS_WIDTH(width)=({widths})"]
+        flags += ["-DSIMT_ALONE"] if self.alone else []
+        flags += self.sanitize or [*SHARED, "-Winvalid-pch", "-include", str(standard_headers())]
+        return compile_simt(self.name, self.source, (*flags, *self.flags), self.mistakes)
 
 
 def with_mistakes(builds: Sequence[tuple[Build, Mistake]]) -> list[tuple[Build, int]]:
-    """For each the build that makes the mistake, and its number there: builds that differ in their kinds share one."""
+    """For each the build that makes the mistake, and its number there: builds that differ in their sizes share one."""
     result = []
     for build, mistake in builds:
         if not is_chosen(mistake):
             result.append((build._replace(mistakes=(mistake,)), 0))
             continue
-        alike = [(b.kinds, m) for b, m in builds if is_chosen(m) and b._replace(kinds=0) == build._replace(kinds=0)]
-        kinds, together = functools.reduce(int.__or__, (k for k, _ in alike)), tuple(dict.fromkeys(m for _, m in alike))
-        result.append((build._replace(kinds=kinds, mistakes=together), together.index(mistake) + 1))
+        alike = [(b, m) for b, m in builds if is_chosen(m) and b._replace(sizes=()) == build._replace(sizes=())]
+        kinds: dict[Size, int] = {}
+        for size, bits in (pair for b, _ in alike for pair in b.sizes):
+            kinds[size] = kinds.get(size, 0) | bits
+        together = tuple(dict.fromkeys(m for _, m in alike))
+        shared = build._replace(sizes=tuple(kinds.items()), mistakes=together)
+        result.append((shared, together.index(mistake) + 1))
     return result
-
-
-class Builds:
-    """What was built, side by side while tests run."""
-
-    def __init__(self, folder: Path, headers: Path):
-        self.folder = folder
-        self.pool = ThreadPoolExecutor(os.cpu_count())
-        self.headers = self.pool.submit(standard_headers, headers)
-        self.started: dict[Build, Future[Path]] = {}
-
-    def start(self, build: Build) -> Future[Path]:
-        if build not in self.started:
-            self.started[build] = self.pool.submit(build.run, self.folder / str(len(self.started)), self.headers)
-        return self.started[build]
-
-    def path(self, build: Build) -> Path:
-        return self.start(build).result()
-
-
-def start_builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builds]:
-    """For a fixture of a module: starts all that its tests of this run need, in their order."""
-    builds = Builds(tmp_path_factory.mktemp("kernels"), tmp_path_factory.getbasetemp() / "standard")
-    for item in request.session.items:
-        if item.path == request.path and hasattr(item, "callspec") and "build" in item.callspec.params:
-            builds.start(item.callspec.params["build"])
-    yield builds
-    builds.pool.shutdown(cancel_futures=True)

@@ -1,55 +1,45 @@
-"""The CPU kernels under the sanitizers of addresses and undefined behaviour, without Python (tests/native)."""
+"""The CPU kernels under the sanitizers of addresses and undefined behaviour, without Python (native/)."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-NATIVE = ROOT / "tests" / "kernels" / "native"
-BUILD = ROOT / "build" / "native"
-COMPILER = shutil.which("g++")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")
+from tests.kernels.compiled import CSRC, ROOT, compiled, digest_of, needs_compiler, run_compiler
+from tests.kernels.simt_library import has_sanitizer
 
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+NATIVE = ROOT / "tests" / "kernels" / "native"
+pytestmark = needs_compiler
+
+# Checks of addresses are calls: as code in place, they take longer to compile than to run.
+SANITIZE = (
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "--param=asan-instrumentation-with-call-threshold=0",
+)
 # GCC's own intrinsics come up as perhaps uninitialised; psabi speaks of vectors as arguments, all of them inlined.
 WARN = ("-Wall", "-Wextra", "-Werror", "-Wno-maybe-uninitialized", "-Wno-psabi")
 
 
-def sanitizers_missing(folder: Path) -> bool:
-    probe = folder / "probe.cpp"
-    probe.write_text("int main() { return 0; }")
-    return subprocess.run([COMPILER, *SANITIZE, probe, "-o", folder / "probe"], capture_output=True).returncode != 0
-
-
-def compile_once(source: Path, *flags: str) -> Path:
-    """The object of a source, compiled unless nothing has changed since: csrc, tests/native, this file."""
-    target = BUILD / f"{source.stem}.o"
-    inputs = [Path(__file__), *NATIVE.iterdir(), *(ROOT / "csrc").rglob("*.*")]
-    if not target.exists() or target.stat().st_mtime <= max(path.stat().st_mtime for path in inputs):
-        command = [COMPILER, "-std=c++17", "-g1", "-ffp-contract=fast", *WARN, *flags, "-c", source, "-o", target]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    return target
+def compile_source(source: Path, *flags: str) -> Path:
+    command = ("-std=c++17", "-g1", "-ffp-contract=fast", *WARN, *flags, "-c", source)
+    inputs = (command, digest_of(CSRC, CSRC / "cpu", NATIVE))
+    return compiled(f"{source.stem}.o", inputs, lambda target: run_compiler(*command, "-o", target))
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if sanitizers_missing(tmp_path_factory.mktemp("probe")):
+def built() -> Path:
+    if not has_sanitizer(*SANITIZE):
         pytest.skip("no address and undefined-behaviour sanitizers here")
-    BUILD.mkdir(parents=True, exist_ok=True)
-    checked = [NATIVE / "plane_test.cpp", *sorted((ROOT / "csrc/cpu").glob("*.cpp"))]
+    checked = [NATIVE / "plane_test.cpp", *sorted((CSRC / "cpu").glob("*.cpp"))]
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(lambda source: compile_once(source, "-O1", *SANITIZE), checked))
-    objects.append(compile_once(NATIVE / "reference.cpp", "-O2"))
-    program = BUILD / "plane_test"
-    subprocess.run([COMPILER, *SANITIZE, "-pthread", *objects, "-o", program], check=True)
-    return program
+        objects = list(pool.map(lambda source: compile_source(source, "-O1", *SANITIZE), checked))
+    objects.append(compile_source(NATIVE / "reference.cpp", "-O2"))
+    link = (*SANITIZE, "-pthread", *objects)
+    return compiled("plane_test", link, lambda target: run_compiler(*link, "-o", target))
 
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])

@@ -1,4 +1,4 @@
-"""The CUDA noise kernel, compiled as C++ and run on the CPU thread by thread (tests/simt), under several orders.
+"""The CUDA noise kernel, compiled as C++ and run on the CPU thread by thread (simt/), under several orders.
 
 What this cannot see: real concurrency, and the accuracy of the special function unit: exact functions stand in.
 """
@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.kernels.compiled import needs_compiler
 from tests.kernels.simt_library import (
     ORDERS,
-    SANITIZE,
+    SANITIZE_ADDRESSES,
     SHARED,
+    Mistake,
     compile_simt,
-    has_sanitizer,
     load,
-    mistaken_csrc,
-    needs_compiler,
     run_sanitized,
 )
 from tests.noise_contract import SHAPES, contract, signed
@@ -59,10 +58,17 @@ class NoiseKernel:
         return out
 
 
+def noise_library(flags: tuple[str, ...] = SHARED, *mistakes: Mistake) -> Path:
+    return compile_simt("noise", "noise_library.cpp", flags, mistakes)
+
+
+def planted_bugs(flags: tuple[str, ...] = SHARED) -> Path:
+    return compile_simt("planted_bugs", "planted_bugs.cpp", flags)
+
+
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> NoiseKernel:
-    target = tmp_path_factory.mktemp("simt") / "noise.so"
-    return NoiseKernel(compile_simt("noise_library.cpp", target, *SHARED))
+def kernel() -> NoiseKernel:
+    return NoiseKernel(noise_library())
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -116,10 +122,8 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def mistaken(tmp_path_factory: pytest.TempPathFactory) -> NoiseKernel:
-    folder = tmp_path_factory.mktemp("mistaken")
-    csrc = mistaken_csrc(folder, list(MISTAKES.values()))
-    return NoiseKernel(compile_simt("noise_library.cpp", folder / "noise.so", *SHARED, csrc=csrc))
+def mistaken() -> NoiseKernel:
+    return NoiseKernel(noise_library(SHARED, *MISTAKES.values()))
 
 
 @pytest.mark.parametrize("number", range(1, len(MISTAKES) + 1), ids=MISTAKES)
@@ -131,9 +135,8 @@ def test_planted_mistakes_are_caught(mistaken, number):
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    target = tmp_path_factory.mktemp("simt") / "planted.so"
-    library = load(compile_simt("planted_bugs.cpp", target, *SHARED))
+def planted() -> ctypes.CDLL:
+    library = load(planted_bugs())
     library.simt_planted.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
     return library
 
@@ -174,20 +177,15 @@ def test_the_harness_shows_races_and_unwritten_shared_memory(planted, monkeypatc
     assert np.isnan(data).nonzero()[0].tolist() == [63]
 
 
-def test_under_the_address_sanitizer(tmp_path, monkeypatch):
-    if not has_sanitizer(tmp_path):
-        pytest.skip("no address sanitizer here")
-    clean = compile_simt("noise_library.cpp", tmp_path / "clean", *SANITIZE)
+def test_under_the_address_sanitizer(address_sanitizer, monkeypatch):
     for shape, spectral in itertools.product(SHAPES, (False, True)):
-        done = run_sanitized(clean, *rows_of(shape, spectral))
+        done = run_sanitized(noise_library(SANITIZE_ADDRESSES), *rows_of(shape, spectral))
         assert done.returncode == 0, done.stderr
     # Two mistakes it must report: an element right of an odd row, and a thread too many.
     outside = [("«column < args.width - half»", "column <= args.width - half"), ("«quad >= quads»", "quad > quads")]
-    broken = compile_simt("noise_library.cpp", tmp_path / "broken", *SANITIZE, csrc=mistaken_csrc(tmp_path, outside))
     for number in (1, 2):
         monkeypatch.setenv("SIMT_MISTAKE", str(number))
-        assert "AddressSanitizer" in run_sanitized(broken, 1, 3, 7, 4).stderr
+        assert "AddressSanitizer" in run_sanitized(noise_library(SANITIZE_ADDRESSES, *outside), 1, 3, 7, 4).stderr
     monkeypatch.delenv("SIMT_MISTAKE")
-    planted = compile_simt("planted_bugs.cpp", tmp_path / "planted", *SANITIZE)
-    assert run_sanitized(planted, "reverse").returncode == 0
-    assert "out_of_bounds_kernel" in run_sanitized(planted, "out of bounds").stderr
+    assert run_sanitized(planted_bugs(SANITIZE_ADDRESSES), "reverse").returncode == 0
+    assert "out_of_bounds_kernel" in run_sanitized(planted_bugs(SANITIZE_ADDRESSES), "out of bounds").stderr

@@ -1,4 +1,4 @@
-"""The CUDA kernels of large planes, compiled as C++ and run on the CPU thread by thread (tests/simt).
+"""The CUDA kernels of large planes, compiled as C++ and run on the CPU thread by thread (simt/).
 
 Rows and columns have kernels of their own for each length: sizes here are thin, and have every width and height once.
 Against the reference in float64 and the noise of the C++ ops. What this cannot see: see test_simt.py.
@@ -15,38 +15,33 @@ import pytest
 import torch
 from conftest import relative_rms
 
-from tests.kernels import plane_cases
+from tests.kernels.compiled import needs_compiler
 from tests.kernels.plane_cases import (
     CASES,
     DRAW,
     LAYOUTS,
     check_cast,
     check_noise,
-    kernels_of,
+    each_size,
+    in_kernels_of_their_cases,
     laid_out,
     planted,
     results,
     writes_only_its_elements,
 )
-from tests.kernels.plane_kernels import ELEMENTS, PlaneKernels, Update, kind_bits, pointer
-from tests.kernels.simt_library import ORDERS, Build, Size, needs_compiler, start_builds, with_mistakes
+from tests.kernels.plane_kernels import ELEMENTS, KINDS, UPDATES, PlaneKernels, Update, kind_bits, pointer
+from tests.kernels.simt_library import ORDERS, Build, Size, with_mistakes
 
 pytestmark = needs_compiler
 
-SOURCE = "large_library.cpp"
 SIZES = [(32, 2048), (64, 1024), (128, 512), (256, 256), (512, 128), (1024, 64), (2048, 32)]
 
 
-@pytest.fixture(scope="module")
-def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    yield from start_builds(request, tmp_path_factory)
+def large_build(size: Size, kinds: int = kind_bits(KINDS), **options) -> Build:
+    return Build("large_library.cpp", ((size, kinds),), **options)
 
 
-def large(size: Size, *options) -> Build:
-    return Build(size, *options, source=SOURCE)
-
-
-sizes = partial(plane_cases.sizes, source=SOURCE)
+sizes = partial(each_size, large_build)
 
 
 def check_update(kernels: PlaneKernels, case: str, size: Size, monkeypatch: pytest.MonkeyPatch) -> Update:
@@ -75,14 +70,14 @@ def check_update(kernels: PlaneKernels, case: str, size: Size, monkeypatch: pyte
 
 @pytest.mark.parametrize("case", CASES)
 @sizes(*SIZES)
-def test_updates_agree_with_float64(builds, build, case, monkeypatch):
-    check_update(kernels_of(builds, build), case, build.size, monkeypatch)
+def test_updates_agree_with_float64(build, case, monkeypatch):
+    check_update(PlaneKernels(build), case, build.size, monkeypatch)
 
 
 @pytest.mark.parametrize("case", ["drift", "skew", "noise", "A", "A, noise"])
 @sizes((128, 512), (256, 256), (2048, 32))
-def test_orders_storage_and_scratch_change_no_bit(builds, build, case, monkeypatch):
-    update, kernels = CASES[case].update(build.size, channels=1), kernels_of(builds, build)
+def test_orders_storage_and_scratch_change_no_bit(build, case, monkeypatch):
+    update, kernels = CASES[case].update(build.size, channels=1), PlaneKernels(build)
     outs = results(kernels, update, update.v.shape, monkeypatch)
     monkeypatch.setenv("SIMT_PLANES", "1")
     outs.append(kernels(update, torch.full(update.v.shape, math.nan)))
@@ -90,29 +85,29 @@ def test_orders_storage_and_scratch_change_no_bit(builds, build, case, monkeypat
         assert torch.equal(out, outs[0])
 
 
-in_smaller_blocks = [Build(size, source=SOURCE, flags=("-DTDAS_OPS_LARGE_BLOCK=128",)) for size in SIZES[1::5]]
+in_smaller_blocks = [large_build(size, UPDATES, flags=("-DTDAS_OPS_LARGE_BLOCK=128",)) for size in SIZES[1::5]]
 
 
 @pytest.mark.parametrize("case", ["drift", "skew", "noise", "A", "A, noise"])
 @pytest.mark.parametrize("build", in_smaller_blocks, ids=lambda build: str(build.size))
-def test_smaller_blocks_give_the_same_bits(builds, build, case, monkeypatch):
+def test_smaller_blocks_give_the_same_bits(build, case, monkeypatch):
     update = CASES[case].update(build.size, channels=1)
-    expected = kernels_of(builds, large(build.size))(update, torch.empty(update.v.shape))
-    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+    expected = PlaneKernels(large_build(build.size))(update, torch.empty(update.v.shape))
+    outs = results(PlaneKernels(build), update, update.v.shape, monkeypatch)
     assert all(torch.equal(out, expected) for out in outs)
 
 
 @pytest.mark.parametrize("masks", ["R", "RA"])
 @sizes(*SIZES)
-def test_the_noise_is_that_of_the_cpu(builds, build, masks):
+def test_the_noise_is_that_of_the_cpu(build, masks):
     draws = [([7], 0, 0), ([7], 1, 2**32 - 2), ([4, 1 << 63], DRAW, 0)]
-    check_noise(kernels_of(builds, build), masks, (2, 2, *build.size), draws)
+    check_noise(PlaneKernels(build), masks, (2, 2, *build.size), draws)
 
 
 @pytest.mark.parametrize("case", ["drift", "skew", "A, noise", "A"])
 @sizes((256, 256), (32, 2048))
-def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
-    update, kernels = CASES[case].update(build.size, batch=3, channels=1), kernels_of(builds, build)
+def test_what_is_not_finite_stays_in_its_sample(build, case):
+    update, kernels = CASES[case].update(build.size, batch=3, channels=1), PlaneKernels(build)
     expected = kernels(update, torch.empty_like(update.v))
     update.v[1, 0, 3, 5] = math.nan
     got = kernels(update, torch.empty_like(update.v))
@@ -122,8 +117,8 @@ def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
 
 @pytest.mark.parametrize("case", ["drift", "A"])
 @sizes((256, 256), (32, 2048))
-def test_the_second_output_is_the_first(builds, build, case):
-    check_cast(kernels_of(builds, build), case, build.size)
+def test_the_second_output_is_the_first(build, case):
+    check_cast(PlaneKernels(build), case, build.size)
 
 
 # Updates after their norms
@@ -152,8 +147,8 @@ MEASURED = ["A", "A, z", "A, noise"]
 
 @pytest.mark.parametrize("case", MEASURED)
 @sizes(*SIZES)
-def test_measured_updates_and_their_norms_agree_with_float64(builds, build, case, monkeypatch):
-    kernels = MeasuredKernels(builds.path(build))
+def test_measured_updates_and_their_norms_agree_with_float64(build, case, monkeypatch):
+    kernels = MeasuredKernels(build)
     update = check_update(kernels, case, build.size, monkeypatch)
     measured = 0 if update.filter == "drift" else 1  # |v|^2 is of another kernel
     assert (kernels.squares / squared_norms(update) - 1)[..., measured:].abs().max() < 2e-6
@@ -162,10 +157,10 @@ def test_measured_updates_and_their_norms_agree_with_float64(builds, build, case
 
 @pytest.mark.parametrize("case", MEASURED)
 @sizes((256, 256), (2048, 32))
-def test_nothing_is_transformed_twice_where_the_scratch_has_all_planes(builds, build, case, monkeypatch):
+def test_nothing_is_transformed_twice_where_the_scratch_has_all_planes(build, case, monkeypatch):
     """To the same bits as where it has not: eight passes, four of TDAS, and a sum a chunk, with a z of the caller's."""
     update = CASES[case].update(build.size, batch=3, channels=2)
-    kernels, outs = MeasuredKernels(builds.path(build)), []
+    kernels, outs = MeasuredKernels(build), []
     before_last_filter, whole = (4, 8) if update.filter == "drift" else (1, 4)
     for planes, chunk in ((6, 6), (6, 4), (6, 1), (2, 2), (1, 1)):
         monkeypatch.setenv("SIMT_PLANES", str(planes))
@@ -179,36 +174,7 @@ def test_nothing_is_transformed_twice_where_the_scratch_has_all_planes(builds, b
     assert torch.equal(kernels(update._replace(base=x), x), outs[0])
 
 
-MEASURED_MISTAKES = {  # with the planes of the scratch and of a launch
-    "the drift comes without its step size": ("{d * numbers[i].re, «d» *", "1.0f", 2, 2),
-    "a chunk takes the place of the one before": ("drift.spectra += «first» *", "0", 2, 1),
-    "the noise lies over the drift": ("«(scratch.spectra - 1)» * scratch.planes", "0", 2, 2),
-    "sums lie over the noise": ("«scratch.spectra» * scratch.planes * args.height", "1", 2, 2),
-    "what is gone is not made again": ("if («!has_all_planes(scratch, args)») {", "false", 1, 1),
-}
-
-
-measured_build = large((256, 32), kind_bits(("pixels", "measure")))
-measured_mistakes = with_mistakes([(measured_build, (said, says)) for said, says, *_ in MEASURED_MISTAKES.values()])
-
-
-@pytest.mark.parametrize(
-    ("build", "number", "planes", "chunk"),
-    [(*found, *scratch) for found, (_, _, *scratch) in zip(measured_mistakes, MEASURED_MISTAKES.values(), strict=True)],
-    ids=MEASURED_MISTAKES,
-)
-def test_planted_mistakes_of_measured_updates_are_caught(builds, build, number, planes, chunk, monkeypatch):
-    monkeypatch.setenv("SIMT_PLANES", str(planes))
-    monkeypatch.setenv("SIMT_CHUNK", str(chunk))
-    update = CASES["A"].update(build.size, batch=2, channels=1)
-    try:
-        kernels = MeasuredKernels(builds.path(build))
-        kernels.library.simt_plant(number)
-        out = kernels(update, torch.empty(update.v.shape))
-    except RuntimeError:  # the harness noticed
-        return
-    assert not relative_rms(out, update.expected(update.v.shape)) < 1e-6
-
+# Planted mistakes
 
 MISTAKES = {
     # Barriers
@@ -261,7 +227,18 @@ MISTAKES = {
         "noise",
     ),
     # Transforms
-    "a wrong twiddle": ("twiddle(a * b, N)", "twiddle(a * b + a / 31, N)", (256, 32), "MMt"),
+    "a wrong twiddle": (
+        "turned<false>(long_line[a], «line_twiddles<H>.at[a][part]»)",
+        "line_twiddles<H>.at[a - a / 31][part]",
+        (256, 32),
+        "MMt",
+    ),
+    "a wrong twiddle on the way back": (
+        "turned<true>(read_long(a), «line_twiddles<H>.at[a][part]»)",
+        "line_twiddles<H>.at[a - a / 31][part]",
+        (256, 32),
+        "MMt",
+    ),
     "frequencies of the upper half of a short line in place of the lower": (
         "«(k < points / 2 ? 0 : 16)»",
         "k < points / 2 ? 16 : 0",
@@ -286,14 +263,45 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("build", "number", "case"), planted(MISTAKES.values(), SOURCE), ids=MISTAKES)
-def test_planted_mistakes_are_caught(builds, build, number, case, monkeypatch):
+MEASURED_MISTAKES = {  # with the planes of the scratch and of a launch
+    "the drift comes without its step size": ("{d * numbers[i].re, «d» *", "1.0f", 2, 2),
+    "a chunk takes the place of the one before": ("drift.spectra += «first» *", "0", 2, 1),
+    "the noise lies over the drift": ("«(scratch.spectra - 1)» * scratch.planes", "0", 2, 2),
+    "sums lie over the noise": ("«scratch.spectra» * scratch.planes * args.height", "1", 2, 2),
+    "what is gone is not made again": ("if («!has_all_planes(scratch, args)») {", "false", 1, 1),
+}
+
+measured_build = large_build((256, 32), kind_bits(("pixels", "measure")))
+BUILT = with_mistakes(
+    [
+        *in_kernels_of_their_cases(MISTAKES.values(), large_build),
+        *((measured_build, (said, says)) for said, says, *_ in MEASURED_MISTAKES.values()),
+    ]
+)
+PLANTED = planted(MISTAKES.values(), BUILT[: len(MISTAKES)])
+MEASURED_PLANTED = planted(MEASURED_MISTAKES.values(), BUILT[len(MISTAKES) :])
+
+
+@pytest.mark.parametrize(("build", "number", "size", "case"), PLANTED, ids=MISTAKES)
+def test_planted_mistakes_are_caught(build, number, size, case, monkeypatch):
     """What passes the tests above as it is, does not with the mistake."""
     monkeypatch.setenv("SIMT_PLANES", "2")
-    update = CASES[case].update(build.size, channels=1)
+    update = CASES[case].update(size, channels=1)
     expected = update.expected(update.v.shape)
     try:
-        outs = results(kernels_of(builds, build, number), update, update.v.shape, monkeypatch)
+        outs = results(PlaneKernels(build, number), update, update.v.shape, monkeypatch)
     except RuntimeError:  # the harness noticed
         return
     assert not all(relative_rms(out, expected) < 1e-6 and torch.equal(out, outs[0]) for out in outs)
+
+
+@pytest.mark.parametrize(("build", "number", "planes", "chunk"), MEASURED_PLANTED, ids=MEASURED_MISTAKES)
+def test_planted_mistakes_of_measured_updates_are_caught(build, number, planes, chunk, monkeypatch):
+    monkeypatch.setenv("SIMT_PLANES", str(planes))
+    monkeypatch.setenv("SIMT_CHUNK", str(chunk))
+    update = CASES["A"].update(measured_build.size, batch=2, channels=1)
+    try:
+        out = MeasuredKernels(build, number)(update, torch.empty(update.v.shape))
+    except RuntimeError:  # the harness noticed
+        return
+    assert not relative_rms(out, update.expected(update.v.shape)) < 1e-6

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 import shutil
-import subprocess
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from conftest import relative_rms
 
 import tdas_ops
 from tdas_ops import NoiseStream, _backends, _extension
-from tests.kernels.simt_library import COMPILER, CSRC, ORDERS, SHARED, SIMT, needs_compiler
+from tests.kernels.compiled import CSRC, compiled, digest_of, needs_compiler, run_compiler
+from tests.kernels.simt_library import ORDERS, SHARED, SIMT
 from tests.unit import test_cpu
 
 pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reason=str(_extension.reason()))]
@@ -34,27 +35,31 @@ SIZES = [(2, 6, 8), (1, 9, 10), (2, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 3)]
 OPS = ("normals", "noise", "precondition", "step", "langevin_step")
 
 
-def build(folder: Path) -> Path:
-    csrc, torch_folder = folder / "csrc", Path(torch.__file__).parent
-    shutil.copytree(CSRC, csrc)
-    shutil.copy(SIMT / "cuda_stream.h", csrc / "cuda_stream.h")
-    include = [SIMT, csrc, torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
-    command = [COMPILER, "-std=c++20", "-O1", "-fno-inline", *SHARED, *(f"-I{path}" for path in include)]
+def compile_ops() -> Path:
+    torch_folder = Path(torch.__file__).parent
     sizes = " || ".join(f"(height == {height} && width == {width})" for _, height, width in [*PLANES, *COOPERATIVE])
-    command += [f"-DSIMT_SIZE(height, width)=({sizes})"]
+    flags = ["-std=c++20", "-O1", "-fno-inline", *SHARED, f"-DSIMT_SIZE(height, width)=({sizes})"]
     for i, name in ((1, "HEIGHT"), (2, "WIDTH")):
         has = " || ".join(f"n == {n}" for n in sorted({shape[i] for shape in LARGE}))
-        command += [f"-DSIMT_HAS_{name}(n)=({has})"]
-    command += [f"-DSIMT_TICKETS={TICKETS[1]}, {TICKETS[2]}", "-DSIMT_TICKET_KINDS=7", SIMT / "ops_library.cpp"]
-    command += ["-o", folder / "ops.so", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder / "ops.so"
+        flags += [f"-DSIMT_HAS_{name}(n)=({has})"]
+    flags += [f"-DSIMT_TICKETS={TICKETS[1]}, {TICKETS[2]}", "-DSIMT_TICKET_KINDS=7"]
+    libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10")
+
+    def build(target: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            csrc = Path(folder, "csrc")
+            shutil.copytree(CSRC, csrc)
+            shutil.copy(SIMT / "cuda_stream.h", csrc / "cuda_stream.h")
+            include = (SIMT, csrc, torch_folder / "include", torch_folder / "include/torch/csrc/api/include")
+            paths = [f"-I{path}" for path in include]
+            run_compiler(*flags, *paths, SIMT / "ops_library.cpp", "-o", target, *libraries)
+
+    return compiled("ops", (flags, libraries, torch.__version__, digest_of(CSRC, CSRC / "cuda", SIMT)), build)
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = build(tmp_path_factory.mktemp("simt"))
+def library() -> Path:
+    path = compile_ops()
     torch.ops.load_library(path)
     return path
 

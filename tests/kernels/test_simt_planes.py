@@ -1,4 +1,4 @@
-"""The CUDA plane kernels, compiled as C++ and run on the CPU thread by thread (tests/simt), under several orders.
+"""The CUDA plane kernels, compiled as C++ and run on the CPU thread by thread (simt/), under several orders.
 
 Against the reference in float64 and the noise of the C++ ops. What this cannot see: see test_simt.py.
 """
@@ -8,47 +8,41 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
 from conftest import relative_rms
 from torch import Tensor
 
+from tests.kernels.compiled import needs_compiler
 from tests.kernels.plane_cases import (
     CASES,
     DRAW,
     LAYOUTS,
     check_cast,
     check_noise,
-    kernels_of,
+    each_size,
+    in_kernels_of_their_cases,
     laid_out,
     make_update,
     planted,
     results,
-    sizes,
     writes_only_its_elements,
 )
-from tests.kernels.plane_kernels import ELEMENTS, NUMBERS, kind_bits
-from tests.kernels.simt_library import (
-    ORDERS,
-    Build,
-    has_sanitizer,
-    needs_compiler,
-    run_sanitized,
-    start_builds,
-    with_mistakes,
-)
+from tests.kernels.plane_kernels import ELEMENTS, NUMBERS, UPDATES, PlaneKernels, kind_bits
+from tests.kernels.simt_library import ORDERS, SANITIZE_ADDRESSES, Build, Size, run_sanitized, with_mistakes
 
 pytestmark = needs_compiler
 
 BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}
 
 
-@pytest.fixture(scope="module")
-def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    yield from start_builds(request, tmp_path_factory)
+def plane_build(size: Size, kinds: int = UPDATES, **options) -> Build:
+    return Build("plane_library.cpp", ((size, kinds),), **options)
 
 
+sizes = partial(each_size, plane_build)
 all_sizes = sizes(*itertools.product((32, 64, 128), repeat=2))
 
 
@@ -62,9 +56,9 @@ def some_scale(value: float, batch: int, rng: random.Random) -> float | Tensor:
 
 @pytest.mark.parametrize("masks", ["R", "Rw", "RA", "RAw"])
 @all_sizes
-def test_updates_agree_with_float64(builds, build, masks, monkeypatch):
+def test_updates_agree_with_float64(build, masks, monkeypatch):
     """Every filter and every kind of noise; the other choices drawn at random."""
-    kernels = kernels_of(builds, build)
+    kernels = PlaneKernels(build)
     rng = random.Random(f"{build.size} {masks}")
     cases = [("drift", noise) for noise in ("stream", "seeds", "z", None)]
     if "w" not in masks:
@@ -97,8 +91,8 @@ def test_updates_agree_with_float64(builds, build, masks, monkeypatch):
 
 @pytest.mark.parametrize("masks", ["R", "RA"])
 @all_sizes
-def test_filters_agree_with_float64(builds, build, masks, monkeypatch):
-    kernels = kernels_of(builds, build)
+def test_filters_agree_with_float64(build, masks, monkeypatch):
+    kernels = PlaneKernels(build)
     rng = random.Random(f"{build.size} {masks}")
     for filter, dtype in itertools.product(("M", "Mt", "MMt"), ELEMENTS):
         update = make_update(build.size, filter, masks, None, *rng.choice([(1, 1), (3, 1), (1, 5), (3, 3)]))
@@ -112,20 +106,20 @@ def test_filters_agree_with_float64(builds, build, masks, monkeypatch):
 
 
 @sizes((32, 32), (64, 128))
-def test_expanded_inputs(builds, build):
+def test_expanded_inputs(build):
     """The same element read many times: one sample for the batch, one pixel for a row."""
     update = CASES["A, z"].update(build.size)
     shape = update.v.shape
     expanded = update._replace(v=update.v[:1].expand(shape), z=update.z[..., :1].expand(shape))
     copied = update._replace(v=expanded.v.clone(), z=expanded.z.clone())
-    kernels = kernels_of(builds, build)
+    kernels = PlaneKernels(build)
     assert torch.equal(kernels(expanded, torch.empty(shape)), kernels(copied, torch.empty(shape)))
 
 
 @sizes((32, 32))
-def test_empty_batches_launch_nothing(builds, build):
+def test_empty_batches_launch_nothing(build):
     update = CASES["drift"].update(build.size).part(0, 0)
-    assert kernels_of(builds, build)(update, torch.empty(0, 3, *build.size)).numel() == 0
+    assert PlaneKernels(build)(update, torch.empty(0, 3, *build.size)).numel() == 0
 
 
 # The noise
@@ -133,9 +127,9 @@ def test_empty_batches_launch_nothing(builds, build):
 
 @pytest.mark.parametrize("masks", ["R", "RA"])
 @all_sizes
-def test_the_noise_is_that_of_the_cpu(builds, build, masks):
+def test_the_noise_is_that_of_the_cpu(build, masks):
     draws = [([7], 0, 0), ([7], 1, 2**32 - 3), ([(1 << 64) - 1], DRAW, 5), ([4, 9, 1 << 63], DRAW, 0)]
-    check_noise(kernels_of(builds, build), masks, (3, 2, *build.size), draws)
+    check_noise(PlaneKernels(build), masks, (3, 2, *build.size), draws)
 
 
 # The second output
@@ -143,8 +137,8 @@ def test_the_noise_is_that_of_the_cpu(builds, build, masks):
 
 @pytest.mark.parametrize("case", ["drift", "noise", "A", "A, skew"])
 @sizes((32, 32), (64, 64))
-def test_the_second_output_is_the_first(builds, build, case):
-    check_cast(kernels_of(builds, build), case, build.size)
+def test_the_second_output_is_the_first(build, case):
+    check_cast(PlaneKernels(build), case, build.size)
 
 
 # Equal bits
@@ -152,31 +146,31 @@ def test_the_second_output_is_the_first(builds, build, case):
 
 @pytest.mark.parametrize("case", CASES)
 @all_sizes
-def test_orders_and_storage_change_no_bit(builds, build, case, monkeypatch):
+def test_orders_and_storage_change_no_bit(build, case, monkeypatch):
     update = CASES[case].update(build.size)
-    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+    outs = results(PlaneKernels(build), update, update.v.shape, monkeypatch)
     assert relative_rms(outs[0], update.expected(update.v.shape)) < 1e-6
     for out in outs[1:]:
         assert torch.equal(out, outs[0])
 
 
-in_larger_blocks = Build((64, 64), flags=("-DTDAS_OPS_BLOCK_OF_64=256", "-DTDAS_OPS_PREFETCH=0"))
+in_larger_blocks = plane_build((64, 64), flags=("-DTDAS_OPS_BLOCK_OF_64=256", "-DTDAS_OPS_PREFETCH=0"))
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("build", [in_larger_blocks], ids=["blocks of 256"])
-def test_larger_blocks_give_the_same_bits(builds, build, case, monkeypatch):
+def test_larger_blocks_give_the_same_bits(build, case, monkeypatch):
     """And without what asks for base and v ahead."""
     update = CASES[case].update(build.size)
-    expected = kernels_of(builds, Build(build.size))(update, torch.empty(update.v.shape))
-    outs = results(kernels_of(builds, build), update, update.v.shape, monkeypatch)
+    expected = PlaneKernels(plane_build(build.size))(update, torch.empty(update.v.shape))
+    outs = results(PlaneKernels(build), update, update.v.shape, monkeypatch)
     assert all(torch.equal(out, expected) for out in outs)
 
 
 @pytest.mark.parametrize("case", CASES)
 @sizes((32, 32), (64, 64), (128, 32), (32, 128))
-def test_a_sample_never_depends_on_its_batch(builds, build, case):
-    update, kernels = CASES[case].update(build.size, batch=5, channels=2), kernels_of(builds, build)
+def test_a_sample_never_depends_on_its_batch(build, case):
+    update, kernels = CASES[case].update(build.size, batch=5, channels=2), PlaneKernels(build)
     shape = update.v.shape[1:]
     whole = kernels(update, torch.empty(5, *shape))
     parts = [kernels(update.part(a, b), torch.empty(b - a, *shape)) for a, b in ((0, 1), (1, 4), (4, 5))]
@@ -185,8 +179,8 @@ def test_a_sample_never_depends_on_its_batch(builds, build, case):
 
 @pytest.mark.parametrize("case", CASES)
 @sizes((32, 32), (64, 32), (128, 64))
-def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
-    update, kernels = CASES[case].update(build.size, batch=5, channels=1), kernels_of(builds, build)
+def test_what_is_not_finite_stays_in_its_sample(build, case):
+    update, kernels = CASES[case].update(build.size, batch=5, channels=1), PlaneKernels(build)
     expected = kernels(update, torch.empty_like(update.v))
     update.v[1, 0, 3, 5] = math.nan
     update.v[3, 0, -1, -1] = math.inf
@@ -197,7 +191,7 @@ def test_what_is_not_finite_stays_in_its_sample(builds, build, case):
 
 @sizes((32, 32))
 @pytest.mark.parametrize("far", ["samples", "rows"])
-def test_elements_beyond_the_reach_of_32_bits(builds, build, far):
+def test_elements_beyond_the_reach_of_32_bits(build, far):
     """Planes, or the rows of one, in an allocation of 8 GiB of which only the pages that are used exist."""
     update = make_update(build.size, "M", "R", None, batch=2, channels=1)
     strides = {"samples": (1 << 32, 1024, 32, 1), "rows": (64, 64, 1 << 27, 1)}[far]
@@ -207,7 +201,7 @@ def test_elements_beyond_the_reach_of_32_bits(builds, build, far):
         pytest.skip("no address space for 8 GiB")
     place = lambda first: memory.as_strided(update.v.shape, strides, first)
     near = update._replace(v=update.v.bfloat16())
-    kernels = kernels_of(builds, build)
+    kernels = PlaneKernels(build)
     got = kernels(update._replace(v=place(0).copy_(near.v)), place(2048))
     assert torch.equal(got, kernels(near, torch.empty_like(near.v)))
 
@@ -222,7 +216,7 @@ MISTAKES = {
         (32, 64),
         "drift",
     ),
-    "a warp waits where the block must": ("(threads <= 32)", "(threads <= 64)", (64, 64), "drift"),
+    "a warp waits where the block must": ("} else { «__syncthreads();» } }", "__syncwarp();", (64, 64), "drift"),
     "spectrum over rows that are still read": (
         "numbers[4 * i + 3] = run.w; } «Shape::plane_barrier();»",
         "",
@@ -286,8 +280,8 @@ MISTAKES = {
     "the result read before rows are done": ("«Shape::plane_barrier();» if (has_v)", "", (32, 128), "noise"),
     # Transforms
     "a wrong twiddle between rows": (
-        "turns.at[k] = twiddle(k, 128)",
-        "turns.at[k] = twiddle(k, 128 + k / 63)",
+        "return «turns.at[row(0) * (128 / H)]»;",
+        "row(0) == 63 ? twiddle(63, 129) : turns.at[row(0)]",
         (128, 32),
         "MMt",
     ),
@@ -353,49 +347,47 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("build", "number", "case"), planted(MISTAKES.values()), ids=MISTAKES)
-def test_planted_mistakes_are_caught(builds, build, number, case, monkeypatch):
+PLANTED = planted(MISTAKES.values(), with_mistakes(in_kernels_of_their_cases(MISTAKES.values(), plane_build)))
+
+
+@pytest.mark.parametrize(("build", "number", "size", "case"), PLANTED, ids=MISTAKES)
+def test_planted_mistakes_are_caught(build, number, size, case, monkeypatch):
     """What passes test_orders_and_storage_change_no_bit as it is, does not with the mistake."""
-    update = CASES[case].update(build.size)
+    update = CASES[case].update(size)
     expected = update.expected(update.v.shape)
-    outs = results(kernels_of(builds, build, number), update, update.v.shape, monkeypatch)
+    outs = results(PlaneKernels(build, number), update, update.v.shape, monkeypatch)
     assert not all(relative_rms(out, expected) < 1e-6 and torch.equal(out, outs[0]) for out in outs)
 
 
 # The address sanitizer
 
 
-@pytest.fixture(scope="module")
-def sanitizer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    if not has_sanitizer(tmp_path_factory.mktemp("sanitizer")):
-        pytest.skip("no address sanitizer here")
+sanitized = partial(plane_build, sanitize=SANITIZE_ADDRESSES)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [Build((32, 32), sanitized=True), Build((128, 128), kind_bits(("drift", "pixels")), sanitized=True)],
-    ids=lambda build: str(build.size),
-)
-def test_under_the_address_sanitizer(sanitizer, builds, build):
+@pytest.mark.parametrize("build", [sanitized((32, 32)), sanitized((128, 128), kind_bits(("drift", "pixels")))], ids=str)
+def test_under_the_address_sanitizer(address_sanitizer, build):
     for batch, channels in ((1, 1), (3, 3)):
-        done = run_sanitized(builds.path(build), batch, channels)
+        done = run_sanitized(build.path(), batch, channels)
         assert done.returncode == 0, done.stderr
 
 
 OUTSIDE = {
     "a plane too many is read": ("«there ? plane : work.planes - 1»", "plane"),
     "a plane too many is written": ("there(«plane < work.planes»)", "plane <= work.planes"),
-    "too little shared memory": ("= (sums + 2 * block) * 4", "= (sums - 64) * 4"),
+    "too little shared memory": (
+        "config.dynamicSmemBytes = «size.shared_bytes»; config.stream = stream; return",
+        "size.shared_bytes - (64 + 2 * size.block) * 4",
+    ),
 }
 
 
-sanitized_noise = Build((32, 32), kind_bits(("noise",)), sanitized=True)
-
-
 @pytest.mark.parametrize(
-    ("build", "number"), with_mistakes([(sanitized_noise, mistake) for mistake in OUTSIDE.values()]), ids=OUTSIDE
+    ("build", "number"),
+    with_mistakes([(sanitized((32, 32), kind_bits(("noise",))), mistake) for mistake in OUTSIDE.values()]),
+    ids=OUTSIDE,
 )
-def test_accesses_outside_are_reported(sanitizer, builds, build, number, monkeypatch):
+def test_accesses_outside_are_reported(address_sanitizer, build, number, monkeypatch):
     monkeypatch.setenv("SIMT_MISTAKE", str(number))
-    done = run_sanitized(builds.path(build), 3, 3)
+    done = run_sanitized(build.path(), 3, 3)
     assert "AddressSanitizer" in done.stderr

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 from ctypes import POINTER, c_double, c_int, c_void_p
-from functools import partial
 
 import pytest
 import torch
@@ -17,24 +16,21 @@ from conftest import relative_rms
 from torch import Tensor
 
 from tdas_ops import reference
+from tests.kernels.compiled import needs_compiler
 from tests.kernels.plane_cases import CASES, laid_out, writes_only_its_elements
 from tests.kernels.plane_kernels import PlaneKernels, ScaleArgs, Update, UpdateArgs, kind_bits, scale
-from tests.kernels.simt_library import (
-    SANITIZE_THREADS,
-    Build,
-    Builds,
-    Size,
-    needs_compiler,
-    run_sanitized,
-    start_builds,
-    with_mistakes,
-)
+from tests.kernels.simt_library import SANITIZE_THREADS, Build, Size, run_sanitized, with_mistakes
 
 pytestmark = needs_compiler
 
 SNR = 0.16
 SIZES = [(32, 32), (64, 64), (128, 128)]  # of which a block has 8, 2 or 1
-snr_build = partial(Build, source="snr_library.cpp")
+
+
+def snr_build(size: Size, *kinds: str, **options) -> Build:
+    return Build("snr_library.cpp", ((size, kind_bits(kinds or ("drift", "noise", "measure"))),), **options)
+
+
 every_size = pytest.mark.parametrize("build", [snr_build(size) for size in SIZES], ids=map(str, SIZES))
 smallest = pytest.mark.parametrize("build", [snr_build(SIZES[0])], ids=str)
 each_case = pytest.mark.parametrize("case", ["drift", "noise"])
@@ -50,16 +46,11 @@ def set_device(monkeypatch: pytest.MonkeyPatch, late: int, hold: int, order: str
         monkeypatch.setenv(f"SIMT_{name}", str(value))
 
 
-@pytest.fixture(scope="module")
-def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    yield from start_builds(request, tmp_path_factory)
-
-
 class Langevin:
     """The steps of a compiled library, in one launch or in three. Memory is filled with NaN first."""
 
-    def __init__(self, builds: Builds, build: Build):
-        self.kernels = PlaneKernels(builds.path(build))
+    def __init__(self, build: Build, mistake: int = 0):
+        self.kernels = PlaneKernels(build, mistake)
         self.langevin = self.kernels.library.simt_langevin
         self.langevin.argtypes = [POINTER(UpdateArgs), c_double, POINTER(ScaleArgs), c_int, c_int, c_void_p, c_void_p]
 
@@ -99,8 +90,8 @@ BATCHES = [(3, 3), (5, 1), (2, 5), (1, 1), (4, 2), (1, 9)]
 @each_rule
 @each_case
 @every_size
-def test_one_launch_gives_the_bits_of_three(builds, build, case, per_sample, monkeypatch):
-    langevin = Langevin(builds, build)
+def test_one_launch_gives_the_bits_of_three(build, case, per_sample, monkeypatch):
+    langevin = Langevin(build)
     for batch, channels in BATCHES[:2] if build.size == SIZES[2] else BATCHES:
         update = CASES[case].update(build.size, batch=batch, channels=channels)
         of_three = langevin(update, per_sample, one_launch=False)
@@ -110,27 +101,25 @@ def test_one_launch_gives_the_bits_of_three(builds, build, case, per_sample, mon
             assert torch.equal(langevin(update, per_sample, one_launch=True), of_three), (batch, channels, device)
 
 
-in_larger_blocks = snr_build(
-    SIZES[1], kinds=kind_bits(("drift",)), flags=("-DSIMT_PLANE_KINDS=0", "-DTDAS_OPS_BLOCK_OF_64=256")
-)
+in_larger_blocks = snr_build(SIZES[1], "drift", alone=True, flags=("-DTDAS_OPS_BLOCK_OF_64=256",))
 
 
 @each_rule
 @pytest.mark.parametrize("build", [in_larger_blocks], ids=["blocks of 256"])
-def test_larger_blocks_give_the_same_bits(builds, build, per_sample, monkeypatch):
+def test_larger_blocks_give_the_same_bits(build, per_sample, monkeypatch):
     for batch, channels in BATCHES:
         update = CASES["drift"].update(build.size, batch=batch, channels=channels)
-        expected = Langevin(builds, snr_build(SIZES[1]))(update, per_sample, one_launch=False)
+        expected = Langevin(snr_build(SIZES[1]))(update, per_sample, one_launch=False)
         for device in DEVICES:
             set_device(monkeypatch, *device)
-            assert torch.equal(Langevin(builds, build)(update, per_sample, one_launch=True), expected), device
+            assert torch.equal(Langevin(build)(update, per_sample, one_launch=True), expected), device
 
 
 @each_case
 @smallest
-def test_more_samples_than_a_block_has_sums(builds, build, case):
+def test_more_samples_than_a_block_has_sums(build, case):
     update = CASES[case].update(build.size, batch=300, channels=1)
-    langevin = Langevin(builds, build)
+    langevin = Langevin(build)
     of_three = langevin(update, False, one_launch=False)
     assert torch.equal(langevin(update, False, one_launch=True), of_three)
 
@@ -138,8 +127,8 @@ def test_more_samples_than_a_block_has_sums(builds, build, case):
 @each_rule
 @each_case
 @every_size
-def test_storage_and_formats_change_no_bit(builds, build, case, per_sample):
-    langevin = Langevin(builds, build)
+def test_storage_and_formats_change_no_bit(build, case, per_sample):
+    langevin = Langevin(build)
     update = CASES[case].update(build.size, batch=2, channels=3)
     alpha = torch.tensor([0.9, 0.7], dtype=torch.float64)
     for dtype, layout in ((torch.float32, "last"), (torch.bfloat16, "plain"), (torch.float16, "strided")):
@@ -156,8 +145,8 @@ def test_storage_and_formats_change_no_bit(builds, build, case, per_sample):
 @each_rule
 @each_case
 @smallest
-def test_what_is_not_finite_stays_in_its_sample(builds, build, case, per_sample):
-    langevin = Langevin(builds, build)
+def test_what_is_not_finite_stays_in_its_sample(build, case, per_sample):
+    langevin = Langevin(build)
     update = CASES[case].update(build.size, batch=5, channels=3)
     expected = langevin(update, per_sample, one_launch=True)
     update.v[1, 0, 3, 5] = math.nan
@@ -173,8 +162,8 @@ def test_what_is_not_finite_stays_in_its_sample(builds, build, case, per_sample)
 @each_rule
 @each_case
 @smallest
-def test_a_score_of_zero_makes_no_step(builds, build, case, per_sample):
-    langevin = Langevin(builds, build)
+def test_a_score_of_zero_makes_no_step(build, case, per_sample):
+    langevin = Langevin(build)
     update = CASES[case].update(build.size, batch=3, channels=3)
     update.v[1 if per_sample else slice(None)] = 0.0
     for one_launch in (True, False):
@@ -184,16 +173,16 @@ def test_a_score_of_zero_makes_no_step(builds, build, case, per_sample):
 
 @each_rule
 @smallest
-def test_an_empty_batch_launches_nothing(builds, build, per_sample):
+def test_an_empty_batch_launches_nothing(build, per_sample):
     update = CASES["drift"].update(build.size).part(0, 0)
-    assert Langevin(builds, build)(update, per_sample, one_launch=True).numel() == 0
+    assert Langevin(build)(update, per_sample, one_launch=True).numel() == 0
 
 
 @smallest
-def test_planes_that_do_not_fit_at_once_have_no_such_launch(builds, build, monkeypatch):
+def test_planes_that_do_not_fit_at_once_have_no_such_launch(build, monkeypatch):
     """Unless no block waits for another."""
     monkeypatch.setenv("SIMT_MULTIPROCESSORS", "2")
-    langevin = Langevin(builds, build)
+    langevin = Langevin(build)
     for (batch, channels), per_sample, fits in [
         ((11, 3), False, False),
         ((10, 3), False, True),
@@ -213,9 +202,9 @@ def test_planes_that_do_not_fit_at_once_have_no_such_launch(builds, build, monke
 
 @pytest.mark.parametrize("case", ["skew", "A", "z", "A, noise", "no noise", "MMt"])
 @smallest
-def test_updates_of_more_than_one_filter_have_no_such_launch(builds, build, case):
+def test_updates_of_more_than_one_filter_have_no_such_launch(build, case):
     with pytest.raises(RuntimeError):
-        Langevin(builds, build)(CASES[case].update(build.size), per_sample=True, one_launch=True)
+        Langevin(build)(CASES[case].update(build.size), per_sample=True, one_launch=True)
 
 
 # With a mistake in the batch rule, or in that of samples.
@@ -263,33 +252,27 @@ MISTAKES = {
 }
 
 
-# The kernels of launches of their own are left out, as in test_simt_tickets.py.
-drift_build = partial(snr_build, kinds=kind_bits(("drift",)))
-without_launches = ("-DSIMT_PLANE_KINDS=0",)
-
-
 def size_of(said: str) -> Size:
     return (128, 128) if "halves" in said else (32, 32)
 
 
 planted = with_mistakes(
-    [(drift_build(size_of(said), flags=without_launches), (said, says)) for said, says, _ in MISTAKES.values()]
+    [(snr_build(size_of(said), "drift", alone=True), (said, says)) for said, says, _ in MISTAKES.values()]
 )
 
 
 @pytest.mark.parametrize(
-    ("build", "number", "per_sample"),
-    [(*found, per_sample) for found, (*_, per_sample) in zip(planted, MISTAKES.values(), strict=True)],
+    ("build", "number", "size", "per_sample"),
+    [(*found, size_of(said), rule) for found, (said, _, rule) in zip(planted, MISTAKES.values(), strict=True)],
     ids=MISTAKES,
 )
-def test_planted_mistakes_are_caught(builds, build, number, per_sample, monkeypatch):
+def test_planted_mistakes_are_caught(build, number, size, per_sample, monkeypatch):
     """What passes the tests above as it is, does not with the mistake, whatever the machine does meanwhile."""
     channels = 3
-    batch = 2 if build.size == SIZES[2] else 7
-    update = CASES["drift"].update(build.size, batch=batch, channels=channels)
+    batch = 2 if size == SIZES[2] else 7
+    update = CASES["drift"].update(size, batch=batch, channels=channels)
     correct = expected(update, per_sample)
-    langevin = Langevin(builds, build)
-    langevin.kernels.library.simt_plant(number)
+    langevin = Langevin(build, number)
     try:
         for late, hold, order in DEVICES:
             set_device(monkeypatch, late, hold, order)
@@ -303,14 +286,14 @@ def test_planted_mistakes_are_caught(builds, build, number, per_sample, monkeypa
 # The thread sanitizer: what one block leaves to others is released by it and acquired by them.
 
 
-sanitized_build = drift_build((32, 32), flags=(*without_launches, *SANITIZE_THREADS))
+sanitized_build = snr_build(SIZES[0], "drift", alone=True, sanitize=SANITIZE_THREADS)
 
 
 @pytest.mark.parametrize("build", [sanitized_build], ids=["one launch"])
-def test_under_the_thread_sanitizer(thread_sanitizer, builds, build, monkeypatch):
+def test_under_the_thread_sanitizer(thread_sanitizer, build, monkeypatch):
     for late, per_sample in ((0, 0), (1, 1), (-1, 0)):
         monkeypatch.setenv("SIMT_LATE", str(late))
-        done = run_sanitized(builds.path(build), 7, 3, per_sample)
+        done = run_sanitized(build.path(), 7, 3, per_sample)
         assert done.returncode == 0, done.stderr
 
 
@@ -326,6 +309,6 @@ UNORDERED = {
 @pytest.mark.parametrize(
     ("build", "number"), with_mistakes([(sanitized_build, mistake) for mistake in UNORDERED.values()]), ids=UNORDERED
 )
-def test_unordered_accesses_are_reported(thread_sanitizer, builds, build, number, monkeypatch):
+def test_unordered_accesses_are_reported(thread_sanitizer, build, number, monkeypatch):
     monkeypatch.setenv("SIMT_MISTAKE", str(number))
-    assert "ThreadSanitizer: data race" in run_sanitized(builds.path(build), 7, 3, 0).stderr
+    assert "ThreadSanitizer: data race" in run_sanitized(build.path(), 7, 3, 0).stderr

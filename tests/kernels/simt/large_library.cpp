@@ -1,5 +1,5 @@
-// The kernels of large planes of csrc/cuda of one size, SIMT_HEIGHT x SIMT_WIDTH, as a C library for ctypes. The
-// scratch holds SIMT_PLANES planes, and ends with the last of them; a launch takes SIMT_CHUNK of them.
+// The kernels of large planes of csrc/cuda as a C library for ctypes, see large_sizes.h. The scratch holds SIMT_PLANES
+// planes, and ends with the last of them; a launch takes SIMT_CHUNK of them.
 #include "large_sizes.h"
 // After the harness.
 #include "cuda/snr.cu"

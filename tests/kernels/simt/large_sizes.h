@@ -1,11 +1,14 @@
-// The kernels of large planes of csrc/cuda, of the heights and widths for which SIMT_HAS_HEIGHT(height) and
-// SIMT_HAS_WIDTH(width) hold, or of SIMT_HEIGHT and SIMT_WIDTH. Columns have kernels of every kind, or of
-// SIMT_KINDS, bits 1 << Kind. Tickets are those of planes of SIMT_TICKETS, height, width, of SIMT_TICKET_KINDS.
+// The kernels of large planes of csrc/cuda: rows of the widths for which SIMT_HAS_WIDTH(width) holds; columns of every
+// kind for the heights for which SIMT_HAS_HEIGHT(height) holds, or of the kinds SIMT_COLUMN_KINDS(height), bits
+// 1 << Kind. Tickets are those of planes of SIMT_TICKETS, height, width, of the kinds SIMT_TICKET_KINDS; they alone
+// with SIMT_ALONE.
 #pragma once
 
-#ifndef SIMT_HAS_HEIGHT
-#define SIMT_HAS_HEIGHT(height) (height == SIMT_HEIGHT)
-#define SIMT_HAS_WIDTH(width) (width == SIMT_WIDTH)
+#ifdef SIMT_ALONE
+#undef SIMT_HAS_WIDTH
+#undef SIMT_COLUMN_KINDS
+#define SIMT_HAS_WIDTH(width) false
+#define SIMT_COLUMN_KINDS(height) 0
 #endif
 
 #include "simt.h"
@@ -48,15 +51,13 @@ inline void missing_kernel(LargeWork) { throw std::runtime_error("a kernel that 
 
 template <int H>
 constexpr ColumnKernels compiled_columns() {
-  if constexpr (!SIMT_HAS_HEIGHT(H)) {
-    return {};
-  } else {
-#ifdef SIMT_KINDS
+#ifdef SIMT_COLUMN_KINDS
+  if constexpr (SIMT_COLUMN_KINDS(H) != 0) {
     ColumnKernels kernels = {H, ColumnShape<H>::columns, ColumnShape<H>::shared_bytes, {}};
     const auto add = [&]<Kind kind>() {
       constexpr int i = static_cast<int>(kind);
       kernels.kernels[i] = missing_kernel;
-      if constexpr (SIMT_KINDS >> i & 1) kernels.kernels[i] = columns_kernel<H, kind>;
+      if constexpr (SIMT_COLUMN_KINDS(H) >> i & 1) kernels.kernels[i] = columns_kernel<H, kind>;
     };
     add.template operator()<Kind::drift>();
     add.template operator()<Kind::skewed_drift>();
@@ -64,10 +65,11 @@ constexpr ColumnKernels compiled_columns() {
     add.template operator()<Kind::pixels>();
     add.template operator()<Kind::measure>();
     return kernels;
-#else
-    return column_kernels<H>();
-#endif
   }
+#else
+  if constexpr (SIMT_HAS_HEIGHT(H)) return column_kernels<H>();
+#endif
+  return {};
 }
 
 }  // namespace tdas_ops::cuda

@@ -1,5 +1,5 @@
-// The plane kernels of csrc/cuda of one size, SIMT_HEIGHT x SIMT_WIDTH, as a C library for ctypes: of every kind, or of
-// SIMT_KINDS, bits 1 << Kind.
+// The plane kernels of csrc/cuda as a C library for ctypes, of the kinds SIMT_KINDS(height, width), bits 1 << Kind. Its
+// program takes those of SIMT_HEIGHT x SIMT_WIDTH.
 #include <cstdio>
 
 #include "plane_sizes.h"
@@ -16,10 +16,6 @@ int simt_update(const tdas_ops::cuda::UpdateArgs* args) { return tdas_ops::cuda:
 }
 
 #ifdef SIMT_MAIN
-#ifndef SIMT_KINDS
-#define SIMT_KINDS 15
-#endif
-
 namespace {
 
 using namespace tdas_ops;
@@ -62,7 +58,7 @@ int main(int, char** arguments) {
   all.channels = std::atoll(arguments[2]);
   all.height = SIMT_HEIGHT;
   all.width = SIMT_WIDTH;
-  const auto launches = [](Kind kind) { return SIMT_KINDS >> static_cast<int>(kind) & 1; };
+  const auto launches = [](Kind kind) { return SIMT_KINDS(SIMT_HEIGHT, SIMT_WIDTH) >> static_cast<int>(kind) & 1; };
   const int64_t frequencies = all.channels * all.height * (all.width / 2 + 1);
   const std::vector<float> freq = ones<float>(frequencies), skew = ones<float>(frequencies),
                            space = ones<float>(all.channels * all.height * all.width);

@@ -1,5 +1,5 @@
-// langevin_step of planes on chip of one size, SIMT_HEIGHT x SIMT_WIDTH, of the kinds SIMT_KINDS, in one launch and in
-// three, as a C library for ctypes. Blocks run at once.
+// langevin_step of planes on chip in one launch and in three, as a C library for ctypes, of the kinds
+// SIMT_KINDS(height, width). Blocks run at once. Its program takes planes of SIMT_HEIGHT x SIMT_WIDTH.
 #include <cstdio>
 
 #define SIMT_THREADS

@@ -1,10 +1,10 @@
-// The kernels of large planes that take tickets, of the kinds SIMT_KINDS, beside the passes of large_library.cpp.
-// Blocks run at once.
+// The kernels of planes of SIMT_HEIGHT x SIMT_WIDTH that take tickets, beside the passes of large_library.cpp. Blocks
+// run at once.
 #include <cstdio>
 
 #define SIMT_THREADS
 #define SIMT_TICKETS SIMT_HEIGHT, SIMT_WIDTH
-#define SIMT_TICKET_KINDS SIMT_KINDS
+#define SIMT_TICKET_KINDS SIMT_KINDS(SIMT_HEIGHT, SIMT_WIDTH)
 #include "large_library.cpp"
 
 namespace {
