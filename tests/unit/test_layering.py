@@ -6,7 +6,13 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+ABOVE = ("benchmarks", "experiments", "examples", "tests")  # the package knows none of them
+MENTION = re.compile(rf"(?:^|[\s\"'`./])(?:{'|'.join(ABOVE)})[./]\w")
+SOURCES = (".py", ".h", ".cpp", ".cu", ".cuh")
+LONGEST = 600
 
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
@@ -114,6 +120,27 @@ def include_violations(file: str, source: str) -> list[str]:
     return violations
 
 
+def needed_of_above(file: str, source: str) -> list[str]:
+    """What a file of the package needs at run time of the folders above it: imports, includes, paths in strings.
+    Comments and docstrings may say where something is used or tested."""
+    if not file.endswith(".py"):
+        code = re.sub(r"//[^\n]*|/\*.*?\*/", "", source, flags=re.DOTALL)
+        included = [
+            name for name in re.findall(r'#\s*include\s*[<"]([^>"]+)', code) if set(name.split("/")) & set(ABOVE)
+        ]
+        return included or [text for text in re.findall(r'"[^"\n]*"', code) if MENTION.search(text)]
+    tree, found = ast.parse(source), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in ABOVE]
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module and node.module.split(".")[0] in ABOVE:
+            found.append(node.module)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = None  # a docstring
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return found + [text for text in strings if MENTION.search(text)]
+
+
 def kernel_files() -> dict[str, str]:
     return {path.relative_to(ROOT / "csrc").as_posix(): path.read_text() for path in (ROOT / "csrc").rglob("*.*")}
 
@@ -136,6 +163,45 @@ def test_no_kernel_sees_torch():
     files = kernel_files()
     assert {"params.h", "philox.h", "cpu/plane.h", "cuda/noise.cu", "binding.cpp"} <= set(files)
     assert [v for file, source in files.items() for v in include_violations(file, source)] == []
+
+
+def test_the_package_knows_nothing_above_it():
+    files = [ROOT / "setup.py", *(p for folder in ("tdas_ops", "csrc") for p in (ROOT / folder).rglob("*.*"))]
+    sources = {p.relative_to(ROOT).as_posix(): p.read_text() for p in files if p.suffix in SOURCES}
+    assert {"tdas_ops/ops.py", "csrc/cpu/plane.h", "setup.py"} <= set(sources)
+    assert {file: found for file, source in sources.items() if (found := needed_of_above(file, source))} == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("ops.py", "import tests.conftest"),
+        ("ops.py", "def f():\n    from benchmarks.sizes import SIZES"),
+        ("ops.py", "folder = ROOT / 'experiments/acceleration'"),
+        ("ops.py", "importlib.import_module('examples.paint')"),
+        ("a.h", '#include "../tests/kernels/simt/simt.h"'),
+        ("a.cpp", 'auto path = "benchmarks/results";'),
+    ],
+)
+def test_what_is_needed_of_above_is_found(file, source):
+    assert needed_of_above(file, source)
+    comment = "# " if file == "ops.py" else "// "
+    assert needed_of_above(file, comment + source.replace("\n", "\n" + comment)) == []
+
+
+def test_words_are_no_need():
+    for source in ('"""As benchmarks/gpu.sh measured."""', "message = 'tests of numbers; see examples below'"):
+        assert needed_of_above("ops.py", source) == []
+    assert needed_of_above("a.h", "// tests/kernels/simt runs this\nint tests = 1;") == []
+
+
+def test_a_file_tells_one_thing():
+    """No source above 600 lines, the tests included."""
+    folders = ("csrc", "tdas_ops", *ABOVE)
+    files = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in SOURCES]
+    lines = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in files}
+    assert len(lines) > 200
+    assert {file: count for file, count in lines.items() if count > LONGEST} == {}
 
 
 def test_planted_violations_are_found():
