@@ -33,8 +33,8 @@ CHOICE := $(TDAS_OPS_BUILD) $(TORCH_CUDA_ARCH_LIST)
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test test-kernels gates bench bench-compare lint format check-cpu check-cuda check-triton gpu-wheel \
-  gpu-extensions train clean always
+.PHONY: help demo test test-kernels gates test-gates bench bench-compare lint format check-cpu check-cuda check-triton \
+  gpu-wheel gpu-extensions train clean always
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -43,13 +43,15 @@ demo: $(STAMPS)/package  ## samples pictures with the embedded model into demo/ 
 	$(PY) -m tdas_ops.cli demo $(DEMO_FLAGS)
 
 test: $(STAMPS)/tools  ## tests of the package, some minutes
-	$(PY) -m pytest -q -n auto tests/unit
+	$(PY) -m pytest -q -n auto --dist worksteal tests/unit
 
 test-kernels: $(STAMPS)/tools  ## tests of the kernels: emulated GPU, sanitizers, Triton's interpreter, random comparisons
 	$(PY) -m pytest -q -n auto --dist loadfile tests/kernels
 
-gates: check-cpu check-cuda check-triton  ## instructions, registers and spills of the kernels; benchmarks and experiments
-	$(PY) -m pytest -q -n auto tests/gates tests/experiments
+gates: check-cpu check-cuda check-triton test-gates  ## instructions, registers, spills of the kernels; test-gates
+
+test-gates: $(STAMPS)/tools  ## what the gates themselves, the benchmarks and the experiments promise
+	$(PY) -m pytest -q -n auto --dist worksteal tests/gates tests/experiments
 
 bench: $(STAMPS)/bench  ## benchmarks on this CPU, some ten minutes; BENCH="-k 'step and LSUN'" selects and only prints
 	$(PY) -m benchmarks.run $(BENCH)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from experiments.acceleration import cost, data, evaluate, families, filters, measures, points, report, train
 from tdas_ops import NoiseStream, Preconditioner
-from tdas_ops.calibrate.likeness import radial_power
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
 from tdas_ops.models.unet import UNet
 
@@ -128,27 +127,6 @@ def test_a_denoiser_begins_with_the_best_linear_one():
     assert loss.item() == pytest.approx(1, abs=0.05)
 
 
-def test_a_denoiser_of_components_is_trained_from_the_command_line(blobs, tmp_path, monkeypatch):
-    monkeypatch.setitem(data.DATASETS, "blobs", lambda folder: blobs)
-    flags = ["--dataset", "blobs", "--data", "-", "--runs", str(tmp_path), "--out", str(tmp_path), "--save-every", "4"]
-    flags += ["--components", "8", "--fold", "4", "--skip", "--widths", "4", "4", "--batch", "8"]
-
-    def weights(*more: str) -> Path:
-        monkeypatch.setattr(sys, "argv", ["train", "--family", "ncsnpp", *flags, *more])
-        train.main()
-        return tmp_path / "blobs-ncsnpp.safetensors"
-
-    network, about = families.load_network(weights("--steps", "4"))
-    assert isinstance(network, families.PrincipalDenoiser) and about["steps"] == "4"
-    assert network.config["components"] == 8 and network.config["skip"]
-    torch.testing.assert_close(network.basis.T @ network.basis, torch.eye(8), atol=2e-3, rtol=0)
-    assert not torch.equal(network.unet.head.weight, torch.zeros_like(network.unet.head.weight))
-    x, sigma = torch.rand(2, *SHAPE), torch.tensor([0.1, 50.0])
-    assert families.FAMILIES["ncsnpp"].score(network)(x, sigma).shape == x.shape
-    with pytest.raises(SystemExit):
-        weights("--denoiser")
-
-
 def test_images_survive_their_encoding():
     images = torch.rand(2, *SHAPE)
     for family in families.FAMILIES.values():
@@ -181,29 +159,7 @@ def test_a_resumed_run_ends_at_the_same_bits(blobs, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("family", families.FAMILIES.values(), ids=lambda family: family.name)
-def test_training_lowers_the_loss(blobs, family):
-    run = trained(family, blobs, 0)
-    images = family.encode(blobs.train)
-
-    def loss() -> float:
-        with torch.no_grad():
-            return float(train.loss_fn(family, family.score(run.network), images, torch.Generator().manual_seed(1)))
-
-    before = loss()
-    trained(family, blobs, 40, run)
-    assert loss() < 0.8 * before
-
-
 # Measures
-
-
-def test_ring_power_of_white_noise_is_flat_and_of_a_wave_is_one_ring():
-    flat = radial_power(normal(200, 1, 32, 32))
-    assert len(flat) == 24 and float((flat - 1).abs().max()) < 0.15
-    wave = torch.cos(2 * math.pi * 5 * torch.arange(32) / 32).expand(1, 1, 32, 32)
-    power = radial_power(wave)
-    assert int(power.argmax()) == 5 and float(power[5]) > 0.999 * float(power.sum())
 
 
 def test_precision_sees_noise_and_recall_sees_collapse():
@@ -246,16 +202,6 @@ def test_the_queue_measures_what_is_missing(blobs, tmp_path, monkeypatch):
     assert again[:3] == first and len(again) == 6
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
     assert {len(row["mean"]) for row in again if row["finite"] == 1} <= {4}
-
-
-@BEYOND
-def test_naming_any_list_leaves_the_plan(blobs, tmp_path, monkeypatch):
-    monkeypatch.setitem(data.DATASETS, "blobs", lambda folder: blobs)
-    run = trained(families.FAMILIES["ncsnpp"], blobs, 1)
-    train.save_weights(run, tmp_path / "blobs-ncsnpp.safetensors", {"data": "blobs"})
-    rows = evaluated(monkeypatch, tmp_path, "--iterations", "4", "--seeds", "2")
-    assert {(row["iterations"], row["seed"]) for row in rows} == {(4, 2)}
-    assert [row["method"] for row in rows] == list(points.METHODS)
 
 
 @BEYOND
@@ -316,14 +262,6 @@ def test_a_denoiser_comes_back_as_one(blobs, tmp_path):
     assert isinstance(loaded, families.Denoiser) and loaded.config == network.config
 
 
-@pytest.mark.parametrize("fold", [1, 2, 4])
-def test_pixels_fold_into_channels_and_back(fold):
-    torch.manual_seed(0)
-    network = UNet(channels=3, **TINY, fold=fold)
-    assert network(torch.rand(2, 3, 16, 16), torch.zeros(2)).shape == (2, 3, 16, 16)
-    assert network.stem.weight.shape[1] == network.head.weight.shape[0] == 3 * fold**2
-
-
 # The report
 
 
@@ -360,11 +298,3 @@ def test_report_pools_seeds_and_finds_the_speed_up():
         compared[-2] == "| 64 | large | 1x (1000) | 20x (50, not at 66) | none |" and "| 16 | blobs |" in compared[-3]
     )
     assert report.resolutions({"blobs": found}, {"blobs": 16}) == []
-
-
-def test_strips_come_apart_again(tmp_path):
-    samples = torch.rand(5, *SHAPE)
-    evaluate.save_strip(samples, tmp_path / "strip.png")
-    pictures = report._cut(tmp_path / "strip.png")
-    assert len(pictures) == 5
-    torch.testing.assert_close(pictures[3] / 255, samples[3], atol=0.002, rtol=0)

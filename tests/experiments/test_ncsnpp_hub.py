@@ -81,29 +81,3 @@ def test_the_table_pools_seeds():
     assert f"| 10 | 200x | plain | {expected:.2f} | 0.50 | 0.25 | 40 | 0.50 |" in ncsnpp_hub.table(rows, half_b, 2000)
     rows[1]["finite"] = 0.75
     assert "| plain | diverged |" in ncsnpp_hub.table(rows, half_b, 2000)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--methods", "fast"], "--methods: got 'fast', expected some of plain"),
-        (["--iterations", "1"], "--iterations: got 1, expected 2 or more"),
-        (["--samples", "2"], "--samples: got 2, expected 4 or more"),
-        (["--features", "resnet"], "features: got 'resnet', expected 'random', 'opennsfw' or MODULE:FUNCTION"),
-        (["--features", "nowhere:f"], "features: 'nowhere:f' cannot be had"),
-        (["--images", "missing"], "got missing, expected a folder"),
-        (["--model", "missing/folder"], "the model 'missing/folder' cannot be loaded here"),
-    ],
-)
-def test_wrong_inputs_are_one_sentence(checkpoint, pictures, tmp_path, monkeypatch, flags, message):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, checkpoint, pictures, tmp_path, *flags)
-    assert message in str(stopped.value) and "\n" not in str(stopped.value)
-
-
-def test_few_pictures_are_refused(checkpoint, pictures, tmp_path, monkeypatch):
-    (tmp_path / "few").mkdir()
-    (tmp_path / "few" / "0.png").write_bytes((pictures / "00.png").read_bytes())
-    with pytest.raises(SystemExit, match="has 1 pictures, expected 16 or more"):
-        call(monkeypatch, checkpoint, tmp_path / "few", tmp_path)

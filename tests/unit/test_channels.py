@@ -19,15 +19,6 @@ SHAPES = [(3, 32, 64), (3, 24, 40), (2, 9, 10), (4, 7, 9), (1, 8, 5), (5, 1, 2),
 METHODS = ["pds", "tdas"]
 
 
-@pytest.fixture(params=["reference", "cpp"])
-def backend(request):
-    """Triton's is the composition of the reference with noise that is slow in its interpreter: one test has it."""
-    if request.param not in tdas_ops.backend_info()["available"]:
-        pytest.skip(f"{request.param}: {tdas_ops.backend_info()['missing'][request.param]}")
-    with tdas_ops.use_backend(request.param):
-        yield request.param
-
-
 def full_matrices(shape: tuple[int, int, int], complex_: bool = True, seed: int = 0) -> Tensor:
     """Random L(k) `[C, C, H, W]` with L(-k) = conj L(k): the spectra of random real kernels."""
     channels, height, width = shape

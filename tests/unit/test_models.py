@@ -341,3 +341,10 @@ def test_load_digits_splits_every_class(tmp_path: Path) -> None:
     assert float(images[-1, 0, 16, 16]) == pytest.approx(0.9) and float(images[:, :, :2].max()) == 0
     with pytest.raises(SystemExit, match=r"0\.json is missing"):
         train.load_digits(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("fold", [1, 2, 4])
+def test_pixels_fold_into_channels_and_back(fold: int) -> None:
+    network = UNet(channels=3, widths=(4, 4), embedding=8, fold=fold)
+    assert network(torch.rand(2, 3, 16, 16), torch.zeros(2)).shape == (2, 3, 16, 16)
+    assert network.stem.weight.shape[1] == network.head.weight.shape[0] == 3 * fold**2

@@ -139,7 +139,6 @@ def test_non_finite_scores_stay_in_their_sample(backend, run, bad, space):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("space", [True, False])
-@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning:triton")  # of a quotient that is not taken
 def test_a_score_of_zero_makes_no_step(backend, space, dtype):
     M, x, v, _ = single(space=space)
     x, v = x.to(dtype), v.to(dtype)
@@ -256,7 +255,6 @@ def sampling(M, stream):
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch.compile uses it
 def test_compiles_without_a_graph_break(compiler):
     M, x, v, _ = single()
     eager, compiled = NoiseStream(2), NoiseStream(2)

@@ -204,7 +204,6 @@ DIFFUSERS = {
 
 
 @pytest.mark.parametrize("case", DIFFUSERS)
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_diffusers(case, monkeypatch):
     sampler, options, name, steps, step, config = DIFFUSERS[case]
     diffusers = pytest.importorskip("diffusers")

@@ -12,8 +12,6 @@ from test_ops import SHAPE, run_step, single
 import tdas_ops
 from tdas_ops import NoiseStream
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch.compile uses it
-
 
 class Tagged(torch.Tensor):
     """A subclass with a storage of its own."""

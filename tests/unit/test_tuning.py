@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tdas_ops import NoiseStream, calibrate
 from tdas_ops.calibrate import FewStep, Likeness, Prior
+from tdas_ops.calibrate.likeness import radial_power
 from tdas_ops.sde import VE, VP
 
 SHAPE = (1, 8, 8)
@@ -148,3 +149,11 @@ def test_bad_input_is_one_sentence(message: str) -> None:
     with pytest.raises((ValueError, TypeError)) as error:
         BAD[message]()
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_ring_power_of_white_noise_is_flat_and_of_a_wave_is_one_ring():
+    flat = radial_power(torch.randn(200, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert len(flat) == 24 and float((flat - 1).abs().max()) < 0.15
+    wave = torch.cos(2 * math.pi * 5 * torch.arange(32) / 32).expand(1, 1, 32, 32)
+    power = radial_power(wave)
+    assert int(power.argmax()) == 5 and float(power[5]) > 0.999 * float(power.sum())
