@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from fresh import python
 
 import tdas_ops
 from tdas_ops import _backends, _extension, _remedy, _schema
@@ -114,32 +113,15 @@ def test_ways_of_the_cuda_kernels_are_honoured_or_refused(gpu, monkeypatch, choo
     assert said not in paths()["langevin_step"]
 
 
-IMPORTS = """
-import os, sys, torch
-for setting in sys.argv[1:]:
-    if not os.fork():
-        os.environ.update([setting.split("=")])
-        try:
-            import tdas_ops
-        except ValueError as error:
-            print(error, flush=True)
-        os._exit(0)
-    os.wait()
-"""
-
-
-def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence():
-    """Processes of one that has torch already, which takes most of a start."""
-    choices = [
-        (name, choice) for name, way in (("LARGE", "ticket"), ("SNR", "cooperative")) for choice in (way, "lottery")
-    ]
-    if _backends._missing("cuda") is None:
-        choices = [(name, choice) for name, choice in choices if choice == "lottery"]
-    settings = [f"TDAS_OPS_{name}={choice}" for name, choice in choices]
-    done = subprocess.run([sys.executable, "-c", IMPORTS, *settings], capture_output=True, text=True)
-    said = done.stdout.splitlines()
-    for (name, choice), sentence in zip(choices, said, strict=True):
-        assert sentence.startswith(f"TDAS_OPS_{name}: got {choice!r}, expected")
+@pytest.mark.parametrize(
+    ("variable", "choice"),
+    [(name, choice) for name, way in (("LARGE", "ticket"), ("SNR", "cooperative")) for choice in (way, "lottery")],
+)
+def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(variable, choice):
+    if choice != "lottery" and _backends._missing("cuda") is None:
+        pytest.skip("the extension has the CUDA kernels")
+    done = python("import tdas_ops", **{f"TDAS_OPS_{variable}": choice})
+    assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_{variable}: got {choice!r}, expected")
 
 
 @pytest.mark.filterwarnings("ignore::tdas_ops.SlowPathWarning")  # tests/unit/test_installation.py has its words

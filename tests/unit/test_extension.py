@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from fresh import python
 
 import tdas_ops
 from tdas_ops import _extension
@@ -114,23 +112,14 @@ torch.save((_extension.load().build_info()["cpu_instruction_set"], results), sys
 def test_instruction_sets_agree(tmp_path):
     """Each in its own process; one that the machine lacks is refused in a sentence. AVX-512 and AVX2 draw noise of the
     same bits; without fused multiply-add it is rounded otherwise."""
-    processes = {
-        isa: subprocess.Popen(
-            [sys.executable, "-c", UPDATES, str(tmp_path / isa)],
-            env={**os.environ, "TDAS_OPS_CPU_ISA": isa},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for isa in ("baseline", "avx2", "avx512", "none-such")
-    }
     results = {}
-    for isa, process in processes.items():
-        _, error = process.communicate()
-        if process.returncode == 0:
+    for isa in ("baseline", "avx2", "avx512", "none-such"):
+        done = python(UPDATES, str(tmp_path / isa), TDAS_OPS_CPU_ISA=isa)
+        if done.returncode == 0:
             name, results[isa] = torch.load(tmp_path / isa)
             assert name == isa
         else:
-            assert f"TDAS_OPS_CPU_ISA is '{isa}'; expected avx512, avx2 or baseline" in error
+            assert f"TDAS_OPS_CPU_ISA is '{isa}'; expected avx512, avx2 or baseline" in done.stderr
     assert "baseline" in results and "none-such" not in results
     for key, expected in results["baseline"].items():
         for isa in results.keys() - {"baseline"}:

@@ -7,13 +7,12 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from fresh import python
 
 from tdas_ops import _folder, _runs, cli, models
 from tdas_ops._files import LOCK, fresh_files, locked, shown, write_whole
@@ -242,9 +241,7 @@ def check(folder, path, name):
 _folder.Folder._check_pictures = check
 cli.main({["sample", *SMALL, "--iterations", "1", "--out", str(out)]!r})
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert process.returncode == -signal.SIGKILL
+    assert python(code).returncode == -signal.SIGKILL
     left = [path for path in out.iterdir() if path.name.startswith(".partial-")]
     assert len(left) == 1 and (left[0] / "new/0000.png").is_file() and (out / LOCK).exists()
     # The lock of a process that is gone is free, and its settings bind nobody while no run is finished.

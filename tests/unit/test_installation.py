@@ -7,9 +7,7 @@ which may be a Python file where it is only to be refused.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import threading
 import warnings
@@ -18,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fresh import python
 
 import tdas_ops
 from tdas_ops import NoiseStream, Preconditioner, SlowPathWarning, _backends, _extension, _remedy, cli
@@ -96,13 +95,8 @@ class Place:
 
     def says(self, cwd: Path | None = None, **environment: str) -> tuple[list[str], str]:
         """The warnings of two ops in float32, and what the second ran; nothing comes before these two."""
-        done = subprocess.run(
-            [sys.executable, "-c", OPS.format(prefix=str(self.prefix))],
-            cwd=cwd or self.prefix,
-            env={**os.environ, "TDAS_OPS_BACKEND": "", "PYTHONPATH": str(self.site), **environment},
-            capture_output=True,
-            text=True,
-        )
+        environment = {"TDAS_OPS_BACKEND": "", "PYTHONPATH": str(self.site), **environment}
+        done = python(OPS.format(prefix=str(self.prefix)), cwd=cwd or self.prefix, **environment)
         assert done.returncode == 0, done.stderr
         before, said, path = json.loads(done.stdout)
         assert before == 0

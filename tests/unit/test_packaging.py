@@ -16,6 +16,7 @@ from unittest.mock import patch
 import pytest
 import setuptools
 import torch
+from fresh import python
 
 import tdas_ops
 
@@ -188,7 +189,7 @@ def test_import_without_triton():
 
 
 def test_import_without_the_extension(tree: Path):
-    done = run(sys.executable, "-c", IMPORT_ALONE.format(blocked=()), cwd=tree, PYTHONPATH=str(tree))
+    done = python(IMPORT_ALONE.format(blocked=()), cwd=tree, PYTHONPATH=str(tree))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("['reference'") and "'cpp'" not in done.stdout.split("]")[0]
     assert (
