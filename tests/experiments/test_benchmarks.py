@@ -110,6 +110,19 @@ def test_report_renders_what_was_measured(tmp_path):
     assert "![time-avx512](results/time-avx512.svg)" in report.render(results, [Path("results/time-avx512.svg")])
 
 
+def test_nothing_measured_is_said():
+    assert "No result files yet" in report.render({})
+
+
+@pytest.mark.parametrize("base", ["no-such-ref", ""])
+def test_comparison_with_an_unknown_commit_is_one_sentence(base):
+    before = run("git", "worktree", "list").stdout
+    done = run(sys.executable, "benchmarks/compare.py", base)
+    assert done.returncode == 1
+    assert done.stderr == f"bench-compare: got BASE={base!r}, expected a branch, tag or commit of this repository.\n"
+    assert run("git", "worktree", "list").stdout == before
+
+
 def test_a_benchmark_runs(tmp_path):
     pytest.importorskip("pytest_benchmark")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/bench_update.py"]
