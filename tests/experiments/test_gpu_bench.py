@@ -15,7 +15,7 @@ import torch
 from conftest import relative_rms
 
 import tdas_ops
-from benchmarks import gpu_build, gpu_device, gpu_profile, gpu_races, gpu_smoke, gpu_table, gpu_times, nvcc_reusing
+from benchmarks import gpu_device, gpu_profile, gpu_races, gpu_smoke, gpu_table, gpu_times, nvcc_reusing
 
 ROOT = Path(__file__).parents[2]
 
@@ -513,19 +513,6 @@ def test_the_table_has_what_matters_within_its_characters():
 
 
 # Builds
-
-
-def test_variants_are_lines_of_macros(tmp_path):
-    path = tmp_path / "variants.txt"
-    assert gpu_build.variants(path) == {"main": ""}
-    path.write_text("# to be compared\n\nprefetch TDAS_OPS_PREFETCH=0  # without\nboth TDAS_OPS_A=1 TDAS_OPS_B=2\n")
-    expected = {"main": "", "prefetch": "TDAS_OPS_PREFETCH=0", "both": "TDAS_OPS_A=1 TDAS_OPS_B=2"}
-    assert gpu_build.variants(path) == expected
-    for wrong in ("main TDAS_OPS_A=1", "a", "a OTHER=1", "a TDAS_OPS_A"):
-        path.write_text(wrong)
-        with pytest.raises(SystemExit, match="expected a new name and macros"):
-            gpu_build.variants(path)
-    gpu_build.variants()
 
 
 def test_a_source_that_no_macro_reaches_is_not_compiled_again(tmp_path, monkeypatch):
