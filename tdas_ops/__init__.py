@@ -12,6 +12,7 @@ The whole public surface:
 
 from tdas_ops import calibrate, samplers, sde
 from tdas_ops._backends import SlowPathWarning, backend_info, use_backend
+from tdas_ops._machine import machine_info
 from tdas_ops._version import __version__
 from tdas_ops.noise import NoiseStream
 from tdas_ops.ops import langevin_step, noise, precondition, step
@@ -27,6 +28,7 @@ __all__ = [
     "backend_info",
     "calibrate",
     "langevin_step",
+    "machine_info",
     "noise",
     "precondition",
     "samplers",

@@ -19,7 +19,7 @@ LEVELS = [
     {"_version", "_remedy", "_schema", "_arguments", "_files"},
     {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
     {"_backends", "_gaussian", "_channels", "_stored"},
-    {"noise", "preconditioner"},
+    {"noise", "preconditioner", "_machine"},
     {"ops", "_graph"},
     {"prior", "spectrum"},
     {"samplers"},
