@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 
 from tdas_ops import NoiseStream, Preconditioner, models, samplers
-from tdas_ops.calibrate import PC, Run, Target, choose_alpha, predict, schedule
+from tdas_ops.calibrate import PC, Run, Target, calibrated, choose_alpha, predict, schedule
 from tdas_ops.sde import VE
 
 Filters = Preconditioner | list[Preconditioner]
@@ -35,7 +35,7 @@ def filters(target: Target, run: Run) -> Iterator[tuple[str, Filters]]:
         chosen = Preconditioner.from_statistics(target.statistic, None, alpha, method)
         yield f"{method}, chosen alpha {alpha:.3g}", chosen
     for method in ("pds", "tdas"):
-        yield f"calibrated, {method}", Preconditioner.calibrated(target, run, method)
+        yield f"calibrated, {method}", calibrated(target, run, method)
         if method == "tdas" or run.count <= _MANY:
             yield f"schedule, {method}", schedule(target, run, method)
 

@@ -7,10 +7,18 @@ The whole public surface:
     z = tdas_ops.NoiseStream(seed=0)                    reproducible noise
     tdas_ops.noise, step, langevin_step, precondition   the ops
     tdas_ops.samplers, tdas_ops.sde                     samplers made of them
-    tdas_ops.calibrate                                  filters made for an iteration count, and what to expect of them
+    tdas_ops.calibrate                                  filters and settings made for a number of network evaluations
+    tdas_ops.integrations                               score functions from networks of other code bases
+    tdas_ops.models                                     the embedded model
+    tdas_ops.backend_info, use_backend, machine_info    what runs where, and on what
+
+`docs/glossary.md` explains the words.
 """
 
-from tdas_ops import calibrate, samplers, sde
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tdas_ops import sde
 from tdas_ops._backends import SlowPathWarning, backend_info, use_backend
 from tdas_ops._machine import machine_info
 from tdas_ops._version import __version__
@@ -18,6 +26,9 @@ from tdas_ops.noise import NoiseStream
 from tdas_ops.ops import langevin_step, noise, precondition, step
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from tdas_ops import calibrate, integrations, models, samplers
 
 __all__ = [
     "NoiseStream",
@@ -27,8 +38,10 @@ __all__ = [
     "__version__",
     "backend_info",
     "calibrate",
+    "integrations",
     "langevin_step",
     "machine_info",
+    "models",
     "noise",
     "precondition",
     "samplers",
@@ -36,3 +49,14 @@ __all__ = [
     "step",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Modules of `__all__` that are imported on first use."""
+    if name in __all__:
+        return importlib.import_module(f"tdas_ops.{name}")
+    raise AttributeError(f"module 'tdas_ops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images, _stored
+from tdas_ops import _arguments, _arrays, _channels, _images, _stored
 from tdas_ops.reference import full_spectrum, own_columns
 
 Method = Literal["pds", "tdas"] | None
@@ -297,31 +297,6 @@ class Preconditioner:
         if isinstance(images, str | os.PathLike):
             about["folder"] = Path(images).name
         return cls.from_statistics(raw_freq if freq else None, raw_space if space else None, alpha, method, about)
-
-    @classmethod
-    def calibrated(
-        cls,
-        target: _gaussian.Target,
-        run: _gaussian.Run,
-        method: Literal["pds", "tdas"] = "pds",
-        bounds: tuple[float, float] | None = None,
-    ) -> Preconditioner:
-        """The frequency mask for which a run ends at the variance of the target, in the Gaussian model of it.
-
-        Args:
-            target: the data, a `calibrate.Target`.
-            run: the sampler with its settings: `calibrate.PC(...)` or `calibrate.AnnealedLangevin(...)`.
-            method: "pds" or "tdas".
-            bounds: of R, by default (0.8, 1.6) for "pds" and (0.01, 1.6) for "tdas". For "pds" a further one keeps
-                every predictor step from going beyond the denoised image: `R^2 (b / variance - a) <= 1`.
-
-        Returns: a filter whose provenance has the predicted distance, and `settled`: whether mask and step sizes of the
-            snr rule came to agree.
-
-        Source: `docs/calibration.md`.
-        """
-        R, about = _gaussian.calibrated_mask(target, run, method, bounds)
-        return cls(target.shape, R, method=method, provenance={"source": "calibrated", **about})
 
     @classmethod
     def from_cross_spectrum(

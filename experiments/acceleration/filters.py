@@ -44,7 +44,7 @@ class Filters:
         if method == "plain":
             return Preconditioner.identity(self.shape)
         if method in CALIBRATED:
-            return Preconditioner.calibrated(self.target, self.family.run(iterations), CALIBRATED[method])
+            return calibrate.calibrated(self.target, self.family.run(iterations), CALIBRATED[method])
         return self._fixed(method, alpha, masks)
 
     def _fixed(self, method: str, alpha: float, masks: str) -> Preconditioner:

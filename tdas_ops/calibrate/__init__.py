@@ -4,7 +4,7 @@
     run = calibrate.PC(sde, iterations=66, snr=0.16)             or AnnealedLangevin(...): what will be run
     calibrate.predict(M, target, run).distance                   of any filter, in milliseconds
     alpha = calibrate.choose_alpha(target, run, "tdas")          the best strength of the papers' masks
-    M = Preconditioner.calibrated(target, run)                   the mask that ends at the target's variance
+    M = calibrate.calibrated(target, run)                        the mask that ends at the target's variance
     filters = calibrate.schedule(target, run)                    one filter an iteration, for `samplers`' M
     filters = calibrate.constant(shape, run)                     the same without data: the null hypothesis
 
@@ -21,7 +21,7 @@ what a trained network does differently.
 
 from tdas_ops._gaussian import PC, AnnealedLangevin, Run, Target
 from tdas_ops.calibrate.few_step import FewStep
-from tdas_ops.calibrate.filters import choose_alpha, constant, schedule
+from tdas_ops.calibrate.filters import calibrated, choose_alpha, constant, schedule
 from tdas_ops.calibrate.likeness import Likeness
 from tdas_ops.calibrate.prediction import Prediction, draw, predict
 from tdas_ops.calibrate.tuning import Filtered, Trial, Tuned, tune
@@ -39,6 +39,7 @@ __all__ = [
     "Target",
     "Trial",
     "Tuned",
+    "calibrated",
     "choose_alpha",
     "constant",
     "draw",

@@ -22,8 +22,8 @@ def choose_alpha(
 ) -> float:
     """The strength alpha of the papers' frequency mask with the least predicted distance.
 
-    For "pds" it is sought among the masks with which no predictor step goes beyond the denoised image, as in
-    `Preconditioner.calibrated`: stronger ones can look good in the Gaussian model and fail on a trained network.
+    For "pds" it is sought among the masks with which no predictor step goes beyond the denoised image, as in `calibrated`:
+    stronger ones can look good in the Gaussian model and fail on a trained network.
 
     Args:
         target: the data.
@@ -51,6 +51,30 @@ def choose_alpha(
     return 1 + math.exp(best)
 
 
+def calibrated(
+    target: Target,
+    run: Run,
+    method: Literal["pds", "tdas"] = "pds",
+    bounds: tuple[float, float] | None = None,
+) -> Preconditioner:
+    """The frequency mask for which a run ends at the variance of the target, in the Gaussian model of it.
+
+    Args:
+        target: the data.
+        run: `PC(...)` or `AnnealedLangevin(...)`.
+        method: "pds" or "tdas".
+        bounds: of R, by default (0.8, 1.6) for "pds" and (0.01, 1.6) for "tdas". For "pds" a further one keeps every
+            predictor step from going beyond the denoised image: `R^2 (b / variance - a) <= 1`.
+
+    Returns: a filter whose provenance has the predicted distance, and `settled`: whether mask and step sizes of the snr
+        rule came to agree.
+
+    Source: `docs/calibration.md`.
+    """
+    R, about = _gaussian.calibrated_mask(target, run, method, bounds)
+    return Preconditioner(target.shape, R, method=method, provenance={"source": "calibrated", **about})
+
+
 def schedule(
     target: Target,
     run: Run,
@@ -68,8 +92,7 @@ def schedule(
         target: the data.
         run: `PC(...)` or `AnnealedLangevin(...)`.
         method: "tdas" or "pds".
-        bounds: of R, by default (0.01, 1.6) for "tdas", (0.8, 1.6) for "pds"; "pds" has a further one, as
-            `Preconditioner.calibrated`.
+        bounds: of R, by default (0.01, 1.6) for "tdas", (0.8, 1.6) for "pds"; "pds" has a further one, as `calibrated`.
 
     Returns: filters for the argument M of a sampler. `provenance["off_ladder"]` of each is the RMS over frequencies of
         log(variance / wanted variance) after its iteration: 0 where the bounds let it reach what is wanted.

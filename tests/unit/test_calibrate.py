@@ -137,9 +137,9 @@ def test_schedule_through_the_sampler(name: str, method: str) -> None:
 def test_calibrated_run_ends_nearer_to_the_target(name: str, method: str) -> None:
     run = RUNS[name]
     plain = calibrate.predict(Preconditioner.identity(SHAPE), CENTRED, run)
-    predicted = calibrate.predict(Preconditioner.calibrated(CENTRED, run, method), CENTRED, run)
+    predicted = calibrate.predict(calibrate.calibrated(CENTRED, run, method), CENTRED, run)
     assert predicted.distance < (1e-12 if method == "tdas" else 0.01 * plain.distance)
-    M = Preconditioner.calibrated(TARGET, run, method)
+    M = calibrate.calibrated(TARGET, run, method)
     samples = simulated(M, run)
     assert deviation(samples, calibrate.predict(M, TARGET, run)) < LIMIT
     assert deviation(samples, calibrate.predict(Preconditioner.identity(SHAPE), TARGET, run)) > LIMIT
@@ -255,7 +255,7 @@ NATURAL = field(32)
 @pytest.mark.parametrize("method", ["pds", "tdas"])
 def test_calibrated_filters_are_better_than_plain_sampling(iterations: int, method: str) -> None:
     run = PC(VE(0.01, 50.0), iterations, snr=0.15)
-    M = Preconditioner.calibrated(NATURAL, run, method)
+    M = calibrate.calibrated(NATURAL, run, method)
     predicted, plain = (calibrate.predict(m, NATURAL, run) for m in (M, Preconditioner.identity(NATURAL.shape)))
     assert M.method == method and M.provenance["settled"]
     assert predicted.distance < (1e-10 if method == "tdas" else 0.01 * plain.distance)
@@ -266,7 +266,7 @@ def test_pds_keeps_the_bounds() -> None:
     """Neither the caller's bounds nor `R^2 b / (variance + sigma^2) <= 1` are passed."""
     for iterations in (66, 20, 8):
         run = PC(VE(0.01, 50.0), iterations)
-        mask = Preconditioner.calibrated(NATURAL, run, bounds=(0.9, 1.2)).freq
+        mask = calibrate.calibrated(NATURAL, run, bounds=(0.9, 1.2)).freq
         assert float(mask.min()) >= 0.9 and float(mask.max()) <= 1.2 + 1e-9
         for level in run.sde.levels(iterations):
             assert float((mask.square() * level.reverse[1] / (NATURAL.variance + level.condition**2)).max()) < 1 + 1e-3
@@ -289,7 +289,7 @@ def test_a_run_that_diverges_is_infinitely_far() -> None:
     strong = Preconditioner.radial(lambda k: 300 + 0 * k, NATURAL.shape)
     predicted = calibrate.predict(strong, NATURAL, run)
     assert predicted.distance == math.inf and predicted.reach > 1e4
-    assert calibrate.predict(Preconditioner.calibrated(NATURAL, run), NATURAL, run).reach < 1.001
+    assert calibrate.predict(calibrate.calibrated(NATURAL, run), NATURAL, run).reach < 1.001
     assert calibrate.predict(Preconditioner.identity(NATURAL.shape), NATURAL, run).distance < 0.01
 
 
@@ -330,7 +330,7 @@ def test_pictures_show_the_error(tmp_path: Path) -> None:
     """Plain sampling at few iterations has too much variance: its line is above the middle."""
     run = PC(VE(0.01, 50.0), 14)
     plain = calibrate.predict(Preconditioner.identity(NATURAL.shape), NATURAL, run)
-    made = calibrate.predict(Preconditioner.calibrated(NATURAL, run, "tdas"), NATURAL, run)
+    made = calibrate.predict(calibrate.calibrated(NATURAL, run, "tdas"), NATURAL, run)
     plain.picture(tmp_path / "plain.png")
     calibrate.draw({"plain": plain, "calibrated": made}, tmp_path / "both.png")
     blue = (31, 95, 168)
@@ -400,8 +400,8 @@ BAD = {
         [Preconditioner.identity(SHAPE)] * 3, TARGET, RUNS["VE"]
     ),
     "predictions: got none": lambda: calibrate.draw({}, "nothing.png"),
-    "method: got 'ddim', expected 'pds' or 'tdas'": lambda: Preconditioner.calibrated(TARGET, RUNS["VE"], "ddim"),
-    "bounds: got (1.1, 1.2)": lambda: Preconditioner.calibrated(TARGET, RUNS["VE"], bounds=(1.1, 1.2)),
+    "method: got 'ddim', expected 'pds' or 'tdas'": lambda: calibrate.calibrated(TARGET, RUNS["VE"], "ddim"),
+    "bounds: got (1.1, 1.2)": lambda: calibrate.calibrated(TARGET, RUNS["VE"], bounds=(1.1, 1.2)),
     "bounds: got (0.0, 2.0)": lambda: calibrate.schedule(TARGET, RUNS["VE"], bounds=(0.0, 2.0)),
 }
 

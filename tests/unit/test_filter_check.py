@@ -64,7 +64,7 @@ def test_filters_made_for_a_run_suit_it() -> None:
     for count in (20, 6):
         run = calibrate.PC(model.sde, count, model.snr)
         good = [model.preconditioner(method, iterations=count) for method in ("plain", "tdas", "pds")]
-        good += [Preconditioner.calibrated(model.target, run, method) for method in ("pds", "tdas")]
+        good += [calibrate.calibrated(model.target, run, method) for method in ("pds", "tdas")]
         for M in good:
             assert unsuited([M], model.sde, count, model.snr) is None
         assert unsuited(calibrate.schedule(model.target, run), model.sde, count, model.snr) is None

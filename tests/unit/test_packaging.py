@@ -179,7 +179,21 @@ def test_the_import_leaves_what_is_slow_for_later():
     code = "import sys, torch; before = set(sys.modules); import tdas_ops; print(*(set(sys.modules) - before))"
     done = run(sys.executable, "-c", code, cwd=ROOT)
     brought = set(done.stdout.split())
-    assert "tdas_ops.ops" in brought and not brought & {"torch._dynamo", "torch._inductor", "triton", "PIL"}
+    slow = {"torch._dynamo", "torch._inductor", "triton", "PIL", "rich", "typer"}
+    slow |= {f"tdas_ops.{name}" for name in ("calibrate", "integrations", "models", "samplers", "cli")}
+    assert "tdas_ops.ops" in brought and not brought & slow
+
+
+def test_public_names_are_attributes_after_the_import():
+    code = (
+        "import tdas_ops; names = tdas_ops.__all__; assert set(names) <= set(dir(tdas_ops))\n"
+        "print(tdas_ops.integrations.networks.ncsn.__name__, tdas_ops.models.available(), tdas_ops.samplers.pc.__name__,"
+        " tdas_ops.calibrate.tune.__name__, len([getattr(tdas_ops, name) for name in names]) == len(names))\n"
+        "from tdas_ops import *; assert samplers is tdas_ops.samplers; tdas_ops.nothing"
+    )
+    done = run(sys.executable, "-c", code, cwd=ROOT)
+    assert done.stdout == "ncsn ['digits'] pc tune True\n"
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'tdas_ops' has no attribute 'nothing'"
 
 
 def test_import_without_triton():
