@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tdas_ops import models
-from tdas_ops._record import ITERATIONS, WITH_ETA, WITH_ORDER, LadderRun, PCRun, Run
+from tdas_ops._record import ITERATIONS, SAMPLES, WITH_ETA, WITH_ORDER, LadderRun, PCRun, Run
 from tdas_ops.calibrate.few_step import SAMPLERS
 
 _EVALUATIONS = 8
@@ -93,6 +94,20 @@ def _iterations(asked: Request, model: models.Model) -> list[int]:
         if count % 2:
             raise ValueError(f"--evaluations: got {count} for pc, expected an even number: an iteration takes two")
     return [count // 2 for count in asked.evaluations]
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """Seeds from "3,5,8" or "0-15", mixed at will."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
+            raise ValueError(f"--seeds: got {text!r}, expected seeds such as 3,5,8 or 0-15")
+        if len(seeds) + last - first >= SAMPLES:
+            raise ValueError(f"--seeds: got {text!r}, expected at most {SAMPLES} of them")
+        seeds += range(first, last + 1)
+    return tuple(seeds)
 
 
 def demonstrated(model: str, evaluations: Sequence[int] | None = None) -> list[Run]:

@@ -7,10 +7,7 @@ command continues it (`_folder`).
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import platform
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from tdas_ops import _pictures, models
-from tdas_ops._backends import backend_info
+from tdas_ops import _pictures, _report, models
+from tdas_ops._filters import filter_digest, load_filter
 from tdas_ops._folder import Folder, FolderError
+from tdas_ops._machine import machine_info
 from tdas_ops._record import (
     BATCH,
     ITERATIONS,
@@ -36,44 +33,13 @@ from tdas_ops._record import (
     PCRun,
     Run,
     Settings,
-    is_deep,
     picture_names,
     run_of,
 )
-from tdas_ops._version import __version__
 from tdas_ops.calibrate import PC, FewStep, Filtered
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers import Filters
-
-
-def load_filter(path: str, device: torch.device | str = "cpu") -> Preconditioner:
-    """A saved filter.
-
-    Raises:
-        ValueError: the file does not exist or is of another kind.
-    """
-    expected = "expected a file that `tdas-ops calibrate` or Preconditioner.save wrote"
-    if not os.path.isfile(path):
-        raise ValueError(f"--filter: got {path}, which is no file, {expected}")
-    try:
-        loaded = Preconditioner.load(path, device)
-        # run.json gets it, and the table of runs shows its alpha.
-        alpha = loaded.provenance.get("alpha", 0)
-        if is_deep(loaded.provenance) or not (isinstance(alpha, int | float) and abs(alpha) < 1e300):
-            raise ValueError("its provenance is not as it was written")
-        return loaded
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise ValueError(f"--filter: got {path} ({reason}), {expected}") from None
-
-
-def filter_digest(M: Preconditioner) -> str:
-    """SHA-256 of method and masks: equal for equal filters, whatever file they came from."""
-    digest = hashlib.sha256(repr((M.method, M.shape)).encode())
-    for mask in (M.freq, M.space, M.skew):
-        digest.update(b"absent" if mask is None else mask.numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Study:
@@ -196,20 +162,21 @@ class Study:
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         drawn = self.folder.complete(self.runs)
+        machine = {} if drawn else machine_info()
         for run in self.runs:
             if self.finished(run):
                 say(f"{run.words}: finished before, kept")
                 continue
             started = time.perf_counter()
             samples = self.sample(run, progress)
-            record = self._keep(run, samples, time.perf_counter() - started)
+            record = self._keep(run, samples, time.perf_counter() - started, machine)
             say(f"{run.words}: {run.network_evaluations} evaluations, {record['seconds']:.1f} s")
         if not drawn:
             self.draw(title)
         done = [self.finished(run) for run in self.runs]
         return [record for record in done if record is not None]
 
-    def _keep(self, run: Run, samples: Tensor, seconds: float) -> dict[str, Any]:
+    def _keep(self, run: Run, samples: Tensor, seconds: float, machine: dict[str, Any]) -> dict[str, Any]:
         """Writes one finished run; returns what is recorded of it."""
         sde, s, plan = self.model.sde, self.settings, self.plans[run]
         measured = self.model.evaluator(samples) if s.distance and len(samples) > 1 else None
@@ -223,7 +190,7 @@ class Study:
             "seconds": round(seconds, 3),
             "frechet": None if measured is None else asdict(measured),
             "command": self.command(run),
-            "environment": environment(),
+            "environment": machine,
         }
         if isinstance(plan, Filtered):
             about["sde"]["end_time"] = sde.end_time(plan.run.count)
@@ -234,7 +201,7 @@ class Study:
         return about
 
     def draw(self, title: str = "") -> None:
-        """Draws every finished run of the folder into `grid.png`, many evaluations first.
+        """Draws every finished run of the folder into `grid.png`.
 
         Raises:
             FolderError: a picture of an earlier run cannot be read.
@@ -246,13 +213,13 @@ class Study:
 
     def _rows(self) -> list[tuple[list[str], list[Tensor]]]:
         """Label and first pictures of every finished run."""
-        runs = [r for r in self.folder.record["runs"] if self.finished(run_of(r))]
-        order = sorted(runs, key=lambda r: (-run_of(r).network_evaluations, run_of(r).rank))
+        runs = _report.in_order(r for r in self.folder.record["runs"] if self.finished(run_of(r)))
         read = _pictures.read_picture
         try:
-            return [(describe(r), [read(self.out / n, self.model.shape) for n in r["pictures"][:16]]) for r in order]
+            rows = [[read(self.out / name, self.model.shape) for name in run["pictures"][:16]] for run in runs]
         except ValueError as error:
             raise FolderError(f"--out: {error}, or none to have it made again") from None
+        return list(zip(map(_report.label, runs), rows, strict=True))
 
     def command(self, run: Run) -> str:
         """The command line that makes this run, every setting spelled out."""
@@ -277,48 +244,6 @@ def describe_filter(method: str, M: Filters) -> dict[str, Any]:
     if method == "plain":
         return M.provenance
     return {**M.provenance, "freq": M.freq is not None, "space": M.space is not None}
-
-
-def describe(record: dict[str, Any]) -> list[str]:
-    """The label of a run in the grid."""
-    speedup, measured, run = record["speedup"], record["frechet"], run_of(record)
-    share = f"native / {speedup:.3g}" if speedup != 1 else "native"
-    lines = [run.words, f"{run.network_evaluations} evaluations ({share})"]
-    if measured is not None:
-        lines.append(f"Frechet distance {measured['distance']:.2f}, n = {measured['count']}")
-        lines.append(f"real images: {measured['floor']:.2f} ± {measured['floor_scatter']:.2f}")
-    return lines
-
-
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Runs as aligned plain text."""
-    head = ("sampler", "evaluations", "speed-up", "seconds", "Frechet distance", "of real images", "n")
-    rows = [head]
-    for r in records:
-        m, run = r["frechet"], run_of(r)
-        figures = (
-            ("-", "-", "-")
-            if m is None
-            else (f"{m['distance']:.2f}", f"{m['floor']:.2f} ± {m['floor_scatter']:.2f}", str(m["count"]))
-        )
-        alpha = r.get("filter", {}).get("alpha")
-        name = run.words if alpha is None else f"{run.words}, alpha {alpha:.4g}"
-        rows.append((name, str(run.network_evaluations), f"{r['speedup']:.3g}", f"{r['seconds']:.1f}", *figures))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in padded)
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, as plain values."""
-    return {
-        "tdas_ops": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "backends": backend_info(),
-    }
 
 
 def _device(name: str) -> torch.device:

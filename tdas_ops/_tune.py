@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +26,8 @@ def tune_model(
     device: str = "cpu",
     threads: int = 0,
     progress: bool = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None],
+    show: Callable[[Sequence[str], Sequence[Sequence[str]]], None],
 ) -> calibrate.Tuned:
     """Tunes an embedded model and says what was found.
 
@@ -35,7 +36,7 @@ def tune_model(
         evaluations, samples, calls, seed, progress: as in `calibrate.tune`.
         images: folder of pictures of the data; by default samples of a converged run of the model.
         threads: CPU threads; 0 is PyTorch's choice.
-        say: receives the lines.
+        say, show: receive the lines, and the table as names of the columns and rows.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -46,8 +47,7 @@ def tune_model(
     tuned = calibrate.tune(
         model.score, model.sde, data, evaluations, calls=calls, samples=samples, seed=seed, progress=progress
     )
-    for line in tuned.table().splitlines():
-        say(line)
+    show(tuned.HEAD, tuned.rows())
     say(f"best of {len(tuned.trials)} in {tuned.calls} calls of the network: {tuned.settings.name}")
     return tuned
 

@@ -1,18 +1,12 @@
-"""The command line: `tdas-ops sample | demo | calibrate | tune | info`."""
+"""The command line: `tdas-ops sample | demo | filter | tune | info`."""
 
 from __future__ import annotations
 
 import io
-import itertools
-import json
 import os
-import platform
-import re
 import sys
-import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +14,11 @@ import torch
 import typer
 from safetensors import SafetensorError
 
-from tdas_ops import _extension, _images, _request, _runs, _tune
-from tdas_ops._backends import backend_info
-from tdas_ops._files import fresh_files, read_bounded, reserve, shown
+from tdas_ops import _filters, _report, _request, _runs, _tables, _tune
+from tdas_ops._files import shown
 from tdas_ops._folder import default_folder
+from tdas_ops._machine import machine_info
 from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Settings, read_record, run_of
-from tdas_ops.preconditioner import Preconditioner
 
 app = typer.Typer(
     add_completion=False,
@@ -47,6 +40,11 @@ def _complain(sentence: str) -> None:
     typer.echo(shown(f"tdas-ops: {sentence}"), err=True)
 
 
+def _show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout."""
+    typer.echo(_tables.written(head, rows, sys.stdout))
+
+
 @contextmanager
 def _checked_input() -> Iterator[None]:
     """Input that a command refuses: one sentence on stderr, exit code 2. Errors elsewhere are defects and stay loud."""
@@ -58,20 +56,6 @@ def _checked_input() -> Iterator[None]:
     except (ValueError, TypeError, SafetensorError) as error:
         _complain(str(error))
         raise typer.Exit(BAD_INPUT) from None
-
-
-def _seed_list(text: str) -> tuple[int, ...]:
-    """Seeds from "3,5,8" or "0-15", mixed at will."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part.strip())
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first:
-            raise ValueError(f"--seeds: got {text!r}, expected seeds such as 3,5,8 or 0-15")
-        if len(seeds) + last - first >= SAMPLES:
-            raise ValueError(f"--seeds: got {text!r}, expected at most {SAMPLES} of them")
-        seeds += range(first, last + 1)
-    return tuple(seeds)
 
 
 def _execute(study: _runs.Study, progress: bool, title: str = "") -> None:
@@ -92,8 +76,7 @@ def _execute(study: _runs.Study, progress: bool, title: str = "") -> None:
     except (_runs.FolderError, OSError) as error:
         _complain(f"{error}; {_state(study)}")
         raise typer.Exit(FAILED) from None
-    for line in _runs.table(records).splitlines():
-        _say(line)
+    _show(_report.HEAD, _report.rows(records))
     _say(f"{study.out / 'grid.png'}: the samples; {study.out / 'run.json'}: every setting")
 
 
@@ -158,7 +141,7 @@ def sample(
     ] = None,
     filter: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Of pc: a saved filter (tdas-ops calibrate) instead of the model's."),
+        typer.Option(metavar="FILE", help="Of pc: a saved filter (tdas-ops filter) instead of the model's."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")] = 0,
@@ -198,14 +181,14 @@ def sample(
             settings, record = read_record(repeat)
             runs = [run_of(entry) for entry in record["runs"]]
         else:
-            listed = None if seeds is None else _seed_list(seeds)
+            listed = None if seeds is None else _request.seed_list(seeds)
             if listed is not None and _given(context, "seed"):
                 raise ValueError("--seeds: got --seed beside it, expected one of the two")
             if listed is not None and not _given(context, "samples"):
                 samples = len(listed)
             if filter is not None and alpha is not None:
                 raise ValueError("--filter: got --alpha beside it, expected one of the two")
-            loaded = None if filter is None else _runs.load_filter(filter)
+            loaded = None if filter is None else _filters.load_filter(filter)
             settings = Settings(
                 model=model,
                 samples=samples,
@@ -216,7 +199,7 @@ def sample(
                 norm=norm or ("batch" if listed is None else "sample"),
                 alpha=alpha,
                 filter=None if filter is None else os.path.abspath(filter),
-                filter_sha256=None if loaded is None else _runs.filter_digest(loaded),
+                filter_sha256=None if loaded is None else _filters.filter_digest(loaded),
                 device=device,
                 threads=threads,
                 distance=distance,
@@ -275,8 +258,10 @@ def demo(
     _execute(study, progress, f"Digits: {samples} samples a run, seed {seed}; Frechet distance to held-out digits")
 
 
-@app.command()
-def calibrate(
+@app.command("filter")
+@app.command("calibrate", hidden=True)
+def make_filter(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Folder of pictures of the target data, sub-folders included.")],
     output: Annotated[
         Path | None,
@@ -298,79 +283,23 @@ def calibrate(
     freq: Annotated[bool, typer.Option(help="Make a frequency mask.")] = True,
     progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
 ) -> None:
-    """Make a filter file, and its picture beside it, from a folder of pictures; a few hundred are enough.
+    """Make a filter file, the papers' masks, and its picture beside it, from a folder of some hundred pictures.
 
     Hidden files are left out; so are pictures that cannot be read, and a line says which.
 
     \b
     Examples:
-      tdas-ops calibrate faces/ --size 64 64 -o faces.safetensors
-      tdas-ops calibrate digits/ --grey --method tdas --alpha 2 --no-space -o digits.safetensors
+      tdas-ops filter faces/ --size 64 64 -o faces.safetensors
+      tdas-ops filter digits/ --grey --method tdas --alpha 2 --no-space -o digits.safetensors
     """
+    if context.info_name == "calibrate":
+        _complain("`tdas-ops calibrate` is called `tdas-ops filter` now; the old name goes with the next release")
+    masks = {"alpha": alpha, "method": method, "freq": freq, "space": space}
     with _checked_input():
-        if size is not None and not (min(size) >= 1 and size[0] * size[1] <= _images.PIXELS):
-            raise ValueError(
-                f"--size: got {size[0]} {size[1]}, expected two positive numbers with a product up to {_images.PIXELS}"
-            )
-        output, sheet = _filter_files(output)
-        with fresh_files(sheet, output) as (drawn, written):
-            reserve(output.absolute().parent, 1 << 20)
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                made = Preconditioner.from_images(
-                    folder,
-                    alpha,
-                    method,  # type: ignore[arg-type]
-                    freq=freq,
-                    space=space,
-                    size=size,
-                    grey=grey,
-                    strict=strict,
-                    progress=progress,
-                )
-            made.picture(drawn)
-            made.save(written)
-            _check_filter_files(output, sheet)
-    for warning in said:
-        _complain(str(warning.message))
-    pictures = made.provenance["images"]
-    _say(f"{output}: {made.method} filter of shape {made.shape} from {pictures} pictures; {sheet} shows it")
-
-
-def _filter_files(output: Path | None) -> tuple[Path, Path]:
-    """Where a filter and its picture go: to the files of an earlier filter or to new ones.
-
-    Raises:
-        ValueError: a bad name, a missing folder, or other files in the place.
-    """
-    if output is None:
-        for number in itertools.count(1):
-            output = Path("filter.safetensors" if number == 1 else f"filter-{number}.safetensors")
-            if not (os.path.lexists(output) or os.path.lexists(output.with_suffix(".png"))):
-                break
-    assert output is not None
-    if output.suffix != ".safetensors" or output.is_dir() or not output.absolute().parent.is_dir():
-        raise ValueError(f"--output: got {output}, expected a file FOLDER/NAME.safetensors in a folder that exists")
-    sheet = output.with_suffix(".png")
-    _check_filter_files(output, sheet)
-    return output, sheet
-
-
-def _check_filter_files(output: Path, sheet: Path) -> None:
-    """Only a filter together with the picture of it may be replaced: both are of an earlier `tdas-ops calibrate`."""
-    found = [path for path in (output, sheet) if os.path.lexists(path)]
-    if not found:
-        return
-    if len(found) == 2 and not any(path.is_symlink() for path in found):
-        with suppress(ValueError, OSError):
-            earlier = _runs.load_filter(str(output))
-            with tempfile.TemporaryDirectory() as scratch:
-                earlier.picture(Path(scratch) / "sheet.png")
-                if read_bounded(sheet, 1 << 30) == (Path(scratch) / "sheet.png").read_bytes():
-                    return
-    raise ValueError(
-        f"--output: got {found[-1]}, which is no earlier filter with its picture beside it, expected another name"
-    )
+        line, warned = _filters.make_filter(folder, output, size, **masks, grey=grey, strict=strict, progress=progress)
+    for warning in warned:
+        _complain(warning)
+    _say(line)
 
 
 @app.command()
@@ -408,6 +337,7 @@ def tune(
             threads=threads,
             progress=progress and sys.stderr.isatty(),
             say=_say,
+            show=_show,
         )
 
 
@@ -419,27 +349,7 @@ def info() -> None:
     Example:
       tdas-ops info
     """
-    try:
-        import triton
-    except ImportError:
-        triton_version = "not installed"
-    else:
-        triton_version = triton.__version__
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["none"]
-    environment = _runs.environment()
-    lines = {
-        "tdas_ops": environment["tdas_ops"],
-        "torch": environment["torch"],
-        "triton": triton_version,
-        "python": environment["python"],
-        "system": platform.platform(),
-        "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "gpu": "; ".join(gpus),
-        "build": json.dumps(_extension.description()),
-        "backends": json.dumps(backend_info(), indent=1),
-    }
-    for name, value in lines.items():
-        typer.echo(f"{name + ':':<10}{value}")
+    _show((), [(f"{name}:", value) for name, value in _report.machine_rows(machine_info())])
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -453,7 +363,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # stderr is so by itself
     try:
-        code = app(args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        code = app(args=words, prog_name="tdas-ops", standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:

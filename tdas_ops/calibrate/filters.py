@@ -22,8 +22,8 @@ def choose_alpha(
 ) -> float:
     """The strength alpha of the papers' frequency mask with the least predicted distance.
 
-    For "pds" it is sought among the masks with which no predictor step goes beyond the denoised image, as in `calibrated`:
-    stronger ones can look good in the Gaussian model and fail on a trained network.
+    For "pds" it is sought among the masks with which no predictor step goes beyond the denoised image, as in
+    `calibrated`: stronger ones can look good in the Gaussian model and fail on a trained network.
 
     Args:
         target: the data.

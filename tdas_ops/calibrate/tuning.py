@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tdas_ops import _arguments, samplers
+from tdas_ops import _arguments, _tables, samplers
 from tdas_ops._gaussian import PC, Target
 from tdas_ops.calibrate.few_step import FewStep
 from tdas_ops.calibrate.filters import constant, schedule
@@ -101,6 +101,8 @@ class Tuned:
         samples: images a batch.
     """
 
+    HEAD: ClassVar = ("settings", "distance", "spectrum", "to the flow")
+
     trials: list[Trial]
     floor: float
     spectrum_floor: float
@@ -116,16 +118,17 @@ class Tuned:
         """Samples with the best settings."""
         return self.settings.sample(score_fn, shape, noise, **options)
 
+    def rows(self, count: int | None = None) -> list[tuple[str, ...]]:
+        """Cells below `HEAD`: the trials, the best first, with their null hypotheses; then what real images have."""
+        made = [
+            (t.name, f"{t.distance:.4f}", f"{t.spectrum_error:.3f}", "" if t.to_flow is None else f"{t.to_flow:.3f}")
+            for t in self.trials[:count]
+        ]
+        return [*made, ("real images", f"{self.floor:.4f}", f"{self.spectrum_floor:.3f}", "")]
+
     def table(self, rows: int | None = None) -> str:
         """The trials as text, the best first; the null hypotheses among them are named so."""
-        width = max(len(trial.name) for trial in self.trials)
-        lines = [f"{'':{width}}  distance  spectrum  to the flow"]
-        for trial in self.trials[:rows]:
-            flow = "" if trial.to_flow is None else f"{trial.to_flow:.3f}"
-            line = f"{trial.name:{width}}  {trial.distance:8.4f}  {trial.spectrum_error:8.3f}  {flow:>11}"
-            lines.append(line.rstrip())
-        lines.append(f"{'real images':{width}}  {self.floor:8.4f}  {self.spectrum_floor:8.3f}")
-        return "\n".join(lines)
+        return _tables.text(self.HEAD, self.rows(rows))
 
 
 @torch.no_grad()

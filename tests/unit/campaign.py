@@ -217,7 +217,7 @@ def pictures(rng: random.Random, folder: Path) -> Words:
         ["--grey", "--strict", "--no-space", "--no-freq", "--alpha=2", "--method=tdas", "--alpha=nan"], 2
     )
     size = rng.choice([[], ["--size", "4", "4"], ["--size", rng.choice(NUMBERS), rng.choice(NUMBERS)]])
-    return ["calibrate", str(data), "--no-progress", *options, *size, "-o", str(folder / target)]
+    return ["filter", str(data), "--no-progress", *options, *size, "-o", str(folder / target)]
 
 
 def filters(rng: random.Random, folder: Path) -> Words:

@@ -110,6 +110,27 @@ def test_every_setting_reaches_the_sampler(tmp_path: Path, monkeypatch: pytest.M
         assert arguments[3].method == "tdas" and arguments[3].provenance["alpha"] == 3
 
 
+def test_the_table_has_the_rows_of_the_picture_in_its_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels: list[str] = []
+    real = _pictures.grid
+    monkeypatch.setattr(_pictures, "grid", lambda rows, *a: labels.extend(row[0][0] for row in rows) or real(rows, *a))
+    runs = ["--sampler", "pc", "--sampler", "dpmpp", "--evaluations", 4, "--evaluations", 6]
+    methods = ["--method", "plain", "--method", "pds", "--method", "tdas", "--method", "schedule"]
+    assert tdas("sample", *runs, *methods, "--samples", 2, "--out", tmp_path / "out", "--no-progress") == 0
+    head, *rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()[10:-1]]
+    assert head == ["sampler", "alpha", "evaluations", "speed-up", "seconds", "Frechet distance"]
+    assert [row[0] for row in rows[:-1]] == labels and len(labels) == 10
+    assert [row[2] for row in rows[:-1]] == ["6"] * 5 + ["4"] * 5
+    alphas = {row[0]: row[1] for row in rows[5:-1]}
+    # At two iterations the rule of "pds" is left with masks of 1.
+    assert alphas.pop("pc tdas, 2 iterations") == "1.007"
+    assert alphas.pop("pc schedule, 2 iterations") == "-"
+    assert alphas == dict.fromkeys(("pc plain, 2 iterations", "pc pds, 2 iterations", "dpmpp 2, eta 0"), "none")
+    assert re.fullmatch(r"[0-9.]+ ± [0-9.]+", rows[-1][-1]) and rows[-1][0] == "real images, n = 2"
+
+
 SHORT = {
     "plain_3": ["--iterations", 3],
     "dpmpp_3_order2_eta1_gaussian_from5": ["--sampler", "dpmpp", "--evaluations", 3, "--eta", 1, "--start", "gaussian"],
@@ -310,7 +331,7 @@ def test_few_step_runs_stand_beside_those_of_pc(tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("pc plain, 2 iterations: 4 evaluations, ")
     row = next(line for line in printed if line.startswith("dpmpp 1, snr, eta 0.5, start gaussian at 3  "))
-    assert row.split()[9:11] == ["4", "30"]
+    assert row.split()[9:12] == ["none", "4", "30"]
     assert tdas("sample", "--sampler", "heun", "--sampler", "ancestral", "--evaluations", 3, *small) == 0
     entries = {entry["sampler"]: entry for entry in record(out)["runs"]}
     assert list(entries) == ["pc", "dpmpp", "ancestral", "heun"]
@@ -375,18 +396,16 @@ def test_demo_compares_samplers_at_equal_evaluations(tmp_path: Path, capsys: pyt
     ]
     assert [run["network_evaluations"] for run in runs] == [5] * 3 + [6] * 6
     printed = capsys.readouterr().out
-    assert "Frechet distance" in printed and "of real images" in printed and "evaluations" in printed
+    assert "Frechet distance" in printed and "\nreal images, n = 4  " in printed
     assert (out / "grid.png").is_file()
     default = _request.demonstrated("digits")
     assert default[0] == ("plain", 60) and {run.network_evaluations for run in default[1:]} == {24, 8, 5}
 
 
-def test_calibrate_makes_a_filter_that_sample_takes(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_filter_makes_one_that_sample_takes(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f.safetensors"
     folder = made / "pds_3"
-    assert tdas("calibrate", folder, "-o", file, "--grey", "--method", "tdas", "--alpha", 2, "--no-progress") == 0
+    assert tdas("filter", folder, "-o", file, "--grey", "--method", "tdas", "--alpha", 2, "--no-progress") == 0
     M = tdas_ops.Preconditioner.load(file)
     assert M.method == "tdas" and M.shape == (1, 32, 32) and M.provenance["images"] == 4
     images = torch.stack([_pictures.read_picture(p) for p in sorted(folder.iterdir())]).double() / 255
@@ -405,11 +424,23 @@ def test_calibrate_makes_a_filter_that_sample_takes(
     assert "which has changed, expected the filter of the run.json" in capsys.readouterr().err
 
 
-def test_calibrate_scales_pictures_and_leaves_masks_out(made: Path, tmp_path: Path) -> None:
+def test_filter_scales_pictures_and_leaves_masks_out(made: Path, tmp_path: Path) -> None:
     file = tmp_path / "f.safetensors"
-    assert tdas("calibrate", made / "plain_3", "-o", file, "--size", 8, 12, "--no-space", "--no-progress") == 0
+    assert tdas("filter", made / "plain_3", "-o", file, "--size", 8, 12, "--no-space", "--no-progress") == 0
     M = tdas_ops.Preconditioner.load(file)
     assert M.shape == (3, 8, 12) and M.space is None and M.freq is not None
+
+
+def test_calibrate_is_called_filter(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its old name works for one release and says so."""
+    said = []
+    for name in ("filter", "calibrate"):
+        options = ["-o", tmp_path / f"{name}.safetensors", "--grey", "--alpha", 3, "--no-progress"]
+        assert tdas(name, made / "pds_3", *options) == 0
+        said.append(capsys.readouterr().err)
+    notice = "tdas-ops: `tdas-ops calibrate` is called `tdas-ops filter` now; the old name goes with the next release\n"
+    assert said == ["", notice]
+    assert (tmp_path / "filter.png").read_bytes() == (tmp_path / "calibrate.png").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -424,7 +455,7 @@ def test_calibrate_scales_pictures_and_leaves_masks_out(made: Path, tmp_path: Pa
         (["."], "without pictures"),
     ],
 )
-def test_calibrate_refuses(
+def test_filter_refuses(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -432,7 +463,7 @@ def test_calibrate_refuses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tdas("calibrate", *arguments) == 2
+    assert tdas("filter", *arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -456,11 +487,11 @@ def test_tune_prints_a_table_the_best_first(tmp_path: Path, capsys: pytest.Captu
     assert "calls: got 1, expected at least 2" in capsys.readouterr().err
 
 
-def test_calibrate_replaces_an_earlier_filter_and_nothing_else(
+def test_filter_replaces_an_earlier_filter_and_nothing_else(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, sheet = tmp_path / "f.safetensors", tmp_path / "f.png"
-    command = ["calibrate", made / "pds_3", "--grey", "--no-progress", "-o", file]
+    command = ["filter", made / "pds_3", "--grey", "--no-progress", "-o", file]
     assert tdas(*command) == 0 and tdas(*command, "--alpha", 2) == 0
     assert tdas_ops.Preconditioner.load(file).provenance["alpha"] == 2
     mine = tdas_ops.Preconditioner.identity((1, 2, 2))
@@ -494,21 +525,21 @@ def test_calibrate_replaces_an_earlier_filter_and_nothing_else(
         sheet.unlink(missing_ok=True)
 
 
-def test_calibrate_names_a_new_file_by_itself(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filter_names_a_new_file_by_itself(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("plain_3", "pds_3"):
-        assert tdas("calibrate", made / name, "--grey", "--no-progress") == 0
+        assert tdas("filter", made / name, "--grey", "--no-progress") == 0
     assert sorted(os.listdir()) == ["filter-2.png", "filter-2.safetensors", "filter.png", "filter.safetensors"]
     shutil.copytree(made / "plain_3", "data")
     for _ in range(2):  # the picture of a filter is no data
-        assert tdas("calibrate", "data", "--grey", "-o", "data/f.safetensors", "--no-progress") == 0
+        assert tdas("filter", "data", "--grey", "-o", "data/f.safetensors", "--no-progress") == 0
     assert tdas_ops.Preconditioner.load("data/f.safetensors").provenance["images"] == 4
 
 
-def test_calibrate_says_what_it_left_out(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filter_says_what_it_left_out(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(made / "plain_3", tmp_path / "data")
     (tmp_path / "data/a\x1b[31m.png").write_bytes(b"no picture")
-    command = ["calibrate", tmp_path / "data", "--grey", "--no-progress", "-o", tmp_path / "f.safetensors"]
+    command = ["filter", tmp_path / "data", "--grey", "--no-progress", "-o", tmp_path / "f.safetensors"]
     assert tdas(*command) == 0
     said = capsys.readouterr()
     assert said.err.startswith("tdas-ops: images: 1 of 5 pictures could not be read") and said.err.count("\n") == 1
@@ -517,7 +548,7 @@ def test_calibrate_says_what_it_left_out(made: Path, tmp_path: Path, capsys: pyt
     assert "which cannot be read as a picture" in capsys.readouterr().err
 
 
-def test_calibrate_that_cannot_write_reads_nothing(
+def test_filter_that_cannot_write_reads_nothing(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tdas_ops.Preconditioner, "from_images", lambda *a, **k: pytest.fail("pictures were read"))
@@ -525,18 +556,18 @@ def test_calibrate_that_cannot_write_reads_nothing(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # beyond it writes fail, as on a full disk
-        assert tdas("calibrate", made / "pds_3", "-o", tmp_path / "f.safetensors") == 2
+        assert tdas("filter", made / "pds_3", "-o", tmp_path / "f.safetensors") == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "File too large" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
-    assert tdas("calibrate", made / "pds_3", "-o", f"/proc/{'f'}.safetensors") == 2
+    assert tdas("filter", made / "pds_3", "-o", f"/proc/{'f'}.safetensors") == 2
     assert "/proc/f.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("output", "code"), [("closed", 1), ("ascii", 0), ("full", 1)])
 def test_an_output_that_takes_nothing_is_no_traceback(output: str, code: int, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "tdas_ops.cli", "sample", "--samples", "2", "--iterations", "1", "--no-progress"]
+    command = [sys.executable, "-m", "tdas_ops", "sample", "--samples", "2", "--iterations", "1", "--no-progress"]
     reader, writer = os.pipe()
     with open("/dev/full", "wb") as full, open(tmp_path / "said", "wb") as said:
         os.close(reader)  # what is written meets nobody
@@ -547,22 +578,33 @@ def test_an_output_that_takes_nothing_is_no_traceback(output: str, code: int, tm
         os.close(writer)
     assert done.returncode == code and b"Traceback" not in done.stderr and b"Exception" not in done.stderr
     if output == "ascii":
-        assert b"real images" in (tmp_path / "said").read_bytes()
+        assert re.search(rb"real images, n = 2 +[0-9.]+ \+- [0-9.]+\n", (tmp_path / "said").read_bytes())
 
 
-def test_info_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_names_versions_and_backends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert tdas("info") == 0
-    printed = capsys.readouterr().out
-    for expected in (tdas_ops.__version__, torch.__version__, "triton:", "build:", "gpu:", '"available"', "reference"):
-        assert expected in printed
+    lines = dict(re.split(r": +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["tdas_ops"].startswith(tdas_ops.__version__) and lines["torch"].startswith(torch.__version__)
+    assert {"python", "triton", "system", "cpu", "gpu", "build", "backends", "on cpu"} <= set(lines)
+    assert "reference" in lines["backends"] and tdas_ops.machine_info()["cpu"] in lines["cpu"]
+    machine = tdas_ops.machine_info()
+    gpu = {"name": "GPU", "capability": "9.0", "multiprocessors": 132, "memory_gib": 79, "l2_mib": 50}
+    machine |= {"gpus": [gpu, gpu], "driver": "570.1", "cuda": "13.0", "triton": None, "commit": None, "dirty": False}
+    monkeypatch.setattr(cli, "machine_info", lambda: machine)
+    assert tdas("info") == 0
+    said = [tuple(re.split(r": +", line, maxsplit=1)) for line in capsys.readouterr().out.splitlines()]
+    assert said.count(("gpu", "GPU, capability 9.0, 132 multiprocessors, 79 GiB, L2 50 MiB")) == 2
+    assert {("driver", "570.1"), ("triton", "not installed"), ("tdas_ops", tdas_ops.__version__)} <= set(said)
+    assert dict(said)["torch"] == f"{torch.__version__}, CUDA 13.0"
 
 
 def test_nothing_given_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert tdas() == 0
-    assert "calibrate" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "filter" in printed and "calibrate" not in printed
 
 
-@pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["calibrate"], ["tune"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["filter"], ["tune"], ["info"]])
 def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert tdas(*command, "--help") == 0
     printed = capsys.readouterr().out

@@ -40,10 +40,10 @@ def test_info_says_what_was_built_and_why(monkeypatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(_extension, "record", lambda: {"asked": "auto", "cuda_kernels": "no: nvcc is not found"})
     monkeypatch.setattr(_extension, "_load", lambda: (extension, None))
     printed = info()
-    assert '{"asked": "auto", "cuda_kernels": "no: nvcc is not found", "cuda": null, "cpu_inst' in printed
+    assert "asked auto; cuda_kernels no: nvcc is not found; cuda none; cpu_instruction_set avx2\n" in printed
     assert "built without its CUDA part (nvcc is not found); rebuild it with `TDAS_OPS_BUILD=cuda " in printed
     monkeypatch.setattr(_extension, "_load", lambda: (None, "it is not there"))
-    assert '"cuda_kernels": "no: nvcc is not found", "missing": "it is not there"}' in info()
+    assert "cuda_kernels no: nvcc is not found; missing it is not there\n" in info()
 
 
 # The situations

@@ -17,7 +17,7 @@ LONGEST = 600
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
     {"_version", "_remedy", "_schema", "_arguments", "_files"},
-    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
+    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images", "_tables"},
     {"_backends", "_gaussian", "_channels", "_stored"},
     {"noise", "preconditioner", "_machine"},
     {"ops", "_graph"},
@@ -26,7 +26,7 @@ LEVELS = [
     {"calibrate"},
     {"models", "integrations", "_pictures"},
     {"_record"},
-    {"_folder"},
+    {"_folder", "_filters", "_report"},
     {"_request", "_runs", "_tune"},
     {"cli"},
     {"__main__"},

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tdas_ops import Preconditioner, _runs, cli
+from tdas_ops import Preconditioner, _filters, cli
 from tdas_ops._record import LadderRun, Settings, read_record, run_of
 
 
@@ -245,4 +245,4 @@ def test_a_hostile_filter_is_one_sentence(name: str, tmp_path: Path, capsys: pyt
     assert error.startswith("tdas-ops: --filter: got ") and error.rstrip("\n").isprintable()
     assert not (tmp_path / "out").exists()
     save_file({"space": torch.ones(1, 32, 32, dtype=torch.float64)}, file, metadata=plain)
-    assert isinstance(_runs.load_filter(str(file)), Preconditioner)
+    assert isinstance(_filters.load_filter(str(file)), Preconditioner)
