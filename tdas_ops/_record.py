@@ -1,4 +1,4 @@
-"""`run.json`: its settings, its bounds, and the check that everything in it is what this program writes."""
+"""`run.json`: its settings, their bounds, and the check that everything in it is what this program writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
+
+import torch
 
 from tdas_ops import models
 from tdas_ops._files import read_bounded, shown
@@ -130,6 +132,25 @@ class Settings:
     device: str = "cpu"
     threads: int = 0
     distance: bool = True
+
+
+def device_named(name: str) -> torch.device:
+    """The device of `--device`.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    expected = "'cpu', 'cuda' or 'cuda:N'"
+    try:
+        device = torch.device(name)
+        known = device.type in ("cpu", "cuda")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise ValueError(f"--device: got {name!r}, expected {expected}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device: got {name!r}, expected 'cpu' or one of {torch.cuda.device_count()} CUDA devices")
+    return device
 
 
 class _Kind(NamedTuple):

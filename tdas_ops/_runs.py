@@ -33,6 +33,7 @@ from tdas_ops._record import (
     PCRun,
     Run,
     Settings,
+    device_named,
     picture_names,
     run_of,
 )
@@ -60,7 +61,7 @@ class Study:
             highest = SCHEDULED if isinstance(run, PCRun) and run.method == "schedule" else ITERATIONS
             if not 1 <= run[1] <= highest:
                 raise ValueError(f"--{run._fields[1]}: got {run[1]} for {run[0]}, expected 1 to {highest}")
-        device = _device(settings.device)
+        device = device_named(settings.device)
         if settings.seeds is not None and len(settings.seeds) != settings.samples:
             raise ValueError(f"--seeds: got {len(settings.seeds)}, expected one for each of {settings.samples} samples")
         NoiseStream(settings.seed) if settings.seeds is None else NoiseStream(seeds=settings.seeds)
@@ -244,15 +245,3 @@ def describe_filter(method: str, M: Filters) -> dict[str, Any]:
     if method == "plain":
         return M.provenance
     return {**M.provenance, "freq": M.freq is not None, "space": M.space is not None}
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device: got {name!r}, expected 'cpu', 'cuda' or 'cuda:N'") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device: got {name!r}, expected 'cpu', 'cuda' or 'cuda:N'")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device: got {name!r}, expected 'cpu' or one of {torch.cuda.device_count()} CUDA devices")
-    return device

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import calibrate, models
+from tdas_ops._record import device_named
 from tdas_ops.noise import NoiseStream
 from tdas_ops.prior import read_images
 
@@ -35,12 +36,18 @@ def tune_model(
         name: of the model.
         evaluations, samples, calls, seed, progress: as in `calibrate.tune`.
         images: folder of pictures of the data; by default samples of a converged run of the model.
-        threads: CPU threads; 0 is PyTorch's choice.
+        device, threads: what to sample on; CPU threads, of which 0 is PyTorch's choice.
         say, show: receive the lines, and the table as names of the columns and rows.
+
+    Raises:
+        ValueError, OSError: bad settings or pictures; before anything is said or sampled.
     """
+    if calls is not None and calls < evaluations:
+        raise ValueError(f"--calls: got {calls}, expected at least {evaluations}, what one trial takes")
+    NoiseStream(seed)
+    model = models.load(name, device_named(device))
     if threads:
         torch.set_num_threads(threads)
-    model = models.load(name, device)
     data = _converged(model, seed) if images is None else _pictures(images, model)
     source = f"{len(data)} samples of a converged run" if images is None else f"{len(data)} pictures of {images.name}"
     say(f"{name}: {evaluations} evaluations, judged by {source}, {samples} samples a trial, seed {seed}")

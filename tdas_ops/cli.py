@@ -85,66 +85,100 @@ def _state(study: _runs.Study) -> str:
     return f"{done} of {len(study.runs)} runs are complete in {study.out}, and the same command makes the rest"
 
 
+_Model = Annotated[str, typer.Option(metavar="NAME", help="Embedded model.")]
+_Samples = Annotated[int, typer.Option(metavar="N", min=1, max=SAMPLES, help="Samples a run.")]
+_Seed = Annotated[int, typer.Option(metavar="N", help="Seed of all noise.")]
+_Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")]
+_Threads = Annotated[int, typer.Option(metavar="N", min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")]
+_Progress = Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")]
+
+
 @app.command()
 def sample(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Embedded model.")] = "digits",
+    model: _Model = "digits",
     sampler: Annotated[
         list[str] | None,
-        typer.Option(help="pc, dpmpp, ancestral, heun or probability_flow; may be repeated.  [default: pc]"),
+        typer.Option(
+            metavar="NAME", help="pc, dpmpp, ancestral, heun or probability_flow; may be repeated.  [default: pc]"
+        ),
     ] = None,
     evaluations: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, max=ITERATIONS, help="Calls of the network; may be repeated.  [default: 8; heun 9; pc native]"
+            metavar="N",
+            min=1,
+            max=ITERATIONS,
+            help="Evaluations of the network; may be repeated.  [default: 8; heun 9; pc native]",
         ),
     ] = None,
-    order: Annotated[int | None, typer.Option(min=1, max=3, help="Of dpmpp: 1 (DDIM), 2 or 3.  [default: 2]")] = None,
+    order: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=3, help="Of dpmpp: 1 (DDIM), 2 or 3.  [default: 2]")
+    ] = None,
     eta: Annotated[
         float | None,
-        typer.Option(help="Noise of dpmpp and ancestral, from 0 (ODE) to 1 (SDE).  [default: 0; ancestral 1]"),
+        typer.Option(
+            metavar="X", help="Noise of dpmpp and ancestral, from 0 (ODE) to 1 (SDE).  [default: 0; ancestral 1]"
+        ),
     ] = None,
     ladder: Annotated[
-        str, typer.Option(help="Noise levels of all samplers but pc: karras, geometric, snr or time.")
+        str, typer.Option(metavar="NAME", help="Noise levels of all samplers but pc: karras, geometric, snr or time.")
     ] = "karras",
     start: Annotated[
-        str, typer.Option(help="What they begin with: none (white noise), mean (image) or gaussian (mean, spectrum).")
+        str,
+        typer.Option(
+            metavar="NAME", help="What they begin with: none (white noise), mean (image) or gaussian (mean, spectrum)."
+        ),
     ] = "none",
     sigma: Annotated[
-        float | None, typer.Option(help="Noise level they begin at.  [default: highest; with a start the model's]")
+        float | None,
+        typer.Option(metavar="X", help="Noise level they begin at.  [default: highest; with a start the model's]"),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Of pc: plain, tdas, pds or schedule; may be repeated.  [default: plain]")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of pc: plain, tdas, pds or schedule; may be repeated.  [default: plain]"),
     ] = None,
     iterations: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=ITERATIONS, help="Of pc, two evaluations each, instead of --evaluations; repeatable."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=ITERATIONS,
+            help="Of pc, two evaluations each: instead of --evaluations; may be repeated.",
+        ),
     ] = None,
     speedup: Annotated[
-        list[float] | None, typer.Option(help="Of pc: native iterations / R, beside --iterations; may be repeated.")
+        list[float] | None,
+        typer.Option(metavar="R", help="Of pc: native iterations / R, beside --iterations; may be repeated."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 16,
-    batch: Annotated[int, typer.Option(min=1, max=BATCH, help="Samples sampled at once.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
+    samples: _Samples = 16,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, max=BATCH, help="Samples sampled at once.")] = 64,
+    seed: _Seed = 0,
     seeds: Annotated[
-        str | None, typer.Option(help="One seed a sample, such as 3,5,8 or 0-15: each can be made again alone.")
+        str | None,
+        typer.Option(metavar="LIST", help="One seed a sample, such as 3,5,8 or 0-15: each can be made again alone."),
     ] = None,
     snr: Annotated[
-        float | None, typer.Option(help="Of pc: signal-to-noise ratio of the corrector.  [default: model's]")
+        float | None,
+        typer.Option(metavar="X", help="Of pc: signal-to-noise ratio of the corrector.  [default: model's]"),
     ] = None,
     norm: Annotated[
         str | None,
-        typer.Option(help="Of pc: norms of the step size, batch or sample.  [default: batch; with --seeds sample]"),
+        typer.Option(
+            metavar="NAME",
+            help="Of pc: norms of the step size, batch or sample.  [default: batch; with --seeds sample]",
+        ),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Of pc: strength of the filter, > 1, near 1 is strong.  [default: model's]")
+        float | None,
+        typer.Option(metavar="X", help="Of pc: strength of the filter, > 1, near 1 is strong.  [default: model's]"),
     ] = None,
     filter: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Of pc: a saved filter (tdas-ops filter) instead of the model's."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")] = 0,
+    device: _Device = "cpu",
+    threads: _Threads = 0,
     distance: Annotated[bool, typer.Option(help="Measure the Frechet distance to held-out images.")] = True,
     out: Annotated[
         Path | None,
@@ -156,12 +190,13 @@ def sample(
     repeat: Annotated[
         Path | None, typer.Option(metavar="run.json", help="Make the runs of an earlier run.json again.")
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
+    progress: _Progress = True,
 ) -> None:
-    """Sample from an embedded model: a labelled grid, single PNG files, and run.json with every setting.
+    """Sample pictures from an embedded model.
 
-    All runs of one command use the same seed, so that they differ by sampler, filter and count alone. The same command
-    continues an interrupted one. Files that no run of the folder has written are never replaced.
+    Makes a labelled grid, single PNG files, and run.json with every setting, and prints a table of the runs. All runs
+    of one command use the same seed, so that they differ by sampler, filter and count alone. The same command continues
+    an interrupted one. Files that no run of the folder has written are never replaced.
 
     \b
     Examples:
@@ -226,15 +261,18 @@ def sample(
 
 @app.command()
 def demo(
-    samples: Annotated[int, typer.Option(min=1, max=SAMPLES, help="Samples a run.")] = 256,
+    samples: _Samples = 256,
     evaluations: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, max=ITERATIONS, help="Calls of the network; may be repeated.  [default: native (120), 24, 8 and 5]"
+            metavar="N",
+            min=1,
+            max=ITERATIONS,
+            help="Evaluations of the network; may be repeated.  [default: 120 (native), 24, 8, 5]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, max=THREADS, help="CPU threads; 0 is PyTorch's choice.")] = 0,
+    seed: _Seed = 0,
+    threads: _Threads = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -242,9 +280,11 @@ def demo(
             help="Where the pictures and run.json go.  [default: demo, or demo-2 and so on beside other runs]",
         ),
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
+    progress: _Progress = True,
 ) -> None:
-    """Handwritten digits by several samplers at few evaluations of the network and at the native count, with distances.
+    """Compare samplers on handwritten digits.
+
+    At few evaluations of the network and at the native number: a grid, and a table with Frechet distances.
 
     \b
     Examples:
@@ -262,7 +302,9 @@ def demo(
 @app.command("calibrate", hidden=True)
 def make_filter(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures of the target data, sub-folders included.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of pictures of the target data, sub-folders included.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -272,8 +314,8 @@ def make_filter(
             help="The filter; only an earlier one is replaced.  [default: filter.safetensors, or filter-2 and so on]",
         ),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Strength, > 1; near 1 is strong.")] = 5.0,
-    method: Annotated[str, typer.Option(help="tdas or pds.")] = "pds",
+    alpha: Annotated[float, typer.Option(metavar="X", help="Strength, > 1; near 1 is strong.")] = 5.0,
+    method: Annotated[str, typer.Option(metavar="NAME", help="tdas or pds.")] = "pds",
     size: Annotated[
         tuple[int, int] | None, typer.Option(metavar="H W", help="Crop and scale the pictures to this size.")
     ] = None,
@@ -281,11 +323,12 @@ def make_filter(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a picture that cannot be read.")] = False,
     space: Annotated[bool, typer.Option(help="Make a space mask.")] = True,
     freq: Annotated[bool, typer.Option(help="Make a frequency mask.")] = True,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
+    progress: _Progress = True,
 ) -> None:
-    """Make a filter file, the papers' masks, and its picture beside it, from a folder of some hundred pictures.
+    """Make a filter from a folder of pictures.
 
-    Hidden files are left out; so are pictures that cannot be read, and a line says which.
+    The papers' masks as a file, with a picture of them beside it; a few hundred pictures are enough. Hidden
+    files are left out; so are pictures that cannot be read, and a line says which.
 
     \b
     Examples:
@@ -304,21 +347,28 @@ def make_filter(
 
 @app.command()
 def tune(
-    model: Annotated[str, typer.Option(help="Embedded model.")] = "digits",
-    evaluations: Annotated[int, typer.Option(min=1, help="Calls of the network that sampling may take.")] = 8,
+    model: _Model = "digits",
+    evaluations: Annotated[
+        int, typer.Option(metavar="N", min=1, max=ITERATIONS, help="Evaluations of the network that sampling takes.")
+    ] = 8,
     images: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Pictures of the data.  [default: samples of a long run]")
     ] = None,
-    samples: Annotated[int, typer.Option(min=16, help="Samples a trial.")] = 256,
+    samples: Annotated[int, typer.Option(metavar="N", min=16, max=SAMPLES, help="Samples a trial.")] = 256,
     calls: Annotated[
-        int | None, typer.Option(min=1, help="Calls of the network in all.  [default: enough for all trials]")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Evaluations of the network in all, on a batch.  [default: enough for all trials]"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is PyTorch's choice.")] = 0,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar in a terminal.")] = True,
+    seed: _Seed = 0,
+    device: _Device = "cpu",
+    threads: _Threads = 0,
+    progress: _Progress = True,
 ) -> None:
-    """Which sampler, ladder, noise, start and filter suit a model at a number of evaluations: a table, the best first.
+    """Find the settings that suit a model.
+
+    Tries samplers, ladders, noise, starts and filters at a number of evaluations: a table, the best first.
 
     \b
     Examples:
@@ -343,7 +393,9 @@ def tune(
 
 @app.command()
 def info() -> None:
-    """Versions, build and hardware: the text that a bug report needs.
+    """Say what this machine and this build are.
+
+    Versions, hardware, and what runs where: the text that a bug report needs.
 
     \b
     Example:

@@ -487,6 +487,29 @@ def test_tune_prints_a_table_the_best_first(tmp_path: Path, capsys: pytest.Captu
     assert "calls: got 1, expected at least 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "tpu"], "--device: got 'tpu', expected 'cpu', 'cuda' or 'cuda:N'"),
+        (["--device", "cuda:77"], "--device: got 'cuda:77', expected 'cpu' or one of"),
+        (["--seed", "-1"], "seed: got -1, expected an integer from 0"),
+        (["--calls", "7"], "--calls: got 7, expected at least 8"),
+        (["--threads", "100000"], "'--threads'"),
+        (["--samples", "1000000000000"], "'--samples'"),
+        (["--evaluations", "1000000000000"], "'--evaluations'"),
+        (["--model", "faces"], "name: got 'faces', expected one of digits"),
+        (["--images", "nowhere"], "images: got nowhere, expected a folder"),
+    ],
+)
+def test_tune_refuses_before_it_samples(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.Model, "score", lambda *a: pytest.fail("the network was evaluated"))
+    assert tdas("tune", *arguments, "--no-progress") == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
 def test_filter_replaces_an_earlier_filter_and_nothing_else(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -598,17 +621,35 @@ def test_info_names_versions_and_backends(capsys: pytest.CaptureFixture[str], mo
     assert dict(said)["torch"] == f"{torch.__version__}, CUDA 13.0"
 
 
+def test_the_package_is_a_program() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "tdas_ops", "nothing"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"tdas-ops: No such command 'nothing'.* \(tdas-ops --help lists what there is\)\n", done.stderr)
+
+
 def test_nothing_given_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert tdas() == 0
     printed = capsys.readouterr().out
     assert "filter" in printed and "calibrate" not in printed
 
 
+def test_the_list_of_commands_fits_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert tdas("--help") == 0
+    lines = capsys.readouterr().out.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["sample", "demo", "filter", "tune", "info"]
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
 @pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["filter"], ["tune"], ["info"]])
 def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert tdas(*command, "--help") == 0
     printed = capsys.readouterr().out
-    assert "Usage:" in printed
+    assert "Usage: tdas-ops" in printed and not re.search("--[a-z]+ <", printed)
     assert not command or f"    tdas-ops {command[0]}" in printed
 
 
