@@ -198,10 +198,10 @@ class Reader:
             images = images[None]
         elif images.ndim in (3, 4) and images.shape[-1] in (1, 3) and images.shape[-3] not in (1, 3):
             images = np.moveaxis(images, -1, -3)  # [H, W, C], as Pillow and most others have it
-        native = images.dtype.newbyteorder("=")
-        if native.kind == "f" and native.itemsize not in (2, 4, 8):
-            native = np.dtype(np.float64)
-        yield from self._tensor(torch.from_numpy(np.array(images, dtype=native, order="C")), batched)
+        ordered = images.dtype.newbyteorder("=")
+        if ordered.kind == "f" and ordered.itemsize not in (2, 4, 8):
+            ordered = np.dtype(np.float64)
+        yield from self._tensor(torch.from_numpy(np.array(images, dtype=ordered, order="C")), batched)
 
     def _file(self, file: Path) -> Iterator[Tensor]:
         from PIL import Image

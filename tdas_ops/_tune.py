@@ -55,7 +55,7 @@ def tune_model(
         model.score, model.sde, data, evaluations, calls=calls, samples=samples, seed=seed, progress=progress
     )
     show(tuned.HEAD, tuned.rows())
-    say(f"best of {len(tuned.trials)} in {tuned.calls} calls of the network: {tuned.settings.name}")
+    say(f"best of {len(tuned.trials)} in {tuned.calls} evaluations of a batch: {tuned.settings.name}")
     return tuned
 
 

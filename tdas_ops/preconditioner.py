@@ -12,17 +12,24 @@ import torch
 from torch import Tensor
 
 from tdas_ops import _arguments, _arrays, _channels, _images, _stored
-from tdas_ops.reference import full_spectrum, own_columns
-
-Method = Literal["pds", "tdas"] | None
-Shape = tuple[int, int, int]
-Values = Any  # a tensor, or an array of any library that numpy reads
-Mask = Values | str | os.PathLike[str]
+from tdas_ops._masks import (
+    Mask,
+    Method,
+    Shape,
+    Values,
+    bare,
+    beyond_float32,
+    check_shape,
+    checked,
+    fitted,
+    is_matrices,
+    load_mask,
+)
+from tdas_ops._statistics import ImageStatistics, check_unshifted, checked_alpha, normalised
+from tdas_ops.reference import full_spectrum
 
 _METHODS = ("pds", "tdas", None)
-_EVEN = 1e-6
 _MASKS = ("freq", "space", "skew")
-_ELEMENTS = 1 << 33  # of a sample: the noise contract counts them, two at a time, in 32 bits
 
 
 class Preconditioner:
@@ -57,7 +64,7 @@ class Preconditioner:
         provenance: dict[str, Any] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        channels, height, width = _check_shape(shape)
+        channels, height, width = check_shape(shape)
         if not isinstance(method, str | None) or method not in _METHODS:
             raise ValueError(f"method: got {_arguments.shown(method)}, expected 'pds', 'tdas' or None")
         half = (channels, height, width // 2 + 1)
@@ -68,14 +75,14 @@ class Preconditioner:
                 raise ValueError("skew: got a skew part beside matrices, expected none")
             self.freq: Tensor | None = _channels.checked("freq", freq, self.shape, regular=method is not None)
         else:
-            self.freq = _checked("freq", freq, half, width, odd=False, positive=method is not None)
-        self.space = _checked("space", space, self.shape, None, odd=False, positive=method is not None)
-        self.skew = _checked("skew", skew, half, width, odd=True, positive=False)
+            self.freq = checked("freq", freq, half, width, odd=False, positive=method is not None)
+        self.space = checked("space", space, self.shape, None, odd=False, positive=method is not None)
+        self.skew = checked("skew", skew, half, width, odd=True, positive=False)
         if self.skew is not None and method != "pds":
             raise ValueError(f"skew: got a skew part with method {method!r}, expected method 'pds'")
         self.provenance = dict(provenance or {})
         self._beyond_float32 = next(
-            (why for name in _MASKS if (why := _beyond_float32(name, getattr(self, name), method))), None
+            (why for name in _MASKS if (why := beyond_float32(name, getattr(self, name), method))), None
         )
         self._place(_arguments.device(device))
 
@@ -134,7 +141,7 @@ class Preconditioner:
             shape: (C, H, W).
             method: as in the class; None admits zeros and negative values.
         """
-        channels, height, width = _check_shape(shape)
+        channels, height, width = check_shape(shape)
         ky = torch.fft.fftfreq(height, dtype=torch.float64)
         kx = torch.fft.rfftfreq(width, dtype=torch.float64)
         radii = torch.hypot(ky[:, None], kx[None, :])
@@ -184,19 +191,19 @@ class Preconditioner:
             raise ValueError(
                 "from_masks: got no mask, expected freq, space or skew (identity makes a filter without masks)"
             )
-        alpha = _checked_alpha(alpha)
+        alpha = checked_alpha(alpha)
         sources = {n: os.fspath(m) for n, m in (("freq", freq), ("space", space)) if isinstance(m, str | os.PathLike)}
-        loaded = [_load_mask(n, m, alpha, method) for n, m in (("freq", freq), ("space", space), ("skew", skew))]
+        loaded = [load_mask(n, m, alpha, method) for n, m in (("freq", freq), ("space", space), ("skew", skew))]
         if shape is None:
-            first = loaded[1] if loaded[1] is not None else _plain(next(m for m in loaded if m is not None))
+            first = loaded[1] if loaded[1] is not None else bare(next(m for m in loaded if m is not None))
             if first.dim() != 3:
                 raise ValueError(
                     f"from_masks: got a mask of shape {tuple(first.shape)} and no shape, expected [C, H, W]"
                 )
             shape = tuple(first.shape)
-        full = _check_shape(shape)
+        full = check_shape(shape)
         masks = [
-            m if m is None or (name == "freq" and _matrices(m, full)) else _fit(name, _plain(m), full, half_spectrum)
+            m if m is None or (name == "freq" and is_matrices(m, full)) else fitted(name, bare(m), full, half_spectrum)
             for name, m, half_spectrum in zip(("freq", "space", "skew"), loaded, (True, False, True), strict=True)
         ]
         about: dict[str, Any] = {"source": "masks"}
@@ -234,13 +241,13 @@ class Preconditioner:
         given = freq if freq is not None else space
         if given is None:
             raise ValueError("from_statistics: got neither freq nor space, expected at least one")
-        alpha = _checked_alpha(alpha)
-        raw = [None if m is None else _plain(_arrays.own(n, m, "fiu")) for n, m in (("freq", freq), ("space", space))]
-        shape = _check_shape(next(m.shape for m in raw if m is not None))
+        alpha = checked_alpha(alpha)
+        raw = [None if m is None else bare(_arrays.own(n, m, "fiu")) for n, m in (("freq", freq), ("space", space))]
+        shape = check_shape(next(m.shape for m in raw if m is not None))
         if raw[0] is not None:
-            _check_unshifted(raw[0], False)
-        masks = [None if m is None else _normalised(m, alpha, method) for m in raw]
-        half = None if masks[0] is None else _fit("freq", masks[0], shape, True)
+            check_unshifted(raw[0], False)
+        masks = [None if m is None else normalised(m, alpha, method) for m in raw]
+        half = None if masks[0] is None else fitted("freq", masks[0], shape, True)
         about = {**(provenance or {}), "alpha": alpha}
         device = given.device if isinstance(given, Tensor) else "cpu"
         return cls(shape, half, masks[1], method=method, provenance=about, device=device)
@@ -284,7 +291,7 @@ class Preconditioner:
         """
         if not freq and not space:
             raise ValueError("from_images: got freq=False and space=False, expected at least one mask")
-        alpha = _checked_alpha(alpha)
+        alpha = checked_alpha(alpha)
         statistics = ImageStatistics()
         reader = _images.Reader(size, grey, strict, progress)
         for batch in reader.read(images):
@@ -320,7 +327,7 @@ class Preconditioner:
         sigma = _arguments.number("sigma", sigma)
         if not 0 <= sigma < math.inf:
             raise ValueError(f"sigma: got {sigma}, expected a finite number that is not negative")
-        values, vectors = _channels.eigen("spectrum", spectrum, _check_shape(shape))
+        values, vectors = _channels.eigen("spectrum", spectrum, check_shape(shape))
         about = {"source": "cross-spectrum", "sigma": sigma}
         return cls(shape, _channels.compose((values + sigma**2).sqrt(), vectors), method=method, provenance=about)
 
@@ -388,186 +395,5 @@ class Preconditioner:
         return f"Preconditioner({what})"
 
 
-class ImageStatistics:
-    """The raw statistics f(k) and a(p) of a stream of images, accumulated in float64 batch by batch.
-
-    Attributes:
-        count: images seen so far.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._power: Tensor | None = None
-        self._square: Tensor | None = None
-
-    def add(self, images: Tensor) -> None:
-        """Adds a batch `[N, C, H, W]` in [0, 1].
-
-        Raises:
-            ValueError, TypeError: wrong rank, dtype, range, or another shape than before.
-        """
-        if not isinstance(images, Tensor) or not images.dtype.is_floating_point:
-            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"images: got {got}, expected a floating-point tensor with values in [0, 1]")
-        if images.dim() != 4 or 0 in images.shape[1:]:
-            raise ValueError(f"images: got shape {tuple(images.shape)}, expected [N, C, H, W]")
-        if len(images) == 0:
-            return
-        images = _images.in_unit_range(images)
-        if self._power is None or self._square is None:
-            shape, device = images.shape[1:], images.device
-            self._power = torch.zeros(shape, dtype=torch.float64, device=device)
-            self._square = torch.zeros(shape, dtype=torch.float64, device=device)
-        elif images.shape[1:] != self._power.shape:
-            raise ValueError(
-                f"images: got {tuple(images.shape[1:])} after {tuple(self._power.shape)}, expected one size"
-            )
-        for part in images.double().split(max(1, (1 << 22) // images[0].numel())):
-            self._power += torch.fft.fft2(part).abs().square().sum(dim=0)
-            self._square += part.square().sum(dim=0)
-        self.count += len(images)
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        """`f(k) = log(1 + mean |F x|^2)` as a full spectrum and `a(p) = mean x^2`, both `[C, H, W]` float64."""
-        if self._power is None or self._square is None:
-            raise ValueError("images: got none, expected at least one image")
-        return torch.log1p(self._power / self.count), self._square / self.count
-
-
-def _check_shape(shape: Sequence[int]) -> Shape:
-    expected = "(C, H, W), all positive, of fewer than 2^33 elements"
-    found = _arguments.sizes("shape", shape, expected)
-    if len(found) != 3 or math.prod(found) >= _ELEMENTS:
-        raise ValueError(f"shape: got {_arguments.shown(found)}, expected {expected}")
-    return found
-
-
 def _single(mask: Tensor) -> Tensor:
     return mask.to(torch.complex64 if mask.is_complex() else torch.float32)
-
-
-def _checked_alpha(alpha: float) -> float:
-    alpha = _arguments.number("alpha", alpha)
-    if not 1.0 < alpha < math.inf:
-        raise ValueError(f"alpha: got {alpha}, expected a finite number greater than 1")
-    return alpha
-
-
-def _checked(
-    name: str, mask: Any, shape: tuple[int, int, int], width: int | None, *, odd: bool, positive: bool
-) -> Tensor | None:
-    """The mask as a float64 CPU tensor of its own, after the checks made once; `width` marks a half spectrum."""
-    if mask is None:
-        return None
-    mask = _arrays.own(name, mask, "f")
-    if tuple(mask.shape) != tuple(shape):
-        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {tuple(shape)}")
-    if not bool(mask.isfinite().all()):
-        raise ValueError(f"{name}: got non-finite values, expected finite ones")
-    if positive and not bool((mask > 0).all()):
-        raise ValueError(
-            f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method=None admits any)"
-        )
-    if width is not None:
-        columns = mask[..., own_columns(width)]
-        mirrored = columns[..., -torch.arange(shape[1]) % shape[1], :]
-        _check_parity(name, columns, mirrored, float(mask.abs().max()), odd)
-    return mask
-
-
-def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | None:
-    """Why a mask cannot be used in float32, or None."""
-    if mask is None:
-        return None
-    if mask.dim() == 4:  # matrices, of which any value may be there
-        mask, method = torch.view_as_real(mask) if mask.is_complex() else mask, None
-    single = mask.float()
-    if bool(single.isfinite().all()) and (method is None or name == "skew" or bool((single > 0).all())):
-        return None
-    low, high, limits = float(mask.min()), float(mask.max()), torch.finfo(torch.float32)
-    rule = f"up to {limits.max:.3g}" if method is None or name == "skew" else f"{limits.tiny:.3g} to {limits.max:.3g}"
-    return f"M: got {name} with values from {low:.3g} to {high:.3g}, expected {rule} for float32 (float64 holds more)"
-
-
-def _check_parity(name: str, part: Tensor, mirrored: Tensor, largest: float, odd: bool) -> None:
-    """Part of a mask against its mirror image; `largest` is the largest magnitude in the whole mask."""
-    wrong = float((part + mirrored if odd else part - mirrored).abs().max())
-    if wrong > _EVEN * max(1e-300, largest):
-        rule = "w(-k) = -w(k)" if odd else "R(-k) = R(k)"
-        raise ValueError(f"{name}: got a mask that misses {rule} by {wrong:.3g}, expected one that keeps it")
-
-
-def _load_mask(name: str, mask: Mask | None, alpha: float, method: Method) -> Tensor | None:
-    if mask is None:
-        return None
-    if not isinstance(mask, str | os.PathLike):
-        if name == "freq" and getattr(mask, "ndim", 0) == 4:  # matrices, or a mask [1, C, H, W]
-            return _arrays.own(name, mask, "fc")
-        return _plain(_arrays.own(name, mask, "f"))
-    if name == "skew":
-        raise TypeError("skew: got a path, expected a tensor")
-    raw = _plain(_arrays.of_npy(name, Path(mask)))
-    if name == "freq":
-        _check_unshifted(raw, True)
-    return _normalised(raw, alpha, method)
-
-
-def _plain(values: Tensor) -> Tensor:
-    """Without the first axis of `[1, C, H, W]`."""
-    return values[0] if values.dim() == 4 and len(values) == 1 else values
-
-
-def _check_unshifted(raw: Tensor, of_images: bool) -> None:
-    """Whether a raw statistic f(k) `[C, H, W]` has frequency zero at `[0, 0]`.
-
-    Images in [0, 1] have nowhere more power than there; what else a statistic may come from, only a shift leaves the
-    largest value of every channel in the middle.
-    """
-    if raw.dim() != 3 or raw.numel() == 0 or not bool(raw.isfinite().all()):
-        return  # refused elsewhere
-    height, width = raw.shape[1:]
-    enough = raw.amax((-2, -1)) * (1 - _EVEN)
-    largest = lambda h, w: bool((raw[:, h, w] >= enough).all())  # noqa: E731
-    if largest(0, 0) or not (of_images or largest(height // 2, width // 2)):
-        return
-    at = divmod(int(raw[0].argmax()), width)
-    raise ValueError(
-        f"freq: got a statistic whose largest value is at {at} of a channel, expected it at frequency zero, (0, 0) "
-        "(numpy.fft.ifftshift(f, axes=(-2, -1)) undoes a shift)"
-    )
-
-
-def _matrices(freq: Tensor, shape: Shape) -> bool:
-    """Whether R is a matrix at every frequency; for pictures of one row `[1, W // 2 + 1, C, C]` tells."""
-    return freq.dim() == 4 and (len(freq) > 1 or tuple(freq.shape) == (1, shape[2] // 2 + 1, shape[0], shape[0]))
-
-
-def _fit(name: str, mask: Tensor, shape: Shape, half_spectrum: bool) -> Tensor:
-    """A mask as `[C, H, W]`, or as a half spectrum after a full one was found even (odd for the skew part)."""
-    channels, height, width = shape
-    if mask.dim() == 2:
-        mask = mask[None]
-    half = width // 2 + 1
-    last = half if half_spectrum else width
-    full = half_spectrum and mask.shape[-1:] == (width,) and width != half
-    if tuple(mask.shape) not in [(n, height, width if full else last) for n in (1, channels)]:
-        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {(channels, height, last)}")
-    if full:
-        ky, kx = -torch.arange(height) % height, -torch.arange(width) % width
-        _check_parity(name, mask, mask[..., ky[:, None], kx], float(mask.abs().max()), odd=name == "skew")
-        mask = mask[..., :half]
-    return mask.expand(channels, -1, -1)
-
-
-def _normalised(raw: Tensor, alpha: float, method: Method) -> Tensor:
-    if not isinstance(method, str) or method not in ("pds", "tdas"):
-        raise ValueError(
-            f"method: got {_arguments.shown(method)}, expected 'pds' or 'tdas' for masks made from statistics"
-        )
-    if raw.numel() == 0:
-        raise ValueError(f"statistics: got shape {tuple(raw.shape)}, expected [C, H, W]")
-    highest = float(raw.max())
-    if not bool(raw.isfinite().all()) or float(raw.min()) < 0 or highest <= 0:
-        raise ValueError(f"statistics: got values from {float(raw.min()):.4g} to {highest:.4g}, expected some above 0")
-    m = (raw / highest + alpha - 1) / alpha
-    return 1 / m if method == "pds" else m

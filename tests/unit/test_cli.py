@@ -481,7 +481,7 @@ def test_tune_prints_a_table_the_best_first(tmp_path: Path, capsys: pytest.Captu
     assert lines[0] == f"digits: 2 evaluations, judged by 40 pictures of {tmp_path.name}, 16 samples a trial, seed 0"
     assert "start mean at" in printed and "real images" in printed
     best = lines[2].split("  ")[0]
-    assert re.fullmatch(rf"best of \d+ in (\d+) calls of the network: {re.escape(best)}", lines[-1])
+    assert re.fullmatch(rf"best of \d+ in (\d+) evaluations of a batch: {re.escape(best)}", lines[-1])
     assert int(lines[-1].split(" in ")[1].split()[0]) <= 18
     assert tdas("tune", *settings, "--calls", "1") == 2
     assert "calls: got 1, expected at least 2" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_the_number_of_threads_changes_no_bit():
 
 UPDATES = """
 import sys, torch, tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, _extension
+from tdas_ops import NoiseStream, Preconditioner
 torch.set_num_threads(1)
 g = torch.Generator().manual_seed(0)
 out = torch.empty(3, 2, 40, 41, dtype=torch.complex64)
@@ -105,7 +105,7 @@ for shape in ((2, 32, 64), (1, 9, 10), (1, 7, 9)):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             pair = lambda: tdas_ops.langevin_step(x, v.to(dtype), M, 0.1, noise=NoiseStream(1), return_mean=True)
             results[f"{shape} {space is not None} {dtype}"] = torch.stack(pair())
-torch.save((_extension.load().build_info()["cpu_instruction_set"], results), sys.argv[1])
+torch.save((tdas_ops.machine_info()["instruction_set"], results), sys.argv[1])
 """
 
 

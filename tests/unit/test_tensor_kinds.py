@@ -60,18 +60,18 @@ def test_what_is_traced_has_no_memory_to_share():
     """Fake tensors, functional ones and those on the device meta are told by what they are, not by their type."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from tdas_ops import ops
+    from tdas_ops import _inputs
 
     with FakeTensorMode():
         fake = torch.empty(3, *SHAPE)
         assert type(torch.nn.Parameter(fake)) is not torch.nn.Parameter
         for t in (fake, torch.nn.Parameter(fake), fake.as_subclass(torch.Tensor)):
-            assert ops._address(t) == 0
-    assert ops._address(torch.empty(3, device="meta")) == 0
-    assert ops._address(torch._to_functional_tensor(torch.ones(3))) == 0
-    assert ops._address(torch.ones(3).to_sparse()) == 0
+            assert _inputs.address(t) == 0
+    assert _inputs.address(torch.empty(3, device="meta")) == 0
+    assert _inputs.address(torch._to_functional_tensor(torch.ones(3))) == 0
+    assert _inputs.address(torch.ones(3).to_sparse()) == 0
     for t in (torch.ones(3), as_parameter(torch.ones(3)), torch.ones(3).as_subclass(Tagged)):
-        assert ops._address(t) == t.data_ptr() != 0
+        assert _inputs.address(t) == t.data_ptr() != 0
 
 
 def derived(call):
