@@ -71,16 +71,21 @@ def checked_alpha(alpha: float) -> float:
     return alpha
 
 
+def check_method(method: Any) -> None:
+    """Raises ValueError where it is not the method of a filter that is made from statistics."""
+    if not isinstance(method, str) or method not in ("pds", "tdas"):
+        raise ValueError(
+            f"method: got {_arguments.shown(method)}, expected 'pds' or 'tdas' for masks made from statistics"
+        )
+
+
 def normalised(raw: Tensor, alpha: float, method: Any) -> Tensor:
     """The mask of a method, "pds" or "tdas", from a raw statistic `[C, H, W]`: `Preconditioner.from_statistics`.
 
     Raises:
         ValueError: another method, or values that are negative, not finite, or none above 0.
     """
-    if not isinstance(method, str) or method not in ("pds", "tdas"):
-        raise ValueError(
-            f"method: got {_arguments.shown(method)}, expected 'pds' or 'tdas' for masks made from statistics"
-        )
+    check_method(method)
     if raw.numel() == 0:
         raise ValueError(f"statistics: got shape {tuple(raw.shape)}, expected [C, H, W]")
     highest = float(raw.max())

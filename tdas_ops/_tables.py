@@ -33,7 +33,9 @@ def text(head: Cells, rows: Sequence[Cells], width: int | None = None, *, bold: 
     width = max(width or _UNBOUNDED, _LEAST)
     rows = [[shown(cell) for cell in row] for row in rows]
     color: Any = "standard" if bold else None
-    console = Console(file=io.StringIO(), width=width, force_terminal=bold, color_system=color, legacy_windows=False)
+    # Of the process it asks nothing: neither its variables, nor whether it is a notebook, nor its streams.
+    known: Any = {"force_terminal": bold, "color_system": color, "force_jupyter": False, "legacy_windows": False}
+    console = Console(file=io.StringIO(), width=width, **known)
     if not head:
         console.print(_list(rows, width))
     elif widths := _widths(head, rows, width):

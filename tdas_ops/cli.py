@@ -338,8 +338,9 @@ def make_filter(
     if context.info_name == "calibrate":
         _complain("`tdas-ops calibrate` is called `tdas-ops filter` now; the old name goes with the next release")
     masks = {"alpha": alpha, "method": method, "freq": freq, "space": space}
+    reading = {"grey": grey, "strict": strict, "progress": progress and sys.stderr.isatty()}
     with _checked_input():
-        line, warned = _filters.make_filter(folder, output, size, **masks, grey=grey, strict=strict, progress=progress)
+        line, warned = _filters.make_filter(folder, output, size, **masks, **reading)
     for warning in warned:
         _complain(warning)
     _say(line)

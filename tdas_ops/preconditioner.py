@@ -25,7 +25,7 @@ from tdas_ops._masks import (
     is_matrices,
     load_mask,
 )
-from tdas_ops._statistics import ImageStatistics, check_unshifted, checked_alpha, normalised
+from tdas_ops._statistics import ImageStatistics, check_method, check_unshifted, checked_alpha, normalised
 from tdas_ops.reference import full_spectrum
 
 _METHODS = ("pds", "tdas", None)
@@ -292,6 +292,7 @@ class Preconditioner:
         if not freq and not space:
             raise ValueError("from_images: got freq=False and space=False, expected at least one mask")
         alpha = checked_alpha(alpha)
+        check_method(method)
         statistics = ImageStatistics()
         reader = _images.Reader(size, grey, strict, progress)
         for batch in reader.read(images):

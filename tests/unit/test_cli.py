@@ -435,9 +435,9 @@ def test_calibrate_is_called_filter(made: Path, tmp_path: Path, capsys: pytest.C
     """Its old name works for one release and says so."""
     said = []
     for name in ("filter", "calibrate"):
-        options = ["-o", tmp_path / f"{name}.safetensors", "--grey", "--alpha", 3, "--no-progress"]
+        options = ["-o", tmp_path / f"{name}.safetensors", "--grey", "--alpha", 3]
         assert tdas(name, made / "pds_3", *options) == 0
-        said.append(capsys.readouterr().err)
+        said.append(capsys.readouterr().err)  # no bar either, since this is no terminal
     notice = "tdas-ops: `tdas-ops calibrate` is called `tdas-ops filter` now; the old name goes with the next release\n"
     assert said == ["", notice]
     assert (tmp_path / "filter.png").read_bytes() == (tmp_path / "calibrate.png").read_bytes()
@@ -448,6 +448,7 @@ def test_calibrate_is_called_filter(made: Path, tmp_path: Path, capsys: pytest.C
     [
         (["nowhere"], "images: got nowhere, expected a folder"),
         ([".", "--alpha", "0.5"], "alpha: got 0.5, expected a finite number greater than 1"),
+        ([".", "--method", "ddim"], "method: got 'ddim', expected 'pds' or 'tdas'"),
         ([".", "--size", "0", "4"], "--size: got 0 4, expected two positive numbers"),
         ([".", "-o", "nowhere/f.safetensors"], "in a folder that exists"),
         ([".", "-o", "f.txt"], "expected a file FOLDER/NAME.safetensors"),

@@ -100,6 +100,12 @@ def test_only_a_terminal_has_a_width_and_bold(environment, bold, monkeypatch):
     assert ("\x1b[1m" in _tables.written(HEAD, ROWS, Terminal())) is bold
 
 
+def test_a_notebook_gets_the_text_as_well(monkeypatch):
+    """There rich would show a table by itself, and leave the text empty."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert _tables.text(("a", "b"), [("x", "1")]) == "a  b\nx  1"
+
+
 def test_an_encoding_without_the_sign_gets_ascii():
     stream = File()
     stream.encoding = "ascii"
