@@ -54,7 +54,7 @@ def tune_model(
     tuned = calibrate.tune(
         model.score, model.sde, data, evaluations, calls=calls, samples=samples, seed=seed, progress=progress
     )
-    show(tuned.HEAD, tuned.rows())
+    show(*tuned.cells())
     say(f"best of {len(tuned.trials)} in {tuned.calls} evaluations of a batch: {tuned.settings.name}")
     return tuned
 

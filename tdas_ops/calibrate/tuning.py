@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,8 +101,6 @@ class Tuned:
         samples: images a batch.
     """
 
-    HEAD: ClassVar = ("settings", "distance", "spectrum", "to the flow")
-
     trials: list[Trial]
     floor: float
     spectrum_floor: float
@@ -118,17 +116,18 @@ class Tuned:
         """Samples with the best settings."""
         return self.settings.sample(score_fn, shape, noise, **options)
 
-    def rows(self, count: int | None = None) -> list[tuple[str, ...]]:
-        """Cells below `HEAD`: the trials, the best first, with their null hypotheses; then what real images have."""
+    def cells(self, rows: int | None = None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Names of the columns, and rows: the trials, the best first, then what real images have."""
         made = [
             (t.name, f"{t.distance:.4f}", f"{t.spectrum_error:.3f}", "" if t.to_flow is None else f"{t.to_flow:.3f}")
-            for t in self.trials[:count]
+            for t in self.trials[:rows]
         ]
-        return [*made, ("real images", f"{self.floor:.4f}", f"{self.spectrum_floor:.3f}", "")]
+        real = ("real images", f"{self.floor:.4f}", f"{self.spectrum_floor:.3f}", "")
+        return ("settings", "distance", "spectrum", "to the flow"), [*made, real]
 
     def table(self, rows: int | None = None) -> str:
         """The trials as text, the best first; the null hypotheses among them are named so."""
-        return _tables.text(self.HEAD, self.rows(rows))
+        return _tables.text(*self.cells(rows))
 
 
 @torch.no_grad()
