@@ -1,16 +1,15 @@
-"""Raw statistics of images, and the masks that the papers make of them."""
+"""Raw statistics of images, of which masks are made."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tdas_ops import _arguments, _images
 
-_NEARLY = 1 - 1e-6
+_CLOSE = 1e-6
 
 
 class ImageStatistics:
@@ -59,42 +58,6 @@ class ImageStatistics:
         return torch.log1p(self._power / self.count), self._square / self.count
 
 
-def checked_alpha(alpha: float) -> float:
-    """The strength of a filter as a number.
-
-    Raises:
-        ValueError, TypeError: it is none that is greater than 1.
-    """
-    alpha = _arguments.number("alpha", alpha)
-    if not 1.0 < alpha < math.inf:
-        raise ValueError(f"alpha: got {alpha}, expected a finite number greater than 1")
-    return alpha
-
-
-def check_method(method: Any) -> None:
-    """Raises ValueError where it is not the method of a filter that is made from statistics."""
-    if not isinstance(method, str) or method not in ("pds", "tdas"):
-        raise ValueError(
-            f"method: got {_arguments.shown(method)}, expected 'pds' or 'tdas' for masks made from statistics"
-        )
-
-
-def normalised(raw: Tensor, alpha: float, method: Any) -> Tensor:
-    """The mask of a method, "pds" or "tdas", from a raw statistic `[C, H, W]`: `Preconditioner.from_statistics`.
-
-    Raises:
-        ValueError: another method, or values that are negative, not finite, or none above 0.
-    """
-    check_method(method)
-    if raw.numel() == 0:
-        raise ValueError(f"statistics: got shape {tuple(raw.shape)}, expected [C, H, W]")
-    highest = float(raw.max())
-    if not bool(raw.isfinite().all()) or float(raw.min()) < 0 or highest <= 0:
-        raise ValueError(f"statistics: got values from {float(raw.min()):.4g} to {highest:.4g}, expected some above 0")
-    m = (raw / highest + alpha - 1) / alpha
-    return 1 / m if method == "pds" else m
-
-
 def check_unshifted(raw: Tensor, of_images: bool) -> None:
     """Whether a raw statistic f(k) `[C, H, W]` has frequency zero at `[0, 0]`.
 
@@ -104,7 +67,7 @@ def check_unshifted(raw: Tensor, of_images: bool) -> None:
     if raw.dim() != 3 or raw.numel() == 0 or not bool(raw.isfinite().all()):
         return  # refused elsewhere
     height, width = raw.shape[1:]
-    enough = raw.amax((-2, -1)) * _NEARLY
+    enough = raw.amax((-2, -1)) * (1 - _CLOSE)
     largest = lambda h, w: bool((raw[:, h, w] >= enough).all())  # noqa: E731
     if largest(0, 0) or not (of_images or largest(height // 2, width // 2)):
         return
@@ -113,3 +76,24 @@ def check_unshifted(raw: Tensor, of_images: bool) -> None:
         f"freq: got a statistic whose largest value is at {at} of a channel, expected it at frequency zero, (0, 0) "
         "(numpy.fft.ifftshift(f, axes=(-2, -1)) undoes a shift)"
     )
+
+
+def checked_alpha(alpha: float) -> float:
+    alpha = _arguments.number("alpha", alpha)
+    if not 1.0 < alpha < math.inf:
+        raise ValueError(f"alpha: got {alpha}, expected a finite number greater than 1")
+    return alpha
+
+
+def normalised(raw: Tensor, alpha: float, method: str | None) -> Tensor:
+    if not isinstance(method, str) or method not in ("pds", "tdas"):
+        raise ValueError(
+            f"method: got {_arguments.shown(method)}, expected 'pds' or 'tdas' for masks made from statistics"
+        )
+    if raw.numel() == 0:
+        raise ValueError(f"statistics: got shape {tuple(raw.shape)}, expected [C, H, W]")
+    highest = float(raw.max())
+    if not bool(raw.isfinite().all()) or float(raw.min()) < 0 or highest <= 0:
+        raise ValueError(f"statistics: got values from {float(raw.min()):.4g} to {highest:.4g}, expected some above 0")
+    m = (raw / highest + alpha - 1) / alpha
+    return 1 / m if method == "pds" else m

@@ -12,24 +12,18 @@ import torch
 from torch import Tensor
 
 from tdas_ops import _arguments, _arrays, _channels, _images, _stored
-from tdas_ops._masks import (
-    Mask,
-    Method,
-    Shape,
-    Values,
-    bare,
-    beyond_float32,
-    check_shape,
-    checked,
-    fitted,
-    is_matrices,
-    load_mask,
-)
-from tdas_ops._statistics import ImageStatistics, check_method, check_unshifted, checked_alpha, normalised
-from tdas_ops.reference import full_spectrum
+from tdas_ops._statistics import ImageStatistics, check_unshifted, checked_alpha, normalised
+from tdas_ops.reference import full_spectrum, own_columns
+
+Method = Literal["pds", "tdas"] | None
+Shape = tuple[int, int, int]
+Values = Any  # a tensor, or an array of any library that numpy reads
+Mask = Values | str | os.PathLike[str]
 
 _METHODS = ("pds", "tdas", None)
+_EVEN = 1e-6
 _MASKS = ("freq", "space", "skew")
+_ELEMENTS = 1 << 33  # of a sample: the noise contract counts them, two at a time, in 32 bits
 
 
 class Preconditioner:
@@ -64,7 +58,7 @@ class Preconditioner:
         provenance: dict[str, Any] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        channels, height, width = check_shape(shape)
+        channels, height, width = _check_shape(shape)
         if not isinstance(method, str | None) or method not in _METHODS:
             raise ValueError(f"method: got {_arguments.shown(method)}, expected 'pds', 'tdas' or None")
         half = (channels, height, width // 2 + 1)
@@ -75,14 +69,14 @@ class Preconditioner:
                 raise ValueError("skew: got a skew part beside matrices, expected none")
             self.freq: Tensor | None = _channels.checked("freq", freq, self.shape, regular=method is not None)
         else:
-            self.freq = checked("freq", freq, half, width, odd=False, positive=method is not None)
-        self.space = checked("space", space, self.shape, None, odd=False, positive=method is not None)
-        self.skew = checked("skew", skew, half, width, odd=True, positive=False)
+            self.freq = _checked("freq", freq, half, width, odd=False, positive=method is not None)
+        self.space = _checked("space", space, self.shape, None, odd=False, positive=method is not None)
+        self.skew = _checked("skew", skew, half, width, odd=True, positive=False)
         if self.skew is not None and method != "pds":
             raise ValueError(f"skew: got a skew part with method {method!r}, expected method 'pds'")
         self.provenance = dict(provenance or {})
         self._beyond_float32 = next(
-            (why for name in _MASKS if (why := beyond_float32(name, getattr(self, name), method))), None
+            (why for name in _MASKS if (why := _beyond_float32(name, getattr(self, name), method))), None
         )
         self._place(_arguments.device(device))
 
@@ -141,7 +135,7 @@ class Preconditioner:
             shape: (C, H, W).
             method: as in the class; None admits zeros and negative values.
         """
-        channels, height, width = check_shape(shape)
+        channels, height, width = _check_shape(shape)
         ky = torch.fft.fftfreq(height, dtype=torch.float64)
         kx = torch.fft.rfftfreq(width, dtype=torch.float64)
         radii = torch.hypot(ky[:, None], kx[None, :])
@@ -193,17 +187,17 @@ class Preconditioner:
             )
         alpha = checked_alpha(alpha)
         sources = {n: os.fspath(m) for n, m in (("freq", freq), ("space", space)) if isinstance(m, str | os.PathLike)}
-        loaded = [load_mask(n, m, alpha, method) for n, m in (("freq", freq), ("space", space), ("skew", skew))]
+        loaded = [_load_mask(n, m, alpha, method) for n, m in (("freq", freq), ("space", space), ("skew", skew))]
         if shape is None:
-            first = loaded[1] if loaded[1] is not None else bare(next(m for m in loaded if m is not None))
+            first = loaded[1] if loaded[1] is not None else _plain(next(m for m in loaded if m is not None))
             if first.dim() != 3:
                 raise ValueError(
                     f"from_masks: got a mask of shape {tuple(first.shape)} and no shape, expected [C, H, W]"
                 )
             shape = tuple(first.shape)
-        full = check_shape(shape)
+        full = _check_shape(shape)
         masks = [
-            m if m is None or (name == "freq" and is_matrices(m, full)) else fitted(name, bare(m), full, half_spectrum)
+            m if m is None or (name == "freq" and _matrices(m, full)) else _fit(name, _plain(m), full, half_spectrum)
             for name, m, half_spectrum in zip(("freq", "space", "skew"), loaded, (True, False, True), strict=True)
         ]
         about: dict[str, Any] = {"source": "masks"}
@@ -242,12 +236,12 @@ class Preconditioner:
         if given is None:
             raise ValueError("from_statistics: got neither freq nor space, expected at least one")
         alpha = checked_alpha(alpha)
-        raw = [None if m is None else bare(_arrays.own(n, m, "fiu")) for n, m in (("freq", freq), ("space", space))]
-        shape = check_shape(next(m.shape for m in raw if m is not None))
+        raw = [None if m is None else _plain(_arrays.own(n, m, "fiu")) for n, m in (("freq", freq), ("space", space))]
+        shape = _check_shape(next(m.shape for m in raw if m is not None))
         if raw[0] is not None:
             check_unshifted(raw[0], False)
         masks = [None if m is None else normalised(m, alpha, method) for m in raw]
-        half = None if masks[0] is None else fitted("freq", masks[0], shape, True)
+        half = None if masks[0] is None else _fit("freq", masks[0], shape, True)
         about = {**(provenance or {}), "alpha": alpha}
         device = given.device if isinstance(given, Tensor) else "cpu"
         return cls(shape, half, masks[1], method=method, provenance=about, device=device)
@@ -291,8 +285,7 @@ class Preconditioner:
         """
         if not freq and not space:
             raise ValueError("from_images: got freq=False and space=False, expected at least one mask")
-        alpha = checked_alpha(alpha)
-        check_method(method)
+        normalised(torch.ones(1, 1, 1), checked_alpha(alpha), method)  # bad ones are refused before anything is read
         statistics = ImageStatistics()
         reader = _images.Reader(size, grey, strict, progress)
         for batch in reader.read(images):
@@ -328,7 +321,7 @@ class Preconditioner:
         sigma = _arguments.number("sigma", sigma)
         if not 0 <= sigma < math.inf:
             raise ValueError(f"sigma: got {sigma}, expected a finite number that is not negative")
-        values, vectors = _channels.eigen("spectrum", spectrum, check_shape(shape))
+        values, vectors = _channels.eigen("spectrum", spectrum, _check_shape(shape))
         about = {"source": "cross-spectrum", "sigma": sigma}
         return cls(shape, _channels.compose((values + sigma**2).sqrt(), vectors), method=method, provenance=about)
 
@@ -396,5 +389,99 @@ class Preconditioner:
         return f"Preconditioner({what})"
 
 
+def _check_shape(shape: Sequence[int]) -> Shape:
+    expected = "(C, H, W), all positive, of fewer than 2^33 elements"
+    found = _arguments.sizes("shape", shape, expected)
+    if len(found) != 3 or math.prod(found) >= _ELEMENTS:
+        raise ValueError(f"shape: got {_arguments.shown(found)}, expected {expected}")
+    return found
+
+
 def _single(mask: Tensor) -> Tensor:
     return mask.to(torch.complex64 if mask.is_complex() else torch.float32)
+
+
+def _checked(
+    name: str, mask: Any, shape: tuple[int, int, int], width: int | None, *, odd: bool, positive: bool
+) -> Tensor | None:
+    """The mask as a float64 CPU tensor of its own, after the checks made once; `width` marks a half spectrum."""
+    if mask is None:
+        return None
+    mask = _arrays.own(name, mask, "f")
+    if tuple(mask.shape) != tuple(shape):
+        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {tuple(shape)}")
+    if not bool(mask.isfinite().all()):
+        raise ValueError(f"{name}: got non-finite values, expected finite ones")
+    if positive and not bool((mask > 0).all()):
+        raise ValueError(
+            f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method=None admits any)"
+        )
+    if width is not None:
+        columns = mask[..., own_columns(width)]
+        mirrored = columns[..., -torch.arange(shape[1]) % shape[1], :]
+        _check_parity(name, columns, mirrored, float(mask.abs().max()), odd)
+    return mask
+
+
+def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | None:
+    """Why a mask cannot be used in float32, or None."""
+    if mask is None:
+        return None
+    if mask.dim() == 4:  # matrices, of which any value may be there
+        mask, method = torch.view_as_real(mask) if mask.is_complex() else mask, None
+    single = mask.float()
+    if bool(single.isfinite().all()) and (method is None or name == "skew" or bool((single > 0).all())):
+        return None
+    low, high, limits = float(mask.min()), float(mask.max()), torch.finfo(torch.float32)
+    rule = f"up to {limits.max:.3g}" if method is None or name == "skew" else f"{limits.tiny:.3g} to {limits.max:.3g}"
+    return f"M: got {name} with values from {low:.3g} to {high:.3g}, expected {rule} for float32 (float64 holds more)"
+
+
+def _check_parity(name: str, part: Tensor, mirrored: Tensor, largest: float, odd: bool) -> None:
+    """Part of a mask against its mirror image; `largest` is the largest magnitude in the whole mask."""
+    wrong = float((part + mirrored if odd else part - mirrored).abs().max())
+    if wrong > _EVEN * max(1e-300, largest):
+        rule = "w(-k) = -w(k)" if odd else "R(-k) = R(k)"
+        raise ValueError(f"{name}: got a mask that misses {rule} by {wrong:.3g}, expected one that keeps it")
+
+
+def _load_mask(name: str, mask: Mask | None, alpha: float, method: Method) -> Tensor | None:
+    if mask is None:
+        return None
+    if not isinstance(mask, str | os.PathLike):
+        if name == "freq" and getattr(mask, "ndim", 0) == 4:  # matrices, or a mask [1, C, H, W]
+            return _arrays.own(name, mask, "fc")
+        return _plain(_arrays.own(name, mask, "f"))
+    if name == "skew":
+        raise TypeError("skew: got a path, expected a tensor")
+    raw = _plain(_arrays.of_npy(name, Path(mask)))
+    if name == "freq":
+        check_unshifted(raw, True)
+    return normalised(raw, alpha, method)
+
+
+def _plain(values: Tensor) -> Tensor:
+    """Without the first axis of `[1, C, H, W]`."""
+    return values[0] if values.dim() == 4 and len(values) == 1 else values
+
+
+def _matrices(freq: Tensor, shape: Shape) -> bool:
+    """Whether R is a matrix at every frequency; for pictures of one row `[1, W // 2 + 1, C, C]` tells."""
+    return freq.dim() == 4 and (len(freq) > 1 or tuple(freq.shape) == (1, shape[2] // 2 + 1, shape[0], shape[0]))
+
+
+def _fit(name: str, mask: Tensor, shape: Shape, half_spectrum: bool) -> Tensor:
+    """A mask as `[C, H, W]`, or as a half spectrum after a full one was found even (odd for the skew part)."""
+    channels, height, width = shape
+    if mask.dim() == 2:
+        mask = mask[None]
+    half = width // 2 + 1
+    last = half if half_spectrum else width
+    full = half_spectrum and mask.shape[-1:] == (width,) and width != half
+    if tuple(mask.shape) not in [(n, height, width if full else last) for n in (1, channels)]:
+        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {(channels, height, last)}")
+    if full:
+        ky, kx = -torch.arange(height) % height, -torch.arange(width) % width
+        _check_parity(name, mask, mask[..., ky[:, None], kx], float(mask.abs().max()), odd=name == "skew")
+        mask = mask[..., :half]
+    return mask.expand(channels, -1, -1)
