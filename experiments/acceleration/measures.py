@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.rows import rounded
 from tdas_ops.models.frechet import moments
 
 NEIGHBOUR = 3
@@ -42,11 +43,12 @@ def pooled_moments(parts: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor,
 
 
 def kept_moments(features: Tensor) -> dict[str, Any]:
-    """Mean and covariance of features `[N, K]` as a row keeps them, the latter by its lower triangle; for
-    `moments_of`."""
+    """Mean and covariance of features `[N, K]` as a row keeps them, for `moments_of`: the latter by its lower triangle,
+    both by five digits, more than thousands of samples tell of them."""
     mean, cov = moments(features)
     lower = torch.tril_indices(*cov.shape)
-    return {"samples": len(features), "mean": mean.tolist(), "covariance": cov[lower[0], lower[1]].tolist()}
+    kept = {"mean": mean.tolist(), "covariance": cov[lower[0], lower[1]].tolist()}
+    return {"samples": len(features), **rounded(kept, 5)}
 
 
 def moments_of(rows: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from benchmarks import report as page
+from benchmarks import page
+from benchmarks.rows import Row, append, read, rounded, select
 from experiments.acceleration import features, points
 from experiments.acceleration.evaluate import measured, save_strip
 from experiments.acceleration.families import NCSNpp
 from experiments.acceleration.filters import Filters
 from experiments.acceleration.ladders import changed
 from experiments.acceleration.measures import NEIGHBOUR, moments_of
-from experiments.acceleration.points import MASKS, METHODS, Row
+from experiments.acceleration.points import MASKS, METHODS
 from tdas_ops import NoiseStream, calibrate
 from tdas_ops._images import picture_files
 from tdas_ops.integrations.diffusers import Loaded, load_ve
@@ -61,10 +62,6 @@ class Place:
     def name(self) -> str:
         chosen = f"-{self.alpha:g}-{self.masks}" if self.alpha else ""
         return f"{self.method}{chosen}-{self.iterations}-{self.seed}"
-
-
-def place_of(row: Row) -> Place:
-    return Place(**{field.name: row[field.name] for field in fields(Place)})
 
 
 def batches(files: Sequence[Path], shape: tuple[int, int, int], size: int = 16) -> Iterator[Tensor]:
@@ -118,7 +115,7 @@ def table(rows: Sequence[Row], half_b: Tensor, native: int) -> str:
     lines = []
     for count in sorted({r["iterations"] for r in rows}, reverse=True):
         for index, alpha, masks in kinds:
-            own = page.select(rows, method=METHODS[index], alpha=alpha, masks=masks, iterations=count)
+            own = select(rows, method=METHODS[index], alpha=alpha, masks=masks, iterations=count)
             if own:
                 chosen = f", {masks}, alpha {alpha:g}" if alpha else ""
                 lines.append([str(count), f"{native / count:.3g}x", METHODS[index] + chosen, *_figures(own, target)])
@@ -193,7 +190,7 @@ def main() -> None:
             for method, alpha, masks in points.variants(args.methods, args.alphas, args.masks):
                 place = Place(**own, method=method, alpha=alpha, masks=masks, iterations=iterations, seed=seed,
                               samples=args.samples)  # fmt: skip
-                if place in {place_of(row) for row in points.read(file)}:
+                if select(read(file), **asdict(place)):
                     continue
                 M = filters(method, alpha, masks, iterations)
                 made, started = [], time.perf_counter()
@@ -202,9 +199,10 @@ def main() -> None:
                     noise = NoiseStream(seed, first_sample=first, device=device)
                     made.append(family.sample(loaded.score, shape, M, iterations, noise, progress=True).cpu())
                 seconds, samples = time.perf_counter() - started, torch.cat(made)
-                points.append(file, place, measured(evaluator, samples) | {"seconds": seconds, "device": str(device)})  # type: ignore[arg-type]
+                row = asdict(place) | measured(evaluator, samples) | {"seconds": seconds, "device": str(device)}
+                append(file, rounded(row))
                 save_strip(samples, args.out / name / f"{place.name}.png")
-    rows = [row for row in points.read(file) if {key: row[key] for key in own} == own]
+    rows = select(read(file), **own)
     floor, scatter, used = evaluator.floor(args.samples)
     text = (
         f"Frechet distance on the features {args.features!r} (not FID); {used} real pictures have "

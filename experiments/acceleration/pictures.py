@@ -148,16 +148,12 @@ def _kept(name: str, file: Path) -> Path:
     return file
 
 
-def evaluator(name: str, cache: Path = CACHE) -> Evaluator:
-    """That of a prepared data set."""
-    return features.load(_kept(name, cache / f"{name}-features.safetensors"))
-
-
 def load(name: str, cache: Path) -> Dataset:
     """A prepared data set."""
     with safe_open(_kept(name, cache / f"{name}.safetensors"), framework="pt") as file:
         parts = [file.get_tensor(part).float().div_(255) for part in ("train", "half_a", "half_b")]
-    return Dataset(name, *parts, evaluator(name, cache), SIGMA_MAX[name])
+    evaluator = features.load(_kept(name, cache / f"{name}-features.safetensors"))
+    return Dataset(name, *parts, evaluator, SIGMA_MAX[name])
 
 
 def main() -> None:
@@ -196,7 +192,6 @@ def main() -> None:
 
 
 DATASETS = {name: (lambda folder, name=name: load(name, folder)) for name in SIZES}
-EVALUATORS = {name: (lambda name=name: evaluator(name)) for name in SIZES}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
-"""A point is one measurement to make; a row is what was measured there. Rows lie in one file a network, one a line."""
+"""A point is one measurement to make; a row is a point with what was measured there. Rows lie in one file a network."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 COUNTS = (1000, 500, 330, 200, 142, 125, 111, 100, 66, 50, 33, 20, 10)
@@ -18,7 +15,6 @@ PAPER_ALPHA = 5.0
 METHODS = ("plain", "tdas", "pds", "calibrated", "calibrated-tdas", "schedule")
 MASKS = {"freq": (True, False), "space": (False, True), "both": (True, True)}
 FIXED = ("tdas", "pds")
-Row = dict[str, Any]
 Variant = tuple[str, float, str, int, int]
 """Method, alpha, masks, iterations, seed of a `Point`."""
 
@@ -53,39 +49,6 @@ class Point:
         chosen = f"-{self.alpha:g}-{self.masks}" if self.method in FIXED else ""
         few = f"-of-{self.images}" if self.images else ""
         return f"{self.data}-{self.family}-{self.method}{chosen}{few}-{self.iterations}-{self.seed}"
-
-
-def point_of(row: Row) -> Point:
-    return Point(**{field.name: row[field.name] for field in fields(Point) if field.name in row})
-
-
-def read(file: Path) -> list[Row]:
-    """The rows of a file, none where it does not exist."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def write(file: Path, row: Row) -> None:
-    """A file of one row."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(_rounded(row)) + "\n")
-
-
-def append(file: Path, point: Point, measured: Row) -> None:
-    """Adds a row; one write, so that several processes may add to one file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as out:
-        out.write(json.dumps({**asdict(point), **_rounded(measured)}) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    """Six digits of every number; null where it is not finite."""
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
 
 
 def variants(methods: Iterable[str], alphas: Iterable[float], masks: Iterable[str]) -> Iterator[tuple[str, float, str]]:

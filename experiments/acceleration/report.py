@@ -5,24 +5,23 @@ acceleration, its plots and its pictures from the result files that are there. E
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks import report as page
+from benchmarks import page
+from benchmarks.rows import Row, read, select, values
 from experiments.acceleration import points
 from experiments.acceleration.data import DATASETS
 from experiments.acceleration.families import FAMILIES
 from experiments.acceleration.measures import moments_of
 from experiments.acceleration.pictures import MEASURED_ONLY
-from experiments.acceleration.points import METHODS, PAPER_ALPHA, Row
+from experiments.acceleration.points import METHODS, PAPER_ALPHA
 from tdas_ops._pictures import grid, read_picture
 from tdas_ops.models.frechet import frechet_distance
 
@@ -69,8 +68,9 @@ def pooled(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> tuple[float, f
     if any(row["finite"] < 1 for row in rows):
         return math.inf, 0.0, count
     each = torch.tensor([row["distance"] for row in rows], dtype=torch.float64)
-    error = float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else 0.0
-    return frechet_distance(*moments_of(rows), *target), error, count
+    if len(each) == 1:
+        return float(each), 0.0, count
+    return frechet_distance(*moments_of(rows), *target), float(each.std()) / math.sqrt(len(each)), count
 
 
 def of_all_images(rows: Sequence[Row]) -> list[Row]:
@@ -84,9 +84,9 @@ def curves(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> list[Curve]:
     kinds = sorted({(METHODS.index(r["method"]), r["alpha"], r["masks"]) for r in rows})
     found = []
     for index, alpha, masks in kinds:
-        own = page.select(rows, method=METHODS[index], alpha=alpha, masks=masks)
-        counts = sorted(set(page.values(own, "iterations")), reverse=True)
-        distances = {n: pooled(page.select(own, iterations=n), target) for n in counts}
+        own = select(rows, method=METHODS[index], alpha=alpha, masks=masks)
+        counts = sorted(set(values(own, "iterations")), reverse=True)
+        distances = {n: pooled(select(own, iterations=n), target) for n in counts}
         found.append(Curve(METHODS[index], alpha, masks, distances))
     return found
 
@@ -164,9 +164,9 @@ def measures(family: str, rows: Sequence[Row], real: Row) -> list[str]:
     """Precision, recall and high-frequency power of every method with its usual filter, averaged over seeds."""
     lines = []
     rows = of_all_images(rows)
-    for count in sorted(set(page.values(rows, "iterations")), reverse=True):
+    for count in sorted(set(values(rows, "iterations")), reverse=True):
         for method in METHODS:
-            own = [r for r in page.select(rows, iterations=count, method=method) if r["finite"] == 1]
+            own = [r for r in select(rows, iterations=count, method=method) if r["finite"] == 1]
             own = [r for r in own if r["alpha"] in (0.0, PAPER_ALPHA) and r["masks"] in ("-", "both")]
             if own:
                 lines.append([str(count), method, *_judged(own, real)])
@@ -186,13 +186,13 @@ def _judged(rows: Sequence[Row], real: Row) -> list[str]:
 def few_images(rows: Sequence[Row], target: tuple[Tensor, Tensor]) -> list[str]:
     """Distances of filters from fewer training images, beside those of the same seeds with filters from all of them."""
     few = [row for row in rows if row.get("images")]
-    counts = sorted(set(page.values(few, "images")))
+    counts = sorted(set(values(few, "images")))
     lines = []
     for iterations, method, alpha, masks in dict.fromkeys(
         (r["iterations"], r["method"], r["alpha"], r["masks"]) for r in few
     ):
-        alike = page.select(rows, iterations=iterations, method=method, alpha=alpha, masks=masks)
-        seeds = set(page.values([row for row in alike if row.get("images")], "seed"))
+        alike = select(rows, iterations=iterations, method=method, alpha=alpha, masks=masks)
+        seeds = set(values([row for row in alike if row.get("images")], "seed"))
         found = [[r for r in alike if r.get("images", 0) == n and r["seed"] in seeds] for n in (*counts, 0)]
         lines.append([str(iterations), method, masks, *(cell(pooled(own, target) if own else None) for own in found)])
     header = ["iterations", "method", "masks", *map(str, counts), "all"]
@@ -243,28 +243,18 @@ def resolutions(found: dict[str, dict[str, list[Curve]]], sizes: dict[str, int])
 
 # Plots and pictures
 
-
-def _axes(columns: int) -> tuple[Any, Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams |= {"svg.hashsalt": "tdas_ops", "font.size": 9, "axes.spines.top": False}
-    matplotlib.rcParams |= {"axes.spines.right": False, "axes.axisbelow": True}
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, columns, figsize=(4.2 * columns, 3.6), layout="constrained", squeeze=False)
-    return plt, figure, axes[0]
+PANEL = (4.2, 3.6)
 
 
 def plot_curves(found: dict[str, list[Curve]], floor: float, path: Path) -> None:
     """Distance over iterations, one panel a family."""
-    plt, figure, axes = _axes(len(found))
+    figure, axes = page.figure(len(found), PANEL)
     for axis, (family, all_curves) in zip(axes, found.items(), strict=True):
         for curve in filter(is_main, all_curves):
             kept = {n: d for n, d in curve.distances.items() if math.isfinite(d[0])}
-            values, errors = [d[0] for d in kept.values()], [d[1] for d in kept.values()]
-            style = {"color": COLOURS[curve.method], "label": curve.method, "markersize": 3.5, "capsize": 2}
-            axis.errorbar(list(kept), values, errors, fmt="o-", linewidth=1.2, **style)
+            distances, errors = [d[0] for d in kept.values()], [d[1] for d in kept.values()]
+            style = {"color": COLOURS[curve.method], "label": curve.method, "markersize": 3.5}
+            axis.errorbar(list(kept), distances, errors, fmt="o-", linewidth=1.2, **style)
             if curve.method == "plain" and FAMILIES[family].native in kept:
                 limit = WITHIN * kept[FAMILIES[family].native][0]
                 axis.axhline(limit, color=COLOURS["plain"], linestyle="--", linewidth=0.8)
@@ -273,20 +263,19 @@ def plot_curves(found: dict[str, list[Curve]], floor: float, path: Path) -> None
         axis.grid(which="major", alpha=0.25, linewidth=0.5)
     axes[0].set_ylabel("Frechet distance")
     axes[-1].legend(frameon=False, fontsize=7)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    page.save(figure, path)
 
 
 def plot_spectra(rows: dict[str, list[Row]], real: Row, count: int, path: Path) -> None:
     """Power of samples over that of the training images, ring by ring, at one iteration count."""
-    plt, figure, axes = _axes(len(rows))
+    figure, axes = page.figure(len(rows), PANEL)
     target = torch.tensor(real["spectrum"])
     for axis, (family, every_row) in zip(axes, rows.items(), strict=True):
         all_rows = of_all_images(every_row)
-        native = page.select(all_rows, method="plain", iterations=FAMILIES[family].native)
+        native = select(all_rows, method="plain", iterations=FAMILIES[family].native)
         groups = {"plain, native": native}
         for method in METHODS:
-            own = page.select(all_rows, method=method, iterations=count)
+            own = select(all_rows, method=method, iterations=count)
             groups[method] = [r for r in own if r["alpha"] in (0.0, PAPER_ALPHA) and r["masks"] in ("-", "both")]
         for label, group in groups.items():
             group = [row for row in group if row["finite"] == 1]
@@ -298,8 +287,7 @@ def plot_spectra(rows: dict[str, list[Row]], real: Row, count: int, path: Path) 
         axis.set(yscale="log", xlabel="cycles an image", title=f"{family}, {count} iterations")
     axes[0].set_ylabel("power / power of the data")
     axes[0].legend(frameon=False, fontsize=7)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    page.save(figure, path)
 
 
 def strips(data: str, family: str, folder: Path, counts: Sequence[int]) -> Image.Image | None:
@@ -311,7 +299,7 @@ def strips(data: str, family: str, folder: Path, counts: Sequence[int]) -> Image
             file = folder / f"{point.name}.png"
             if file.exists():
                 rows.append(([f"{count} iterations", method], _cut(file)))
-    return grid(rows, f"{family}: samples of seed 1", columns=12) if rows else None
+    return grid(rows, f"{family}: samples of seed 1", columns=8) if rows else None
 
 
 def _cut(file: Path) -> list[Tensor]:
@@ -350,16 +338,16 @@ def main() -> None:
     sizes: dict[str, int] = {}
     for data in DATASETS:
         files = {family: args.results / f"{data}-{family}.jsonl" for family in FAMILIES}
-        rows = {family: points.read(file) for family, file in files.items() if file.exists()}
+        rows = {family: own for family, file in files.items() if (own := read(file))}
         if not rows:
             continue
         for family, own in rows.items():
-            if len(weights := set(page.values(own, "weights"))) > 1:
+            if len(weights := set(values(own, "weights"))) > 1:
                 raise SystemExit(f"report: {files[family]} has rows of {len(weights)} networks, expected those of one")
-        real = json.loads((args.results / f"{data}-real.json").read_text())
+        (real,) = read(args.results / f"{data}-real.json")
         cost: dict[str, Row] = {}
         for family, own in rows.items():
-            for timed in points.read(args.results / f"{data}-{family}-cost.json"):
+            for timed in read(args.results / f"{data}-{family}-cost.json"):
                 if timed["weights"] == own[0]["weights"]:
                     cost[family] = timed
         part, found = render(data, rows, real, cost)
@@ -369,9 +357,9 @@ def main() -> None:
         plot_spectra(rows, real, args.spectra, plots[1])
         for family in rows:
             sheet = None if data in MEASURED_ONLY else strips(data, family, args.pictures, args.shown)
+            picture = args.results / f"{data}-{family}.webp"
             if sheet is not None:
-                sheet.save(args.results / f"{data}-{family}.png")
-            picture = args.results / f"{data}-{family}.png"
+                page.save_picture(sheet, picture)
             plots += [picture] if picture.exists() else []
         links = [f"![{plot.stem}](results/{plot.name})\n" for plot in plots]
         text += [*part, *links]

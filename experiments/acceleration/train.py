@@ -24,13 +24,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from experiments.acceleration.data import DATASETS
-from experiments.acceleration.families import FAMILIES, Family, network_of
+from experiments.acceleration.families import FAMILIES, WEIGHTS, Family, network_of
 from experiments.acceleration.ladders import for_data
 from experiments.acceleration.principal import PrincipalDenoiser
 from tdas_ops.models.unet import UNet
 from tdas_ops.samplers import ScoreFn
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
 WARM_UP = 300
 
 

@@ -7,7 +7,6 @@ with the first point that the result file does not hold for these weights; what 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.circumstances import command_output
+from benchmarks.rows import Row, append, read, select
 from experiments.acceleration.evaluate import save_strip
-from experiments.acceleration.points import Row, read
 from experiments.few_step import methods, networks
 from experiments.few_step.networks import Network
 from tdas_ops import NoiseStream
@@ -38,13 +37,6 @@ def plan(network: Network) -> Iterator[Point]:
     for seed in SEEDS:
         for count in COUNTS:
             yield from ((name, count, seed) for name in methods.METHODS if methods.possible(name, network, count))
-
-
-def append(file: Path, row: Row) -> None:
-    """Adds a row in one write."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as out:
-        out.write(json.dumps(row) + "\n")
 
 
 class Judge:
@@ -128,7 +120,7 @@ def main() -> None:
         if not all(allowed is None or value in allowed for value, allowed in chosen):
             continue
         point = {"method": name, "evaluations": count, "seed": seed}
-        if any(all(row[key] == value for key, value in {**about, **point}.items()) for row in read(file)):
+        if select(read(file), **about, **point):
             continue
         started = time.perf_counter()
         images, calls = sample(network, name, count, seed, args.samples, args.batch)

@@ -12,10 +12,18 @@ from torch import Tensor
 
 from experiments.acceleration.data import DATASETS, Dataset
 from experiments.acceleration.evaluate import digest_of
-from experiments.acceleration.families import FAMILIES, LANGEVIN_STEPS, DDPMpp, NCSNpp, NCSNv2, load_network
+from experiments.acceleration.families import (
+    FAMILIES,
+    LANGEVIN_STEPS,
+    WEIGHTS,
+    DDPMpp,
+    NCSNpp,
+    NCSNv2,
+    load_network,
+    weights_of,
+)
 from experiments.acceleration.filters import Filters
 from experiments.acceleration.ladders import for_data
-from experiments.acceleration.train import WEIGHTS
 from tdas_ops import NoiseStream, calibrate, models, samplers, sde
 from tdas_ops.calibrate import Run
 from tdas_ops.samplers import ScoreFn
@@ -99,7 +107,7 @@ def family(name: str, dataset: str, folder: Path, weights: Path = WEIGHTS) -> Ne
     data = DATASETS[dataset](folder)
     chosen = for_data(FAMILIES[name], data)
     assert isinstance(chosen, NCSNpp | NCSNv2 | DDPMpp)
-    file = weights / f"{data.name}-{name}.safetensors"
+    file = weights_of(f"{data.name}-{name}", weights)
     network, _ = load_network(file)
     score, filters = chosen.score(network), Filters(data, chosen)
     each, more = (2, 0) if isinstance(chosen, NCSNpp) else (1, int(isinstance(chosen, NCSNv2)))

@@ -7,15 +7,11 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-from matplotlib import pyplot
-
-from experiments.acceleration.points import Row, read
+from benchmarks import page
+from benchmarks.rows import Row, read
 from experiments.few_step.evaluate import COUNTS, RESULTS
 from experiments.few_step.methods import METHODS, SHOWN
 
-matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "few_step"
 PAGE = Path(__file__).resolve().with_name("RESULTS.md")
 Figures = dict[tuple[str, int], Row]
 MEASURES = {
@@ -43,7 +39,7 @@ def table(found: Figures, measure: str) -> list[str]:
     """One row a method, one column a count; bold: the best of a count."""
     counts = sorted({count for _, count in found if count in COUNTS})
     best = {c: min(row[measure] for (_, count), row in found.items() if count == c) for c in counts}
-    lines = ["| method | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
+    lines = []
     for name in METHODS:
         cells = []
         for count in counts:
@@ -51,13 +47,13 @@ def table(found: Figures, measure: str) -> list[str]:
             text = "" if row is None else f"{row[measure]:.3g}"
             cells.append(f"**{text}**" if row is not None and row[measure] == best[count] else text)
         if any(cells):
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+            lines.append([name, *cells])
+    return page.table(["method", *map(str, counts)], lines)
 
 
 def plot(title: str, found: Figures, real: Row, native: Row | None, path: Path) -> None:
     """Distance against evaluations of the methods worth showing, the floor and the native sampler as lines."""
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, (axes,) = page.figure(1, (7, 4.5))
     for method, colour, style in SHOWN:
         points = sorted(
             (count, row["distance"]) for (m, count), row in found.items() if m == method and count in COUNTS
@@ -71,12 +67,9 @@ def plot(title: str, found: Figures, real: Row, native: Row | None, path: Path) 
     axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=MEASURES["distance"], title=title)
     counts = sorted(COUNTS)
     axes.set_xticks(counts, [str(count) for count in counts])
-    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    page.save(figure, path)
 
 
 def section(name: str, rows: list[Row], real: Row, folder: Path) -> list[str]:
@@ -103,7 +96,7 @@ def section(name: str, rows: list[Row], real: Row, folder: Path) -> list[str]:
         text.append(f"Seeds of a point differ by {sorted(spread)[len(spread) // 2]:.0%} in distance (median).")
     text.append(f"\n![distance against evaluations](results/{picture.name})\n")
     for measure, title in MEASURES.items():
-        text += [f"{title}:\n", *table(found, measure), ""]
+        text += [f"{title}:\n", *table(found, measure)]
     return text
 
 
@@ -116,12 +109,12 @@ def main() -> None:
         "# Quality against network evaluations\n",
         "Made by `python -m experiments.few_step.report`; do not edit.\n",
     ]
-    for file in sorted(args.results.glob("*.jsonl")):
-        (real,) = read(file.with_name(f"{file.stem}-real.json"))
-        rows = read(file)
+    for file in sorted(args.results.glob("*-real.json")):
+        name = file.stem.removesuffix("-real")
+        (real,), rows = read(file), read(args.results / f"{name}.jsonl")
         if len({row["weights"] for row in [real, *rows]}) > 1:
-            raise SystemExit(f"report: {file} has rows of several networks, expected those of one")
-        text += section(file.stem, rows, real, args.results)
+            raise SystemExit(f"report: {name} has rows of several networks, expected those of one")
+        text += section(name, rows, real, args.results)
     args.page.write_text("\n".join(text))
     print(f"report: {args.page}")
 

@@ -6,7 +6,6 @@ python -m experiments.high_resolution --photos FOLDER
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from functools import cache
 from pathlib import Path
@@ -14,12 +13,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from experiments.acceleration.points import read
+from benchmarks.rows import append, read, rounded, select
 from experiments.high_resolution import data, measures
 from experiments.high_resolution.methods import Painter
 from experiments.high_resolution.plan import COUNTS, RESULTS, plan
 from experiments.restoration.ffdnet import FFDNet
 from tdas_ops import Spectrum
+
+DIGITS = 4  # of a row
 
 
 def main() -> None:
@@ -54,42 +55,27 @@ def main() -> None:
     def reference(size: int) -> measures.Data:
         return measures.Data.of(data.Reference(unseen)(size), denoise)
 
-    rows = RESULTS / "rows.jsonl"
-    done = {(r["size"], r["evaluations"], r["method"], r["start"], r["seed"]) for r in read(rows)}
+    file = RESULTS / "rows.jsonl"
     for size in args.sizes:
-        if (size, 0, "photographs", "-", 0) not in done:
-            about = {"size": size, "evaluations": 0, "method": "photographs", "start": "-", "seed": 0}
-            _append(rows, {**about, **reference(size).row})
+        about = {"size": size, "evaluations": 0, "method": "photographs", "start": "-", "seed": 0}
+        if not select(read(file), **about):
+            append(file, rounded(about | reference(size).row, DIGITS))
     for size, evaluations, method, start in plan():
-        key = (size, evaluations, method, start, args.seed)
-        if size not in args.sizes or evaluations not in args.evaluations or key in done:
+        row = {"size": size, "evaluations": evaluations, "method": method, "start": start, "seed": args.seed}
+        if size not in args.sizes or evaluations not in args.evaluations or select(read(file), **row):
             continue
         lowest = next((float(part[7:]) for part in method.split() if part.startswith("lowest=")), 5.0)
         painter = Painter(denoise, spectrum, errors, lowest / 255)
         began = time.process_time()
         x = painter.paint(method, start, evaluations, size, COUNTS[size], args.seed)
-        row = dict(zip(("size", "evaluations", "method", "start", "seed"), key, strict=True))
         row |= {"pictures": len(x), "cpu_seconds": time.process_time() - began}
         row |= measures.measure(x, reference(size), denoise)
         name = f"{size}-{evaluations}-{method}-{start}".replace(" ", "-")
         levels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         for i, picture in enumerate(levels):
             Image.fromarray(picture).save(args.out / f"{name}-{i}.png")
-        _append(rows, row)
+        append(file, rounded(row, DIGITS))
         print(name, " ".join(f"{v:.1f}" for v in row["rings"]), flush=True)
-
-
-def _append(file: Path, row: dict[str, object]) -> None:
-    with file.open("a") as out:
-        out.write(json.dumps(_rounded(row)) + "\n")
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.acceleration import points
+from benchmarks.rows import Row, append, read, rounded, select
 from experiments.acceleration.pictures import NO_PHOTOGRAPHS, photographs
-from experiments.acceleration.points import Row
 from experiments.restoration.ffdnet import FFDNet
 from experiments.restoration.measurements import TASKS, level, read_photo
 from experiments.restoration.restore import Filters, restore
@@ -49,10 +48,6 @@ class Place:
     @property
     def name(self) -> str:
         return f"{self.photo}-{self.size}-{self.task}-{self.method}-{self.iterations}"
-
-
-def place_of(row: Row) -> Place:
-    return Place(**{field.name: row[field.name] for field in fields(Place)})
 
 
 def rms(x: Tensor) -> float:
@@ -130,7 +125,7 @@ def main() -> None:
     # Few iterations first: wherever the queue is stopped, curves end at one count.
     for iterations, (photo,), (name, task), method in product(args.iterations, tested, tasks.items(), args.methods):
         place = Place(photo.stem, args.size, name, method, iterations, args.seed, args.samples)
-        if place in {place_of(row) for row in points.read(file)}:
+        if select(read(file), **asdict(place)):
             continue
         truth = read_photo(photo, size)
         y = task.measure(truth, args.seed)
@@ -138,7 +133,7 @@ def main() -> None:
         samples = restore(denoise, y, task, filters[method], iterations, args.samples, args.seed)
         row = judged(samples, truth) | {"measured": rms(y - truth), "start": rms(task.start(y) - truth)}
         row |= {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-        points.append(file, place, row | {"filters_from": len(others)})  # type: ignore[arg-type]
+        append(file, rounded({**asdict(place), **row, "filters_from": len(others)}))
         for kind, image in (("sample", samples[0]), ("mean", samples.mean(dim=0))):
             save_crop(image, f"{place.name}-{kind}")
         print(f"{place.name}: {255 * row['single']:.2f}, {row['cpu_seconds']:.0f} s", flush=True)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks import report as page
-from experiments.acceleration import points
-from experiments.acceleration.points import Row
+from benchmarks import page
+from benchmarks.rows import Row, read, select
 from experiments.restoration.curves import CROP, METHODS, PICTURES, RESULTS
 from experiments.restoration.measurements import BLUR, KNOWN, TASKS
 
@@ -48,7 +47,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
     rows = sorted(rows, key=lambda row: (*order(row), METHODS.index(row["method"])))
     lines = []
     for size, task, photo, count in dict.fromkeys((r["size"], r["task"], r["photo"], r["iterations"]) for r in rows):
-        own = {r["method"]: r for r in page.select(rows, size=size, task=task, photo=photo, iterations=count)}
+        own = {r["method"]: r for r in select(rows, size=size, task=task, photo=photo, iterations=count)}
         cells = [levels(own[method]["mean"]) if method in own else "-" for method in METHODS]
         start = levels(next(iter(own.values()))["start"])
         lines.append([str(size), task, photo.split("_")[0], start, str(count), *cells])
@@ -66,7 +65,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         "CPU s a sample",
     ]
     for size, task, photo in dict.fromkeys((r["size"], r["task"], r["photo"]) for r in rows):
-        own_rows = page.select(rows, size=size, task=task, photo=photo)
+        own_rows = select(rows, size=size, task=task, photo=photo)
         lines = [[str(row["iterations"]), row["method"], *_figures(row)] for row in own_rows]
         counts = sorted({row["samples"] for row in own_rows})
         note = (
@@ -93,7 +92,7 @@ def strip(rows: Sequence[Row], photo: str, size: int, task: str, folder: Path = 
 
     None where nothing was kept of it.
     """
-    own = page.select(rows, photo=photo, size=size, task=task)
+    own = select(rows, photo=photo, size=size, task=task)
     counts = sorted({row["iterations"] for row in own})
     counts = [n for n in counts if n in SHOWN] or counts
     first = [("photograph", f"{photo}-{size}-truth"), ("start", f"{photo}-{size}-{task}-start")]
@@ -127,14 +126,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=PICTURES)
     parser.add_argument("--shown", nargs="+", default=["picosdeeuropa*"], help="patterns of photographs to show")
     args = parser.parse_args()
-    rows = points.read(args.results / "rows.jsonl")
+    rows = read(args.results / "rows.jsonl")
     text = [ABOUT, *tables(rows)]
     for photo, size, task in dict.fromkeys((row["photo"], row["size"], row["task"]) for row in rows):
-        file = args.results / f"{photo.split('_')[0]}-{size}-{task}.jpg"
+        file = args.results / f"{photo.split('_')[0]}-{size}-{task}.webp"
         if any(Path(photo).match(pattern) for pattern in args.shown) and photo in CREDITS:
             sheet = strip(rows, photo, size, task, args.pictures)
             if sheet is not None:
-                sheet.save(file, quality=86)
+                page.save_picture(sheet, file)
         if file.exists():
             text += [
                 f"![{task}, {size} pixels](results/{file.name})\n",

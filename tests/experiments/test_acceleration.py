@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import rows
 from experiments.acceleration import cost, data, evaluate, families, filters, measures, points, report, train
 from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
@@ -183,12 +185,12 @@ def test_moments_of_parts_are_those_of_the_whole():
 # The queue
 
 
-def evaluated(monkeypatch, tmp_path: Path, *flags: str) -> list[points.Row]:
+def evaluated(monkeypatch, tmp_path: Path, *flags: str) -> list[rows.Row]:
     monkeypatch.setattr(sys, "argv", ["evaluate", "--family", "ncsnpp", "--data", "-", "--samples", "6", *flags])
     folders = {"--weights": tmp_path, "--results": tmp_path / "results", "--pictures": tmp_path / "pictures"}
     sys.argv += [str(word) for pair in folders.items() for word in pair] + ["--batch", "4", "--dataset", "blobs"]
     evaluate.main()
-    return points.read(tmp_path / "results" / "blobs-ncsnpp.jsonl")
+    return rows.read(tmp_path / "results" / "blobs-ncsnpp.jsonl")
 
 
 def test_the_queue_measures_what_is_missing(blobs, tmp_path, monkeypatch):
@@ -224,7 +226,7 @@ def test_the_cost_of_an_iteration_is_measured_for_every_method(blobs, tmp_path, 
     monkeypatch.setattr(sys, "argv", ["cost", "--family", "ncsnpp", "--data", "-", *flags])
     monkeypatch.setattr(cost, "ROUNDS", 1)
     cost.main()
-    (timed,) = points.read(tmp_path / "blobs-ncsnpp-cost.json")
+    (timed,) = rows.read(tmp_path / "blobs-ncsnpp-cost.json")
     assert set(timed["seconds"]) == set(points.METHODS) and min(timed["seconds"].values()) > 0
 
 
@@ -241,9 +243,11 @@ def test_a_run_that_diverged_has_no_distance(blobs, tmp_path):
     broken = evaluate.measured(blobs.evaluator, samples)
     assert broken == {"finite": 15 / 16}
     point = points.Point("blobs", "ncsnpp", "plain", 0.0, "-", 4, 1, 16)
-    points.append(tmp_path / "rows.jsonl", point, {**broken, "distance": math.inf})
-    (row,) = points.read(tmp_path / "rows.jsonl")
-    assert row["distance"] is None and points.point_of(row) == point
+    rows.append(tmp_path / "rows.jsonl", rows.rounded({**asdict(point), **broken, "distance": math.inf}))
+    rows.pack(tmp_path / "rows.jsonl")
+    rows.append(tmp_path / "rows.jsonl", {"more": 1})
+    row, more = rows.read(tmp_path / "rows.jsonl")
+    assert row["distance"] is None and rows.select([row, more], **asdict(point)) == [row] and more == {"more": 1}
 
 
 def test_weights_carry_what_made_them(blobs, tmp_path):
@@ -265,7 +269,7 @@ def test_a_denoiser_comes_back_as_one(blobs, tmp_path):
 # The report
 
 
-def row(distance: float, iterations: int, method: str = "plain", seed: int = 1, **more: object) -> points.Row:
+def row(distance: float, iterations: int, method: str = "plain", seed: int = 1, **more: object) -> rows.Row:
     chosen = {"alpha": 5.0, "masks": "both"} if method in points.FIXED else {"alpha": 0.0, "masks": "-"}
     run = {"data": "blobs", "family": "ncsnpp", "method": method, **chosen, "iterations": iterations, "seed": seed}
     figures = {"finite": 1.0, "distance": distance, "precision": 0.5, "recall": 0.25, "spectrum": [4.0, 2.0, 1.0, 1.0]}

@@ -11,7 +11,8 @@ import torch
 from conftest import save_ncsnpp
 from PIL import Image
 
-from experiments.acceleration import ncsnpp_hub, points
+from benchmarks import rows
+from experiments.acceleration import ncsnpp_hub
 from tdas_ops.models.frechet import frechet_distance, moments
 
 pytest.importorskip("diffusers")
@@ -34,11 +35,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def call(monkeypatch: pytest.MonkeyPatch, model: object, images: object, out: Path, *flags: str) -> list[points.Row]:
+def call(monkeypatch: pytest.MonkeyPatch, model: object, images: object, out: Path, *flags: str) -> list[rows.Row]:
     words = ["ncsnpp_hub", "--model", str(model), "--images", str(images), "--out", str(out), "--samples", "4"]
     monkeypatch.setattr(sys, "argv", [*words, "--batch", "3", *flags])
     ncsnpp_hub.main()
-    return points.read(out / f"{Path(str(model)).name}.jsonl")
+    return rows.read(out / f"{Path(str(model)).name}.jsonl")
 
 
 @pytest.mark.filterwarnings("ignore:M. got a 'pds' filter:RuntimeWarning")  # two iterations are few

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.acceleration import points
+from benchmarks import rows
 from experiments.restoration import curves, ffdnet, measurements, report
 from experiments.restoration.measurements import LAST, TASKS, gaussian
 from experiments.restoration.restore import REACH, Filters, restore
@@ -207,7 +207,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def queue(monkeypatch, folder: Path, *flags: str) -> list[points.Row]:
+def queue(monkeypatch, folder: Path, *flags: str) -> list[rows.Row]:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(ffdnet, "installed_weights", weights)
     words = [
@@ -223,7 +223,7 @@ def queue(monkeypatch, folder: Path, *flags: str) -> list[points.Row]:
     ]
     monkeypatch.setattr(sys, "argv", [*words, *flags])
     curves.main()
-    return points.read(folder / "results" / "rows.jsonl")
+    return rows.read(folder / "results" / "rows.jsonl")
 
 
 def test_the_queue_measures_what_is_missing_and_the_report_shows_it(folder, monkeypatch):
