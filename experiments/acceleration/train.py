@@ -1,8 +1,8 @@
 """Trains one network: `python -m experiments.acceleration.train --family ncsnpp --data PACKAGE`.
 
 Denoising score matching with the weight std^2, as published for all three families: `|std score(x) + z|^2`. The run
-saves its state every few hundred steps and continues from it when started again. It is deterministic for a given seed,
-thread count and machine. With `--bfloat16` the network runs in bfloat16 (autocast), as it always does on a GPU.
+saves its state every few hundred steps and continues from it when started again. With `--bfloat16` the network runs in
+bfloat16 (autocast), as it always does on a GPU.
 
 With `--denoiser` the network of "ncsnpp" gets the denoiser scaling of Karras et al. (arXiv 2206.00364), and training
 their weight of the noise levels: a small network then need not carry the pixels of larger images through.
@@ -11,9 +11,7 @@ their weight of the noise levels: a small network then need not carry the pixels
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,16 +19,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from experiments.acceleration.data import DATASETS
 from experiments.acceleration.families import FAMILIES, WEIGHTS, Family, network_of
 from experiments.acceleration.ladders import for_data
 from experiments.acceleration.principal import PrincipalDenoiser
-from tdas_ops.models.unet import UNet
+from tdas_ops._files import write_whole
+from tdas_ops.models.training import CHECKPOINT_STEPS, Loss, Training
 from tdas_ops.samplers import ScoreFn
-
-WARM_UP = 300
 
 
 def loss_fn(
@@ -58,63 +54,18 @@ def loss_fn(
     return error.square().mean()
 
 
-class Run:
-    """A training run: everything that its checkpoint holds."""
-
-    def __init__(self, network: UNet | PrincipalDenoiser, steps: int, batch: int, rate: float, seed: int) -> None:
-        self.network, self.steps, self.batch, self.rate = network, steps, batch, rate
-        self.average = copy.deepcopy(network).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.step = 0
-
-    def advance(self, family: Family, score_fn: ScoreFn, images: Tensor) -> Tensor:
-        """One step; returns the loss on the device."""
-        progress = self.step / self.steps
-        decay = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - 0.3) / 0.7))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * min(1.0, (self.step + 1) / min(WARM_UP, self.steps / 10)) * decay + 1e-6
-        chosen = torch.randint(len(images), (self.batch,), generator=self.generator)
-        data = family.encode(images[chosen.to(images.device)])
-        loss = loss_fn(family, score_fn, data, self.generator, getattr(self.network, "error_scale", None))
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        keep = min(0.999, (self.step + 1) / (self.step + 11))
-        with torch.no_grad():
-            for a, p in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                a.lerp_(p, 1 - keep)
-        self.step += 1
-        return loss.detach()
-
-    def save(self, path: Path) -> None:
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "step": self.step,
-        }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
-
-    def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.step = state["step"]
+def of_family(family: Family, score_fn: ScoreFn, network: nn.Module) -> Loss:
+    """The loss of images in [0, 1]."""
+    error_scale = getattr(network, "error_scale", None)
+    return lambda images, generator: loss_fn(family, score_fn, family.encode(images), generator, error_scale)
 
 
-def save_weights(run: Run, path: Path, about: dict[str, Any]) -> None:
+def save_weights(run: Training, path: Path, about: dict[str, Any]) -> None:
     """The averaged weights in float16, with what made them as metadata."""
-    tensors = {name: value.half().contiguous().cpu() for name, value in run.average.state_dict().items()}
     about |= {"config": json.dumps(run.network.config), "steps": run.step, "batch": run.batch, "rate": run.rate}
+    metadata, tensors = {name: str(value) for name, value in about.items()}, run.weights(torch.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={name: str(value) for name, value in about.items()})
+    write_whole(path, lambda partial: save_file(tensors, partial, metadata=metadata))
 
 
 def main() -> None:
@@ -139,7 +90,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile the network: faster after a minute")
     parser.add_argument("--bfloat16", action="store_true", help="on a CPU too: faster where it has AMX")
-    parser.add_argument("--save-every", type=int, default=500)
+    parser.add_argument("--save-every", type=int, default=CHECKPOINT_STEPS)
     args = parser.parse_args()
 
     if (args.denoiser or args.components) and args.family != "ncsnpp":
@@ -152,7 +103,6 @@ def main() -> None:
     family = for_data(FAMILIES[args.family], data)
     name = f"{data.name}-{family.name}"
     checkpoint = args.runs / f"{name}.pt"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     config = {"channels": data.shape[0], "widths": tuple(args.widths), "fold": args.fold, "skip": args.skip}
     if args.denoiser:
         config["sigma_data"] = round(float(family.encode(data.train).std()), 3)
@@ -164,19 +114,8 @@ def main() -> None:
     network = network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     called = torch.compile(network) if args.compile else network
     score_fn = family.score(called, torch.bfloat16 if args.bfloat16 or args.device != "cpu" else None)
-    run = Run(network, args.steps, args.batch, args.rate, args.seed)
-    if checkpoint.exists():
-        run.load(checkpoint)
-    images = data.train.to(args.device)
-    losses = []
-    with tqdm(total=args.steps, initial=run.step, desc=name, mininterval=5) as bar:
-        while run.step < args.steps:
-            losses.append(run.advance(family, score_fn, images))
-            bar.update()
-            if run.step % args.save_every == 0 or run.step == args.steps:
-                bar.set_postfix(loss=f"{float(torch.stack(losses).mean()):.4f}")
-                losses.clear()
-                run.save(checkpoint)
+    run, images = Training(network, args.steps, args.batch, args.rate, args.seed), data.train.to(args.device)
+    run.run(images, of_family(family, score_fn, network), checkpoint, name, args.save_every)
     about = {"family": family.name, "data": data.name, "images": len(images), "seed": args.seed}
     save_weights(run, args.out / f"{name}.safetensors", about)
 

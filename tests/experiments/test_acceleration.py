@@ -16,6 +16,7 @@ from benchmarks import rows
 from experiments.acceleration import cost, data, evaluate, families, filters, measures, points, report, train
 from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops.models.frechet import Evaluator, FeatureNetwork, moments
+from tdas_ops.models.training import Training
 from tdas_ops.models.unet import UNet
 
 # A handful of iterations is less than the filter "pds" of these blobs can do with; pc says so.
@@ -43,12 +44,12 @@ def blobs() -> data.Dataset:
     return data.Dataset("blobs", images[:64], images[64:80], images[80:], evaluator)
 
 
-def trained(family: families.Family, blobs: data.Dataset, steps: int, run: train.Run | None = None) -> train.Run:
+def trained(family: families.Family, blobs: data.Dataset, steps: int, run: Training | None = None) -> Training:
     if run is None:
         torch.manual_seed(0)
-        run = train.Run(UNet(**TINY), steps=40, batch=8, rate=1e-2, seed=0)
+        run = Training(UNet(**TINY), steps=40, batch=8, rate=1e-2, seed=0)
     for _ in range(steps):
-        run.advance(family, family.score(run.network), blobs.train)
+        run.advance(blobs.train, train.of_family(family, family.score(run.network), run.network))
     return run
 
 
@@ -153,7 +154,7 @@ def test_a_resumed_run_ends_at_the_same_bits(blobs, tmp_path):
     family = families.FAMILIES["ncsnpp"]
     whole = trained(family, blobs, 6)
     trained(family, blobs, 3).save(tmp_path / "state.pt")
-    rest = train.Run(UNet(**TINY), steps=40, batch=8, rate=1e-2, seed=1)
+    rest = Training(UNet(**TINY), steps=40, batch=8, rate=1e-2, seed=1)
     rest.load(tmp_path / "state.pt")
     trained(family, blobs, 3, rest)
     assert rest.step == whole.step == 6
@@ -261,7 +262,7 @@ def test_weights_carry_what_made_them(blobs, tmp_path):
 
 def test_a_denoiser_comes_back_as_one(blobs, tmp_path):
     network = families.Denoiser(**TINY, fold=4, sigma_data=0.3)
-    train.save_weights(train.Run(network, 4, 8, 1e-2, 0), tmp_path / "w.safetensors", {})
+    train.save_weights(Training(network, 4, 8, 1e-2, 0), tmp_path / "w.safetensors", {})
     loaded, _ = families.load_network(tmp_path / "w.safetensors")
     assert isinstance(loaded, families.Denoiser) and loaded.config == network.config
 

@@ -5,16 +5,13 @@ JSON, grey levels in [0, 1]. The last fifth of every class is held out: the netw
 never see it. Digits are padded from 28x28 to 32x32 with black.
 
 The run saves its state every 500 steps and continues from it when started again, so it can be interrupted at any time.
-It is deterministic for a given seed, thread count and machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
-import time
 from pathlib import Path
 
 import torch
@@ -22,6 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from tdas_ops._files import write_whole
+from tdas_ops.models.training import Training
 from tdas_ops.models.unet import ScoreUNet
 
 SIGMA_MIN, SIGMA_MAX = 0.01, 16.0
@@ -68,57 +67,14 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
     images = load_digits(args.data)[0]
     net = ScoreUNet(widths=(40, 64, 96), sigma_data=round(float(images.std()), 3))
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(net).requires_grad_(False)
-    optimizer = torch.optim.Adam(net.parameters(), lr=args.rate)
-    generator = torch.Generator().manual_seed(args.seed)
-    checkpoint, first = args.out / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        first = state["step"]
-
-    started, running = time.time(), 0.0
-    for step in range(first, args.steps):
-        warm_up = min(1.0, (step + 1) / 300)
-        decay = 0.5 * (1 + math.cos(math.pi * max(0.0, step / args.steps - 0.3) / 0.7))
-        for group in optimizer.param_groups:
-            group["lr"] = args.rate * warm_up * decay + 1e-6
-        batch = images[torch.randint(len(images), (args.batch,), generator=generator)]
-        loss = loss_fn(net, batch, generator)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        keep = min(0.999, (step + 1) / (step + 11))
-        with torch.no_grad():
-            for a, p in zip(average.parameters(), net.parameters(), strict=True):
-                a.lerp_(p, 1 - keep)
-        running += float(loss.detach())
-        if (step + 1) % 500 == 0 or step + 1 == args.steps:
-            print(f"step {step + 1}: loss {running / 500:.4f}, {time.time() - started:.0f} s", flush=True)
-            running = 0.0
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(
-                {
-                    "net": net.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "generator": generator.get_state(),
-                    "step": step + 1,
-                },
-                partial,
-            )
-            partial.replace(checkpoint)
-            weights = {name: value.contiguous() for name, value in average.state_dict().items()}
-            about = {"config": json.dumps(net.config), "steps": str(step + 1), "seed": str(args.seed)}
-            save_file(weights, args.out / "weights.safetensors", metadata=about)
+    run = Training(net, args.steps, args.batch, args.rate, args.seed)
+    run.run(images, lambda batch, generator: loss_fn(net, batch, generator), args.out / "checkpoint.pt", "digits")
+    about = {"config": json.dumps(net.config), "steps": str(run.step), "seed": str(args.seed)}
+    weights = run.weights(torch.float32)
+    write_whole(args.out / "weights.safetensors", lambda partial: save_file(weights, partial, metadata=about))
 
 
 if __name__ == "__main__":
