@@ -11,7 +11,6 @@ ratio is worth.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -22,7 +21,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rows import Row
+from benchmarks.turns import Worker, in_turns, serve
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS, ROUNDS, SECONDS = 5, 6, 0.03
@@ -66,42 +71,8 @@ def worktree(of: str) -> Iterator[Path]:
         subprocess.run(["git", "worktree", "prune"], cwd=ROOT)
 
 
-class Refused(Exception):
-    """A result failed its check, so there is no figure of it."""
-
-
-class Worker:
-    """A process that has the package of one tree and takes samples on demand."""
-
-    def __init__(self, tree: Path, check: bool) -> None:
-        self.tree = tree
-        command = [sys.executable, __file__, "--worker", str(tree), *(["--check"] if check else [])]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def sample(self, case: str) -> float:
-        """Nanoseconds an element.
-
-        Raises:
-            Refused: the tree computes the case wrongly.
-        """
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(case + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"bench-compare: the process that measures {case!r} ended; its reason is above.")
-        found = json.loads(answer)
-        if isinstance(found, str):
-            raise Refused(f"{'new' if self.tree == ROOT else 'base'}: {found}")
-        return float(found)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def work(tree: str, check: bool) -> None:
-    """Answers each line of standard input, a case, with one sample; checks a case before its first one."""
+def work(tree: str, check: bool) -> int:
+    """Serves samples of the package of a tree: nanoseconds an element of a case, after its check."""
     sys.path.insert(0, tree)
     import torch
 
@@ -129,18 +100,35 @@ def work(tree: str, check: bool) -> None:
         run()
         return run, max(1, round(SECONDS / (time.perf_counter() - start))), x.numel()
 
-    for line in sys.stdin:
-        case = line.strip()
+    def answer(case: str) -> Row:
         try:
             ready[case] = ready.get(case) or prepare(case)
         except ParityError as error:
-            print(json.dumps(str(error)), flush=True)
-            continue
+            return {"why": str(error)}
         run, loops, elements = ready[case]
         start = time.perf_counter()
         for _ in range(loops):
             run()
-        print((time.perf_counter() - start) / loops / elements * 1e9, flush=True)
+        return {"ns": (time.perf_counter() - start) / loops / elements * 1e9}
+
+    return serve(answer)
+
+
+class Refused(Exception):
+    """A result failed its check, so there is no figure of it."""
+
+
+def sampled(worker: Worker, case: str) -> float:
+    """Nanoseconds an element.
+
+    Raises:
+        Refused: the tree computes the case wrongly, or ends.
+    """
+    worker.order(case)
+    answer = worker.answer()
+    if "why" in answer:
+        raise Refused(f"{worker.name}: {answer['why']}")
+    return float(answer["ns"])
 
 
 def compare(base: Path, pairs: int) -> None:
@@ -148,19 +136,21 @@ def compare(base: Path, pairs: int) -> None:
     times: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
     refused: dict[str, str] = {}
     for pair in range(pairs):
-        workers = [Worker(tree, check=pair == 0) for tree in (base, ROOT)]
+        options = ["--check"] if pair == 0 else []
+        command = [sys.executable, __file__, *options, "--worker"]
+        workers = [Worker(name, [*command, str(tree)]) for name, tree in (("base", base), ("new", ROOT))]
         try:
             for case in [case for case in CASES if case not in refused]:
                 try:
-                    samples = [[worker.sample(case) for worker in workers] for _ in range(ROUNDS + 1)][1:]
+                    samples = in_turns({w.name: partial(sampled, w, case) for w in workers}, ROUNDS + 1)
                 except Refused as error:
                     refused[case] = str(error)
                     continue
-                old, new = (statistics.median(column) for column in zip(*samples, strict=True))
+                old, new = (statistics.median(samples[worker.name][1:]) for worker in workers)
                 times[case].append((old, new))
         finally:
             for worker in workers:
-                worker.close()
+                worker.end()
     print(f"{'ns per element':<36}{'base':>9}{'new':>9}{'new/base':>10}   range over {pairs} pairs of processes")
     for case, reason in refused.items():
         print(f"{case:<36}  not timed, {reason}")
@@ -179,8 +169,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        work(arguments.worker, arguments.check)
-        return
+        sys.exit(work(arguments.worker, arguments.check))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worktree is removed then too
     of = commit(arguments.base)
     with worktree(of) as tree:

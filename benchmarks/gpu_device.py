@@ -9,7 +9,6 @@ which is named after its folder).
 from __future__ import annotations
 
 import functools
-import gc
 import importlib.util
 import json
 import math
@@ -18,9 +17,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +52,14 @@ if EXTENSION is not None:
     sys.meta_path.insert(0, _Elsewhere())
 
 import tdas_ops  # noqa: E402
-from benchmarks import contenders  # noqa: E402
-from benchmarks.circumstances import circumstances, command_output  # noqa: E402
-from benchmarks.parity import BASELINE, ParityError  # noqa: E402
+from benchmarks import contenders, rows, turns  # noqa: E402
+from benchmarks.circumstances import circumstances  # noqa: E402
+from benchmarks.parity import Oracle, ParityError  # noqa: E402
+from benchmarks.rows import Row  # noqa: E402
 
 Shape = tuple[int, ...]
 Run = Callable[[int], object]  # run(i): one call on the buffers number i
-Row = dict[str, Any]
 
-# Relative RMS. Drawn noise comes from the special function unit, whose last bits are not those of float64.
-GIVEN, DRAWN = 1e-6, 2e-6
 ROUNDS, SAMPLE_SECONDS = 9, 1.5e-3
 COLD_BYTES = 512 << 20  # several times the largest L2
 COPY_WORDS = 1 << (28 if ON_GPU else 16)
@@ -84,24 +81,21 @@ def _place() -> Row:
     if tdas_ops._backends._missing("cuda" if ON_GPU else "cpp"):
         lib = NO_KERNELS
     device = torch.cuda.get_device_name(0) if ON_GPU else "cpu"
-    return {"lib": lib, "device": device, "commit": circumstances()["commit"]}
+    return {"lib": lib, "device": device, "commit": tdas_ops.machine_info()["commit"]}
 
 
 def keep(**row: Any) -> None:
     """Prints a row and appends it to the file of rows."""
-    line = json.dumps({**identity(), **row})
-    print(line, flush=True)
+    row = {**identity(), **row}
+    print(json.dumps(row), flush=True)
     if "GPU_ROWS" in os.environ:
-        with open(os.environ["GPU_ROWS"], "a") as file:
-            file.write(line + "\n")
+        rows.append(Path(os.environ["GPU_ROWS"]), row)
 
 
 def kept(case: str) -> bool:
     """Whether the case was measured before, with the same build, commit and device."""
-    path = Path(os.environ.get("GPU_ROWS", os.devnull))
-    wanted = {**identity(), "case": case}
-    rows = (json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
-    return any(wanted.items() <= row.items() and "why" not in row for row in rows)
+    found = rows.read(Path(os.environ.get("GPU_ROWS", os.devnull)))
+    return any("why" not in row for row in rows.select(found, **identity(), case=case))
 
 
 def late(what: str) -> bool:
@@ -122,8 +116,7 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
-def rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+rounded = partial(rows.rounded, digits=4)
 
 
 # Inputs
@@ -172,11 +165,6 @@ class Buffers:
 WORDS = {"step": 3, "langevin_step": 3, "noise": 1, "precondition": 2}
 
 
-def relative(got: Tensor, wanted: Tensor) -> float:
-    """RMS of the error over that of the float64 result; NaN, which passes no bound, where either is not finite."""
-    return float((got.double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
-
-
 def check(op: str, m: contenders.Masks, shape: Shape) -> None:
     """Refuses to time a wrong result: package and baselines on a few samples, against float64 on the device itself.
 
@@ -184,21 +172,14 @@ def check(op: str, m: contenders.Masks, shape: Shape) -> None:
         ParityError: one of them is wrong.
     """
     few = (max(1, min(4, (1 << 19) // math.prod(shape[1:]))), *shape[1:])
-    x, v = (torch.randn(few, device=DEVICE) for _ in range(2))
-    call = contenders.package(op, m.M)
-    stream = lambda: tdas_ops.NoiseStream(11, draw=5)
-    torch.manual_seed(3)
-    z = torch.randn_like(x)
-    with tdas_ops.use_backend("reference"):
-        of_z, of_stream = (call(x.double(), v.double(), noise) for noise in (z.double(), stream()))
-    found = [("given noise", call(x, v, z), of_z, GIVEN), ("drawn noise", call(x, v, stream()), of_stream, DRAWN)]
-    for name, baseline in contenders.baselines(op, m).items():
-        torch.manual_seed(3)
-        found.append((name, baseline(x, v), of_z, BASELINE))
-    for name, got, wanted, allowed in found:
-        error = relative(got, wanted)
-        if not error <= allowed:
-            raise ParityError(f"{op}, {name}: relative RMS error {error:.2g}, allowed {allowed:g}")
+    oracle = Oracle(op, m.M, *(torch.randn(few, device=DEVICE) for _ in range(2)))
+    checks: dict[str, Callable[[], None]] = {"tdas_ops": oracle.check}
+    checks |= {name: partial(oracle.check_baseline, it) for name, it in contenders.baselines(op, m).items()}
+    for name, checked in checks.items():
+        try:
+            checked()
+        except ParityError as error:
+            raise ParityError(f"{op}, {name}: {error}") from None
 
 
 # Time
@@ -249,33 +230,27 @@ def in_turns(runs: dict[str, Run], most_calls: int = 20) -> dict[str, float]:
             run(i)
         plans[name] = calls, time.perf_counter() - start
         torch.cuda.synchronize()
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            samples[name].append(sample(run, *plans[name]))
+    samples = turns.in_turns({name: partial(sample, run, *plans[name]) for name, run in runs.items()}, ROUNDS)
     return {name: statistics.median(times) for name, times in samples.items()}
 
 
 def host_seconds(runs: dict[str, Run]) -> dict[str, float]:
     """Median seconds of the calling thread a call of each, sampled in turns behind a sleeping device."""
-    samples: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         for i in range(QUEUED_CALLS):
             run(i)
-    gc.disable()
-    try:
-        for _ in range(CALL_ROUNDS if ON_GPU else 1):
-            for name, run in runs.items():
-                synchronize()
-                if ON_GPU:
-                    sleep(0.01)
-                start = time.perf_counter()
-                for i in range(QUEUED_CALLS):
-                    run(i)
-                samples[name].append((time.perf_counter() - start) / QUEUED_CALLS)
-    finally:
-        gc.enable()
+
+    def of(run: Run) -> float:
         synchronize()
+        if ON_GPU:
+            sleep(0.01)
+        start = time.perf_counter()
+        for i in range(QUEUED_CALLS):
+            run(i)
+        return (time.perf_counter() - start) / QUEUED_CALLS
+
+    samples = turns.in_turns({name: partial(of, run) for name, run in runs.items()}, CALL_ROUNDS if ON_GPU else 1)
+    synchronize()
     return {name: statistics.median(times) for name, times in samples.items()}
 
 
@@ -298,19 +273,10 @@ def captured(run: Run, calls: int) -> Run:
 
 
 def device_circumstances() -> Row:
-    module = tdas_ops._extension.load()
-    about = circumstances() | {"build": module.build_info() if module else None, "torch_cuda": torch.version.cuda}
+    machine = tdas_ops.machine_info()
+    about = circumstances() | {"build": machine["build"], "torch_cuda": machine["cuda"]}
     if not ON_GPU:
         return about
-    driver = command_output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    properties = torch.cuda.get_device_properties(0)
-    return about | {
-        "device": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "memory_gib": properties.total_memory >> 30,
-        "l2_mib": getattr(properties, "L2_cache_size", 0) >> 20,
-        "driver": driver.splitlines()[0] if driver else None,
-        "triton": version("triton") if importlib.util.find_spec("triton") else None,
-        "paths": tdas_ops.backend_info()["paths"]["cuda"],
-    }
+    own, paths = dict(machine["gpus"][0]), machine["backends"]["paths"]["cuda"]
+    about |= {"device": own.pop("name"), **own, "paths": paths}
+    return about | {name: machine[name] for name in ("driver", "triton")}

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 import tdas_ops
-from benchmarks.gpu_device import DEVICE, DRAWN, GIVEN, ON_GPU, Shape, first_line, keep, late, lost, relative
+from benchmarks.gpu_device import DEVICE, ON_GPU, Shape, first_line, keep, late, lost
+from benchmarks.parity import DRAWN, GIVEN, relative
 from tdas_ops import NoiseStream, _extension
 
 FEW = [("R", "pds"), ("R", "tdas"), ("RA", "pds")]

@@ -11,9 +11,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.rows import Row, read
+
 NAMES = ("stage", "lib", "device", "commit", "ok", "case", "test", "why")
 
 # Characters: of everything, and of each section at most; the times have what the others leave.
@@ -22,17 +24,6 @@ OF_STAGE = 8  # lines of what failed
 PACKAGE = "tdas_ops"
 PER_WARP = {"microseconds": "us", "dram_percent": "dram", "sm_percent": "sm", "issue_slots_percent": "issue"}
 PER_WARP |= {"occupancy_percent": "warps", "dram_bytes_per_element": "B/el"}
-
-
-def rows_of(path: Path) -> list[Row]:
-    """Those of the file; a line that a process was ended in is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
 
 
 def short(case: str) -> str:
@@ -151,4 +142,4 @@ def text(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    print(text(rows_of(Path(sys.argv[1]))))
+    print(text(read(Path(sys.argv[1]))))

@@ -10,19 +10,15 @@ again; nothing is timed whose result is wrong.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
-import select
 import statistics
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -33,7 +29,9 @@ import torch
 
 import tdas_ops
 from benchmarks import contenders
-from benchmarks.gpu_device import DEVICE, ON_GPU, WORDS, Row, Run, first_line, keep, late, rounded
+from benchmarks.gpu_device import DEVICE, ON_GPU, WORDS, Run, first_line, keep, late, rounded
+from benchmarks.rows import Row
+from benchmarks.turns import Worker, serve
 
 KINDS = {"pds": ("pds", False), "tdas": ("tdas", False), "both": ("pds", True)}
 ELEMENTS = 24 << 20 if ON_GPU else 1 << 16  # of a batch: 300 MB from x, v to x'
@@ -41,8 +39,6 @@ TEN = 10  # times as many: 3 GB
 LARGE = (256, 512, 1024, 2048)
 OWN, TORCH, FFT, COMPILED, COPY = "tdas_ops", "torch", "fft", "compiled", "copy"
 GRAPH_CALLS = 40
-ANSWER_SECONDS = 20 if ON_GPU else 60  # of a process that measures one case; three times as long for its first
-STARTS = 3  # of such a process, which a case may have ended
 ROUNDS_OF_TURNS = 2
 
 
@@ -129,11 +125,11 @@ def switched(own: Run, choose: Callable[[str], None], choice: str, otherwise: st
 class Measured:
     """A case with its buffers and the package as a contender, whose results were checked."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, cold: bool = True) -> None:
         self.case = case
         self.masks = contenders.masks(case.shape, *KINDS[case.kind], DEVICE)
         gpu_device.check(case.op, self.masks, case.shape)
-        self.buffers = gpu_device.Buffers(case.shape)
+        self.buffers = gpu_device.Buffers(case.shape, cold)
         self.runs: dict[str, Run] = {OWN: self.buffers.own(case.op, self.masks.M)}
 
     def add_torch(self) -> None:
@@ -176,19 +172,31 @@ def chunks(measured: Measured) -> None:
     measured.add_scratch([8, 16, 24, 32, 64, 128, 256, 1024])
 
 
-def measure(cases: list[Case], prepare: Prepare, copy: Run) -> int:
-    """A row a case beside the copy; returns how many failed."""
+def measure(cases: list[Case], prepare: Prepare, copy: Run | None, host: bool = False) -> int:
+    """A row a case; returns how many failed.
+
+    Beside the copy, or without one small batches, whose data stay in the cache: times in the replay of a graph of many
+    calls; with `host` also the host's time of one.
+    """
     failed = 0
     for case in cases:
-        if kept(case):
+        if gpu_device.kept(str(case)):
             continue
         if late(str(case)):
             return failed + 1
         measured = None
         try:
-            measured = Measured(case)
+            measured = Measured(case, cold=copy is not None)
             prepare(measured)
-            keep(case=str(case), **row_of(case, gpu_device.in_turns({**measured.runs, COPY: copy})))
+            row: Row = {}
+            if host:
+                row["host_us"] = {n: rounded(s * 1e6) for n, s in gpu_device.host_seconds(measured.runs).items()}
+            if copy is not None:
+                runs, calls = {**measured.runs, COPY: copy}, 1
+            else:
+                runs = {name: gpu_device.captured(run, GRAPH_CALLS) for name, run in measured.runs.items()}
+                calls = GRAPH_CALLS
+            keep(case=str(case), **row_of(case, gpu_device.in_turns(runs), calls), **row)
         except Exception as error:
             failed += 1
             keep(case=str(case), ok=False, why=first_line(error))
@@ -199,38 +207,9 @@ def measure(cases: list[Case], prepare: Prepare, copy: Run) -> int:
     return failed
 
 
-def kept(case: Case) -> bool:
-    return gpu_device.kept(str(case))
-
-
 def empty_cache() -> None:
     if ON_GPU:
         torch.cuda.empty_cache()
-
-
-def in_graphs(cases: list[Case], prepare: Prepare, host: bool) -> int:
-    """Small batches, whose data stay in the cache: times in the replay of a graph of many calls; host time of one."""
-    failed = 0
-    for case in cases:
-        if kept(case):
-            continue
-        if late(str(case)):
-            return failed + 1
-        try:
-            measured = Measured(case)
-            measured.buffers.count = 1
-            prepare(measured)
-            row: Row = {}
-            if host:
-                row["host_us"] = {n: rounded(s * 1e6) for n, s in gpu_device.host_seconds(measured.runs).items()}
-            graphs = {name: gpu_device.captured(run, GRAPH_CALLS) for name, run in measured.runs.items()}
-            keep(case=str(case), **row_of(case, gpu_device.in_turns(graphs), GRAPH_CALLS), **row)
-        except Exception as error:
-            failed += 1
-            keep(case=str(case), ok=False, why=first_line(error))
-            if gpu_device.lost(error):
-                break
-    return failed
 
 
 def cooperative(measured: Measured) -> None:
@@ -248,59 +227,23 @@ def small(measured: Measured) -> None:
 # Builds in turns
 
 
-class Server:
+class Server(Worker):
     """A process that measures cases with one build of the extension."""
 
-    command = (sys.executable, __file__, "serve")
+    answer_seconds = 20 if ON_GPU else 60
 
     def __init__(self, name: str, extension: str | None) -> None:
-        self.name, self.starts = name, 0
-        self.environment = {**os.environ, "GPU_ROWS": os.devnull} | ({"GPU_EXTENSION": extension} if extension else {})
-        self.start()
-
-    def start(self) -> None:
-        self.starts, self.patience = self.starts + 1, 3 * ANSWER_SECONDS  # the first answer waits for the imports
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment, text=True, bufsize=1
-        )
-
-    def order(self, case: Case, timed: bool) -> None:
-        """Has it make a case ready, or time it."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # of a process that has ended
-            self.process.stdin.write(json.dumps([*case, timed]) + "\n")
-
-    def answer(self) -> Row:
-        """Seconds by contender, of a case that was timed, or `why` there are none."""
-        answers, seconds = self.process.stdout, self.patience
-        assert answers is not None
-        self.patience = ANSWER_SECONDS
-        try:
-            if not select.select([answers], [], [], seconds)[0]:
-                self.process.kill()
-                return {"why": f"no answer within {seconds:g} s"}
-            return json.loads(answers.readline() or '{"why": "the process ended"}')
-        except (OSError, ValueError):
-            return {"why": "the process ended"}
-
-    def again(self) -> None:
-        """Starts it anew, if a case has ended it."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(0.1)
-            if self.starts < STARTS:
-                self.start()
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        own = {"GPU_ROWS": os.devnull} | ({"GPU_EXTENSION": extension} if extension else {})
+        super().__init__(name, [sys.executable, __file__, "serve"], {**os.environ, **own})
 
 
-def serve(answers: IO[str]) -> int:
-    """Answers each order with a line: seconds of the package and of the copy, nothing of a case that was made ready."""
+def answering() -> Callable[..., Row]:
+    """Seconds of the package and of the copy, nothing of a case that is made ready."""
     copy, measured = gpu_device.copying(), None
-    for line in sys.stdin:
-        *fields, timed = json.loads(line)
-        case = Case(*fields)
+
+    def answer(*order: Any) -> Row:
+        nonlocal measured
+        case, timed = Case(*order[:-1]), order[-1]
         try:
             if gpu_device.identity()["lib"] == gpu_device.NO_KERNELS:
                 raise RuntimeError(tdas_ops._extension.reason() or "it has no CUDA kernels")
@@ -308,14 +251,11 @@ def serve(answers: IO[str]) -> int:
                 measured = None
                 empty_cache()
                 measured = Measured(case)
-            answer: Row = gpu_device.in_turns({**measured.runs, COPY: copy}) if timed else {}
+            return gpu_device.in_turns({**measured.runs, COPY: copy}) if timed else {}
         except Exception as error:
-            answer = {"why": first_line(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-        if gpu_device.lost(RuntimeError(answer.get("why", ""))):
-            return 1
-    return 0
+            return {"why": first_line(error)}
+
+    return answer
 
 
 def turns(extensions: list[str]) -> int:
@@ -328,13 +268,13 @@ def turns(extensions: list[str]) -> int:
                 return failed + 1
             for server in servers:
                 server.again()
-                server.order(case, timed=False)
+                server.order(*case, False)
             wrong = {s: row["why"] for s in servers if "why" in (row := s.answer())}
             found: dict[str, list[Row]] = {}
             for _ in range(ROUNDS_OF_TURNS):
                 for server, name in [*((s, s.name) for s in servers), (servers[0], f"{servers[0].name} again")]:
                     if server not in wrong:
-                        server.order(case, timed=True)
+                        server.order(*case, True)
                         row = server.answer()
                         found.setdefault(name, []).append(row)
                         if "why" in row:
@@ -353,11 +293,20 @@ def turns(extensions: list[str]) -> int:
     return failed
 
 
-PARTS: dict[str, tuple[list[Case], Prepare]] = {
-    "headline": (HEADLINE, headline),
-    "compiled": (OF_COMPILED, compiled),
-    "tickets": (OF_TICKETS, tickets),
-    "chunks": (OF_CHUNKS, chunks),
+class Part(NamedTuple):
+    cases: list[Case]
+    prepare: Prepare
+    in_graphs: bool = False
+    host: bool = False
+
+
+PARTS = {
+    "headline": Part(HEADLINE, headline),
+    "compiled": Part(OF_COMPILED, compiled),
+    "tickets": Part(OF_TICKETS, tickets),
+    "chunks": Part(OF_CHUNKS, chunks),
+    "small": Part(SMALL, small, in_graphs=True, host=True),
+    "cooperative": Part(OF_COOPERATIVE, cooperative, in_graphs=True),
 }
 
 
@@ -367,14 +316,10 @@ def main() -> int:
     if what == "turns":
         return bool(turns(rest))
     if what == "serve":
-        answers = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # whatever else is printed
-        return serve(answers)
-    if what in ("small", "cooperative"):
-        cases, prepare = (SMALL, small) if what == "small" else (OF_COOPERATIVE, cooperative)
-        return bool(in_graphs(cases, prepare, host=what == "small"))
-    cases, prepare = PARTS[what]
-    return bool(measure(cases, prepare, gpu_device.copying()))
+        return serve(answering(), lambda row: gpu_device.lost(RuntimeError(row.get("why", ""))))
+    part = PARTS[what]
+    copy = None if part.in_graphs else gpu_device.copying()
+    return bool(measure(part.cases, part.prepare, copy, part.host))
 
 
 if __name__ == "__main__":

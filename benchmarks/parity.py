@@ -1,14 +1,16 @@
 """No figure without parity: what is about to be timed is first compared, on that very input, with the reference in
 float64.
 
-Bounds as in CONTRIBUTING.md: relative RMS 1e-6 of the deterministic part in float32, 1e-5 on unit normals. A baseline
-has 1e-5: its float32 norms of a million squares are what they are.
+Bounds as in CONTRIBUTING.md: relative RMS 1e-6 of the deterministic part in float32, 1e-5 on unit normals. On a GPU a
+result with drawn noise has a relative RMS of 2e-6: the last bits of its special function unit are not those of float64.
+A baseline has 1e-5: its float32 norms of a million squares are what they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch import Tensor
 import tdas_ops
 from benchmarks import contenders
 
-DETERMINISTIC, NORMALS, BASELINE = 1e-6, 1e-5, 1e-5
+GIVEN, NORMALS, DRAWN, BASELINE = 1e-6, 1e-5, 2e-6, 1e-5
 
 
 class ParityError(AssertionError):
@@ -25,6 +27,11 @@ class ParityError(AssertionError):
 
 def _rms(t: Tensor) -> float:
     return float(t.square().mean().sqrt())
+
+
+def relative(got: Tensor, wanted: Tensor) -> float:
+    """RMS of the error over that of the float64 result; NaN, which passes no bound, where either is not finite."""
+    return _rms(got.double() - wanted) / _rms(wanted)
 
 
 class Oracle:
@@ -41,14 +48,18 @@ class Oracle:
         # Both differ by n M (z - z'), two independent noises: how far unit normals are scaled on their way to x'.
         self.noise_scale = _rms(self.given - self.drawn) / math.sqrt(2)
 
-    @staticmethod
-    def _stream() -> tdas_ops.NoiseStream:
-        return tdas_ops.NoiseStream(seed=11, draw=5)
+    def _stream(self) -> tdas_ops.NoiseStream:
+        return tdas_ops.NoiseStream(seed=11, draw=5, device=self.x.device)
 
     def _torch_noise(self) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
+        with self._seeded():
             return torch.randn_like(self.x)
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[self.x.device] if self.x.is_cuda else []):
+            torch.manual_seed(3)
+            yield
 
     def check(self, call: contenders.Op | None = None) -> None:
         """The op on the backend that is chosen around this call; or `call`, which must do the same.
@@ -57,10 +68,13 @@ class Oracle:
             ParityError: with noise given or with noise drawn.
         """
         call = call or self.call
-        self._check_given(call(self.x, self.v, self.z))
+        _hold("deterministic part", call(self.x, self.v, self.z), self.given, GIVEN)
         if not self.noise_scale:  # nothing to draw
             return
-        wrong = (call(self.x, self.v, self._stream()).double() - self.drawn) / self.noise_scale
+        drawn = call(self.x, self.v, self._stream())
+        if self.x.is_cuda:
+            return _hold("drawn noise", drawn, self.drawn, DRAWN)
+        wrong = (drawn.double() - self.drawn) / self.noise_scale
         # In pixels, what the last bits of a million spectral normals have in common would add up at pixel 0.
         error = float((torch.fft.rfft2(wrong, norm="ortho") if self.spectral else wrong).abs().max())
         if not error <= NORMALS:
@@ -72,11 +86,11 @@ class Oracle:
         Raises:
             ParityError: it is not.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
-            self._check_given(update(self.x, self.v), BASELINE)
+        with self._seeded():
+            _hold("deterministic part", update(self.x, self.v), self.given, BASELINE)
 
-    def _check_given(self, got: Tensor, allowed: float = DETERMINISTIC) -> None:
-        error = _rms(got.double() - self.given) / _rms(self.given)
-        if not error <= allowed:
-            raise ParityError(f"deterministic part: relative RMS error {error:.2g}, allowed {allowed:g}")
+
+def _hold(what: str, got: Tensor, wanted: Tensor, allowed: float) -> None:
+    error = relative(got, wanted)
+    if not error <= allowed:
+        raise ParityError(f"{what}: relative RMS error {error:.2g}, allowed {allowed:g}")

@@ -13,10 +13,10 @@ import time
 import torch
 
 from benchmarks import rows
-from benchmarks.circumstances import cpu_model
 from experiments.acceleration import evaluate
 from experiments.acceleration.points import METHODS, PAPER_ALPHA
 from tdas_ops import NoiseStream
+from tdas_ops._machine import cpu_model
 
 ROUNDS = 7
 ITERATIONS = 6

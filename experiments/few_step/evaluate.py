@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.circumstances import command_output
 from benchmarks.rows import Row, append, read, select
 from experiments.acceleration.evaluate import save_strip
 from experiments.few_step import methods, networks
 from experiments.few_step.networks import Network
-from tdas_ops import NoiseStream
+from tdas_ops import NoiseStream, machine_info
 from tdas_ops.calibrate import Likeness
 from tdas_ops.models.frechet import frechet_distance, moments
 
@@ -107,7 +106,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    network, commit = load(args), command_output("git", "rev-parse", "--short=12", "HEAD") or "unknown"
+    network, commit = load(args), machine_info()["commit"]
     file, judge = args.results / f"{network.name}.jsonl", Judge(network)
     about = {"network": network.name, "weights": network.weights}
     real = args.results / f"{network.name}-real.json"

@@ -15,7 +15,7 @@ import torch
 from conftest import relative_rms
 
 import tdas_ops
-from benchmarks import gpu_device, gpu_profile, gpu_races, gpu_smoke, gpu_table, gpu_times, nvcc_reusing
+from benchmarks import gpu_device, gpu_profile, gpu_races, gpu_smoke, gpu_table, gpu_times, nvcc_reusing, rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ class Script:
         return done.returncode, done.stdout + done.stderr, calls.read_text() if calls.exists() else ""
 
     def rows(self, mode: str = "first") -> list[dict]:
-        return gpu_table.rows_of(self.results / f"gpu-{mode}.jsonl")
+        return rows.read(self.results / f"gpu-{mode}.jsonl")
 
     def statuses(self, mode: str = "first") -> dict[str, int]:
         return {row["stage"]: row["status"] for row in self.rows(mode) if "status" in row}
@@ -188,7 +188,7 @@ def kept(monkeypatch, tmp_path):
     monkeypatch.setenv("GPU_ROWS", str(path))
     monkeypatch.setenv("GPU_STAGE", "stage")
     monkeypatch.setenv("DEVICE", "cpu")
-    return lambda: gpu_table.rows_of(path)
+    return lambda: rows.read(path)
 
 
 @pytest.fixture
@@ -321,9 +321,9 @@ def test_choices_are_compared_and_undone(on_cpu, kept, monkeypatch):
         assert gpu_times.measure([case()], prepare, copy) == 0
         assert other in kept()[-1]["us"] and set(ways) <= set(chosen) and chosen[-1] == ways[1]
     monkeypatch.setenv("GPU_STAGE", "cooperative")
-    assert gpu_times.in_graphs([case("langevin_step")], gpu_times.cooperative, host=False) == 0
+    assert gpu_times.measure([case("langevin_step")], gpu_times.cooperative, None) == 0
     assert "cooperative" in kept()[-1]["us"] and chosen[-1] == "launches" and "host_us" not in kept()[-1]
-    assert gpu_times.in_graphs([case()], gpu_times.small, host=True) == 0
+    assert gpu_times.measure([case()], gpu_times.small, None, host=True) == 0
     assert set(kept()[-1]["host_us"]) == {"tdas_ops", "torch", "fft", "torch.add alone"}
 
 
@@ -333,7 +333,6 @@ def test_builds_are_measured_in_turns(on_cpu, kept, monkeypatch, tmp_path):
     broken.parent.mkdir()
     broken.write_text("no extension")
     monkeypatch.setattr(gpu_times, "OF_TURNS", [case()])
-    monkeypatch.setattr(gpu_times, "ANSWER_SECONDS", 60)
     assert gpu_times.turns([tdas_ops._extension.load().__file__, str(broken)]) == 1
     right, wrong = kept()
     assert list(right["us"]) == list(right["share"]) == ["main", "tdas_ops", "main again"]
@@ -353,13 +352,13 @@ def test_a_build_that_does_not_answer_loses_its_case(on_cpu, kept, monkeypatch):
             return {"tdas_ops": 1e-3, "copy": 1e-3} if isinstance(answer, list) else answer
 
     monkeypatch.setattr(gpu_times, "Server", Silent)
-    monkeypatch.setattr(gpu_times, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(Silent, "answer_seconds", 1)
     monkeypatch.setattr(gpu_times, "OF_TURNS", [case(), case(kind="tdas")])
     assert gpu_times.turns(["/a/slow/_C.so"]) == 1
     first, lost, second = kept()
     assert list(first["us"]) == ["main", "main again"] and lost["why"] == "slow: no answer within 3 s"
     assert list(second["us"]) == ["main", "slow", "main again"]
-    monkeypatch.setattr(gpu_times, "STARTS", 1)
+    monkeypatch.setattr(Silent, "most_starts", 1)
     assert gpu_times.turns(["/a/slow/_C.so"]) == 2
     assert kept()[-1]["why"] == "slow: the process ended"
 
