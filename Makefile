@@ -57,7 +57,7 @@ bench: $(STAMPS)/bench  ## benchmarks on this CPU, some ten minutes; BENCH="-k '
 	$(PY) -m benchmarks.run $(BENCH)
 
 bench-compare: $(STAMPS)/bench  ## times the package against another commit of it: BASE=main
-	$(PY) benchmarks/compare.py $(BASE)
+	$(PY) -m benchmarks.run --base "$(BASE)"
 
 lint: $(STAMPS)/tools  ## ruff, mypy, clang-format
 	$(PY) -m ruff check .

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from functools import partial
+
 import torch
 
 import tdas_ops
@@ -12,7 +14,6 @@ from benchmarks.parity import Oracle
 from benchmarks.sizes import SIZES
 
 WHITE = "tdas_ops.noise, A = 1"  # a space mask of ones: pixel noise, nothing to filter
-WHO = [WHITE, "torch.randn", "torch.add", "copy"]
 
 
 def group(size: str) -> Group:
@@ -29,7 +30,5 @@ def group(size: str) -> Group:
     return Group(labels, x.numel(), who, baselines=("torch.randn",))
 
 
-@pytest.mark.parametrize("who", WHO)
-@pytest.mark.parametrize("size", SIZES)
-def test_floor(row, size, who):
-    row(who, group, size)
+def groups() -> Iterator[tuple[str, measure.Build]]:
+    yield from ((f"floor {size}", partial(group, size)) for size in SIZES)

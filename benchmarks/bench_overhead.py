@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
-import pytest
 import torch
 
 import tdas_ops
-from benchmarks import contenders
+from benchmarks import contenders, measure
 from benchmarks.measure import Contender, Group
 from benchmarks.parity import Oracle
 from benchmarks.sizes import SIZES
@@ -96,15 +96,8 @@ def sampler(shape: tuple[int, ...]) -> Group:
     return Group(labels, x.numel(), who, baselines=(OPS,))
 
 
-@pytest.mark.parametrize("who", [NEW, IN_PLACE, DISPATCH])
-@pytest.mark.parametrize("shape", [SMALL, SIZES["CIFAR-10"], SIZES["FFHQ"]], ids=["smallest", "CIFAR-10", "FFHQ"])
-def test_call(row, shape, who):
-    if who == DISPATCH and shape != SMALL:
-        pytest.skip("measured at the smallest size alone, where the kernel does least")
-    row(who, calls, shape)
-
-
-@pytest.mark.parametrize("who", [SAMPLER, OPS])
-@pytest.mark.parametrize("shape", [SMALL, SIZES["CIFAR-10"], SIZES["LSUN"]], ids=["smallest", "CIFAR-10", "LSUN"])
-def test_sampler(row, shape, who):
-    row(who, sampler, shape)
+def groups() -> Iterator[tuple[str, measure.Build]]:
+    for shape in (SMALL, SIZES["CIFAR-10"], SIZES["FFHQ"]):
+        yield f"overhead of a call {'x'.join(map(str, shape))}", partial(calls, shape)
+    for shape in (SMALL, SIZES["CIFAR-10"], SIZES["LSUN"]):
+        yield f"overhead of a sampler {'x'.join(map(str, shape))}", partial(sampler, shape)

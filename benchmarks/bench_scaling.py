@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 
-import pytest
 import torch
 
 from benchmarks import contenders, measure
 from benchmarks.measure import Contender, Group
 from benchmarks.parity import Oracle
+from benchmarks.rows import Row
 from benchmarks.sizes import SIZES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,8 +24,6 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 THREADS = {f", {n} thread{'s' * (n > 1)}": n for n in sorted({min(2**i, CORES) for i in range(CORES.bit_length() + 1)})}
 BATCHES = [1, 2] if measure.TINY else [1, 2, 8, 32]
 WHO = ["cpp", "best torch"]
-
-each_masks = pytest.mark.parametrize("masks", ["frequency", "both"])
 
 
 def updates(labels: dict[str, object], shape: tuple[int, ...], masks: str, counts: dict[str, int]) -> Group:
@@ -56,30 +57,20 @@ def at_batch(batch: int, size: str, masks: str) -> Group:
     return updates({"bench": "batch", "size": size, "threads": 1}, (batch, *SIZES[size][1:]), masks, {"": 1})
 
 
-@pytest.mark.parametrize("who", [name + suffix for suffix in THREADS for name in WHO])
-@each_masks
-@pytest.mark.parametrize("size", ["CIFAR-10", "LSUN", "FFHQ"])
-def test_threads(row, size, masks, who):
-    row(who, at_threads, size, masks)
-
-
-@pytest.mark.parametrize("who", WHO)
-@each_masks
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("size", ["CelebA", "LSUN"])
-def test_batch(row, size, batch, masks, who):
-    row(who, at_batch, batch, size, masks)
-
-
-@each_masks
-@pytest.mark.parametrize("size", ["CIFAR-10", "LSUN", "FFHQ"])
-def test_peak_memory(rows, size, masks):
+def memory(size: str, masks: str) -> list[Row]:
     """In a process of its own: what an allocator holds back from earlier work would hide what the call takes."""
-    if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("peak memory is read from /proc, which Linux alone has")
     command = [sys.executable, "-m", "benchmarks.peak_memory", masks, *map(str, SIZES[size])]
     # Every larger block comes from the kernel and goes back to it, so that memory used before is not used again unseen.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     labels = {"bench": "memory", "op": "step", "method": "pds", "masks": masks, "size": size}
-    rows += [{**labels, "shape": list(SIZES[size]), "threads": 1, **row} for row in json.loads(said)]
+    return [{**labels, "shape": list(SIZES[size]), "threads": 1, **row} for row in json.loads(said)]
+
+
+def groups() -> Iterator[tuple[str, measure.Build]]:
+    few = list(product(("CIFAR-10", "LSUN", "FFHQ"), ("frequency", "both")))
+    yield from ((f"threads step pds {masks} {size}", partial(at_threads, size, masks)) for size, masks in few)
+    for size, batch, masks in product(("CelebA", "LSUN"), BATCHES, ("frequency", "both")):
+        yield f"batch {batch} step pds {masks} {size}", partial(at_batch, batch, size, masks)
+    if Path("/proc/self/clear_refs").exists():  # which Linux alone has
+        yield from ((f"memory step pds {masks} {size}", partial(memory, size, masks)) for size, masks in few)

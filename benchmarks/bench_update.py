@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
 
-import pytest
 import torch
 
-from benchmarks import best_torch, contenders, measure
+from benchmarks import contenders, measure
 from benchmarks.measure import Contender, Group
 from benchmarks.parity import Oracle
 from benchmarks.sizes import SIZES
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool of compilers would run beside the measurement
 
-WHO = ["cpp", "reference", "best torch", "compiled torch", "published"]
+MASKS = ("frequency", "both")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-each_size = pytest.mark.parametrize("size", SIZES)
-each_masks = pytest.mark.parametrize("masks", ["frequency", "both"])
-each_method = pytest.mark.parametrize("method", ["pds", "tdas"])
 
 
 def compiled(m: contenders.Masks, x: torch.Tensor, v: torch.Tensor, least_bytes: int) -> Contender | str:
     """torch.compile of the best composition, or why it is not there."""
     if measure.TINY:
         return "left out of tiny runs, since compiling takes seconds"
-    torch.compiler.reset()  # or the limit on recompilations would quietly leave the later groups uncompiled
-    compose = torch.compile(getattr(best_torch, m.M.method or "pds"), dynamic=False)
-    n = (2 * contenders.STEP_SIZE) ** 0.5
-    run = lambda: compose(x, v.float(), m.half, m.A, contenders.STEP_SIZE, n)
+    update = contenders.compiled(m)
+    run = lambda: update(x, v.float())
     try:
         with warnings.catch_warnings(action="ignore"):  # inductor says that it leaves the FFTs to torch
             run()
@@ -56,38 +53,6 @@ def group(op: str, size: str, masks: str, method: str = "pds", score: str = "flo
     return Group(labels | {"score": score, "threads": 1}, x.numel(), who)
 
 
-@pytest.mark.parametrize("who", WHO)
-@each_masks
-@each_method
-@each_size
-def test_step(row, size, method, masks, who):
-    row(who, group, "step", size, masks, method)
-
-
-@pytest.mark.parametrize("who", [w for w in WHO if w != "compiled torch"])
-@each_masks
-@each_method
-@each_size
-def test_langevin_step(row, size, method, masks, who):
-    row(who, group, "langevin_step", size, masks, method)
-
-
-@pytest.mark.parametrize("who", [w for w in WHO if w != "compiled torch"])
-@each_masks
-@pytest.mark.parametrize("op", ["noise", "precondition"])
-@each_size
-def test_filter(row, size, op, masks, who):
-    row(who, group, op, size, masks)
-
-
-@pytest.mark.parametrize("who", WHO)
-@pytest.mark.parametrize("score", ["bfloat16", "float16"])
-@pytest.mark.parametrize("size", ["CelebA", "LSUN"])
-def test_score_dtype(row, size, score, who):
-    """Scores as a network under autocast gives them: the package reads them as they are, torch's FFTs need a copy."""
-    row(who, group, "step", size, "frequency", "pds", score)
-
-
 def ops(size: str, masks: str) -> Group:
     """The corrector beside the plain step, since its snr rule needs two norms before it can write anything."""
     x, v = torch.randn(SIZES[size]), torch.randn(SIZES[size])
@@ -97,8 +62,12 @@ def ops(size: str, masks: str) -> Group:
     return Group(labels, x.numel(), who, baselines=("step",))
 
 
-@pytest.mark.parametrize("who", ["step", "langevin_step"])
-@each_masks
-@each_size
-def test_corrector(row, size, masks, who):
-    row(who, ops, size, masks)
+def groups() -> Iterator[tuple[str, measure.Build]]:
+    """Steps first; narrow: scores as a network under autocast gives them, which the package reads as they are."""
+    for op, size, method, masks in product(("step", "langevin_step"), SIZES, ("pds", "tdas"), MASKS):
+        yield f"update {op} {method} {masks} {size}", partial(group, op, size, masks, method)
+    for size, op, masks in product(SIZES, ("noise", "precondition"), MASKS):
+        yield f"update {op} {masks} {size}", partial(group, op, size, masks)
+    for size, score in product(("CelebA", "LSUN"), ("bfloat16", "float16")):
+        yield f"narrow step pds frequency {size} {score}", partial(group, "step", size, "frequency", "pds", score)
+    yield from ((f"corrector pds {masks} {size}", partial(ops, size, masks)) for size, masks in product(SIZES, MASKS))

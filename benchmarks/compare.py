@@ -1,6 +1,4 @@
-"""`make bench-compare BASE=ref`: the package as it stands here against another commit of it, timed in turns.
-
-    python benchmarks/compare.py main
+"""The package as it stands here against another commit of it, timed in turns: `make bench-compare BASE=ref`.
 
 The base is checked out and built in a worktree below build/, which is removed at the end; this tree is only read. Each
 of the two runs in a process of its own, one sample at a time: base, new, base, new, ... Where its memory happens to lie
@@ -10,7 +8,6 @@ ratio is worth.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
@@ -137,8 +134,8 @@ def compare(base: Path, pairs: int) -> None:
     refused: dict[str, str] = {}
     for pair in range(pairs):
         options = ["--check"] if pair == 0 else []
-        command = [sys.executable, __file__, *options, "--worker"]
-        workers = [Worker(name, [*command, str(tree)]) for name, tree in (("base", base), ("new", ROOT))]
+        trees = {"base": base, "new": ROOT}
+        workers = [Worker(name, [sys.executable, __file__, str(tree), *options]) for name, tree in trees.items()]
         try:
             for case in [case for case in CASES if case not in refused]:
                 try:
@@ -161,21 +158,14 @@ def compare(base: Path, pairs: int) -> None:
         print(f"{case:<36}{old:>9.3f}{new:>9.3f}{statistics.median(ratios):>10.3f}   {spread}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", nargs="?", default="", help="branch, tag or commit")
-    parser.add_argument("--pairs", type=int, default=PAIRS, help="processes of each tree (default: %(default)s)")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        sys.exit(work(arguments.worker, arguments.check))
+def against(ref: str, pairs: int = PAIRS) -> None:
+    """Builds the commit and compares."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worktree is removed then too
-    of = commit(arguments.base)
+    of = commit(ref)
     with worktree(of) as tree:
-        print(f"bench-compare: base {arguments.base} ({of[:12]}), new: this tree; one thread", flush=True)
-        compare(tree, arguments.pairs)
+        print(f"bench-compare: base {ref} ({of[:12]}), new: this tree; one thread", flush=True)
+        compare(tree, pairs)
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # a worker
+    sys.exit(work(sys.argv[1], "--check" in sys.argv))

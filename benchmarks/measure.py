@@ -1,10 +1,8 @@
-"""Timing in turns: the contenders of a group are timed one after the other, round after round (A, B, C, A, B, C, ...),
-so that the drift of a busy machine hits all of them alike, and their ratios are those of one run."""
+"""Times of the contenders of a group on a CPU, taken in turns, as rows."""
 
 from __future__ import annotations
 
 import functools
-import gc
 import math
 import os
 import statistics
@@ -12,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 import tdas_ops
 from benchmarks.parity import Oracle, ParityError
+from benchmarks.rows import Row, rounded
+from benchmarks.turns import in_turns
 
 TINY = os.environ.get("TDAS_OPS_BENCH_TINY") == "1"  # everything once and small: for the tests of the benchmarks
 SECONDS = 0.002 if TINY else 0.3  # of samples for each contender
@@ -57,6 +58,10 @@ class Group:
     elements: int
     contenders: dict[str, Contender | str]
     baselines: tuple[str, ...] = ("best torch", "compiled torch", "published")
+
+
+Build = Callable[[], "Group | list[Row]"]
+"""Makes a group ready, or measures what is no time by itself."""
 
 
 @contextmanager
@@ -111,25 +116,13 @@ def interleaved(contenders: Mapping[str, Contender], seconds: float = SECONDS) -
                     raise ParityError(f"{name}: {error}") from None
         _sample(contender, 1)  # caches, plans, threads
         loops[name] = max(1, math.ceil(seconds / MOST_ROUNDS / _sample(contender, 1)))
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        start = time.perf_counter()
-        while len(next(iter(samples.values()))) < MOST_ROUNDS:
-            for name, contender in contenders.items():
-                samples[name].append(_sample(contender, loops[name]))
-            taken = len(samples[name])
-            if taken >= FEWEST_ROUNDS and time.perf_counter() - start > seconds * len(contenders):
-                break
-    finally:
-        if collecting:
-            gc.enable()
-    return samples
+    start = time.perf_counter()
 
+    def enough(taken: int) -> bool:
+        return taken >= FEWEST_ROUNDS and time.perf_counter() - start > seconds * len(contenders)
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+    samplers = {name: partial(_sample, contender, loops[name]) for name, contender in contenders.items()}
+    return in_turns(samplers, MOST_ROUNDS, enough)
 
 
 @functools.cache
@@ -142,34 +135,31 @@ def copy_bandwidth() -> float:
     return 2 * source.nbytes / statistics.median(samples["copy"])
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-def measured(group: Group) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
-    """Times a group: one row of plain values for each contender, and the seconds a call of those that ran."""
+def measured(group: Group) -> list[Row]:
+    """Times a group: a row for each contender."""
     bandwidth = copy_bandwidth()
     timed = {name: c for name, c in group.contenders.items() if isinstance(c, Contender)}
     with threads(1):
         samples = {name: [t / timed[name].calls for t in times] for name, times in interleaved(timed).items()}
     medians = {name: statistics.median(times) for name, times in samples.items()}
-    rows = {}
+    rows = []
     for name, contender in group.contenders.items():
-        row = rows[name] = {**group.labels, "name": name}
+        row = {**group.labels, "name": name}
         if isinstance(contender, str):
-            row["obstacle"] = contender
+            rows.append(row | {"obstacle": contender})
             continue
         quartiles = statistics.quantiles(samples[name], n=4, method="inclusive")
         row |= {
             "path": contender.path,
             "rounds": len(samples[name]),
-            "microseconds": _rounded(medians[name] * 1e6),
-            "ns_per_element": [_rounded(t / group.elements * 1e9) for t in quartiles],
+            "microseconds": medians[name] * 1e6,
+            "ns_per_element": [t / group.elements * 1e9 for t in quartiles],
         }
         if contender.least_bytes:
             speed = contender.least_bytes / medians[name]
             row["least_bytes"] = contender.least_bytes
-            row["gb_per_s"], row["share_of_copy"] = _rounded(speed / 1e9), _rounded(speed / bandwidth)
+            row["gb_per_s"], row["share_of_copy"] = speed / 1e9, speed / bandwidth
         others = [other for other in group.baselines if other in medians and other != name]
-        row["ratios"] = {other: _rounded(medians[other] / medians[name]) for other in others}
-    return rows, samples
+        row["ratios"] = {other: medians[other] / medians[name] for other in others}
+        rows.append(rounded(row, 4))
+    return rows

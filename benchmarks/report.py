@@ -1,6 +1,6 @@
 """From rows to something to read: the listing of a run, the result files, `benchmarks/RESULTS.md` and its plots.
 
-    python -m benchmarks.report [--results FOLDER]
+    python -m benchmarks.report
 
 renders RESULTS.md anew from the result files that are there. Every figure in it was measured; nothing is estimated. A
 row is a dict of plain values (`measure.measured`): its labels, its name, and its figures or an obstacle.
@@ -8,13 +8,16 @@ row is a dict of plain values (`measure.measured`): its labels, its name, and it
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from benchmarks import page
+from benchmarks.page import number, section, table
+from benchmarks.rows import Row, packed, select, values
+from benchmarks.rows import read as read_rows
+from benchmarks.rows import write as write_rows
+
 Result = dict[str, Any]
 
 FOLDER = Path(__file__).resolve().parent / "results"
@@ -43,61 +46,27 @@ is faster.
 """
 
 
-def write(path: Path, circumstances: dict[str, Any], rows: Sequence[Row]) -> None:
-    """A result file: JSON with one row a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    path.write_text(f'{{\n "circumstances": {json.dumps(circumstances)},\n "rows": [\n{lines}\n ]\n}}\n')
+def write(isa: str, circumstances: dict[str, Any], rows: Sequence[Row], folder: Path = FOLDER) -> None:
+    """The result file of an instruction set: its first row says where the others come from."""
+    write_rows(packed(folder / f"cpu-{isa}.jsonl"), [circumstances, *rows])
 
 
 def read(folder: Path = FOLDER) -> dict[str, Result]:
     """The CPU's result files by instruction set; the fastest first."""
-    found = {path.stem.removeprefix("cpu-"): json.loads(path.read_text()) for path in sorted(folder.glob("cpu-*.json"))}
-    order = ["avx512", "avx2"]
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
-
-
-def select(rows: Iterable[Row], **labels: Any) -> list[Row]:
-    return [row for row in rows if all(row.get(key) == value for key, value in labels.items())]
-
-
-def values(rows: Iterable[Row], label: str) -> list[Any]:
-    """The different values of a label, in the order of the rows."""
-    return list(dict.fromkeys(row[label] for row in rows if label in row))
+    found = {}
+    for path in sorted(folder.glob("cpu-*.jsonl.gz"), key=lambda path: path.name != "cpu-avx512.jsonl.gz"):
+        circumstances, *rows = read_rows(path.with_suffix(""))
+        found[path.name.removeprefix("cpu-").removesuffix(".jsonl.gz")] = {"circumstances": circumstances, "rows": rows}
+    return found
 
 
 def shape(row: Row) -> str:
     return "x".join(map(str, row["shape"]))
 
 
-def number(value: float) -> str:
-    """Three digits, no exponent."""
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
-
-
-def table(header: Sequence[str], lines: Iterable[Sequence[str]], words: int = 1) -> list[str]:
-    """A markdown table; the first `words` columns are text, the others figures."""
-    rule = ["---"] * words + ["---:"] * (len(header) - words)
-    return [f"| {' | '.join(line)} |" for line in (header, rule, *lines)] + [""]
-
-
-def section(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], words: int, note: str = "") -> list[str]:
-    """A table under its title, or nothing where nothing was measured."""
-    return [f"### {title}", "", *([note, ""] if note else []), *table(header, lines, words)] if lines else []
-
-
-def listing(rows: Sequence[Row]) -> str:
-    """Every row of a run as a line of text."""
-    lines = []
-    title = ""
-    for row in rows:
-        labels = [row.get(key) for key in ("bench", "op", "method", "masks", "size")]
-        heading = " ".join(str(label) for label in (*labels, shape(row), row.get("score")) if label is not None)
-        if heading != title:
-            lines += ["", heading]
-            title = heading
-        lines.append(f"  {row['name']:<36} {_figures(row)}")
-    return "\n".join(lines)
+def listing(name: str, rows: Sequence[Row]) -> str:
+    """The rows of a group as lines of text."""
+    return "\n".join([name, *(f"  {row['name']:<36} {_figures(row)}" for row in rows)])
 
 
 def _figures(row: Row) -> str:
@@ -250,18 +219,11 @@ def render(results: dict[str, Result], plots: Sequence[Path] = ()) -> str:
 
 def plot(results: dict[str, Result], folder: Path) -> list[Path]:
     """Two figures for each instruction set: ns an element over the size, and ratios to the baselines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams |= {"svg.hashsalt": "tdas_ops", "font.size": 9, "axes.spines.top": False}
-    matplotlib.rcParams |= {"axes.spines.right": False, "axes.axisbelow": True}
-    import matplotlib.pyplot as plt
-
     written = []
     for isa, result in results.items():
         rows = select(result["rows"], bench="update", op="step", method="pds", score="float32")
         for name, draw in (("time", _draw_times), ("ratio", _draw_ratios)):
-            figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+            figure, axes = page.figure(2, (4.5, 3.4), sharey=True)
             for axis, masks in zip(axes, ("frequency", "both"), strict=True):
                 part = [row for row in select(rows, masks=masks) if "obstacle" not in row]
                 part.sort(key=lambda row: row["shape"][-2] * row["shape"][-1])
@@ -273,8 +235,7 @@ def plot(results: dict[str, Result], folder: Path) -> list[Path]:
                 axis.set_title(f"{'frequency mask' if masks == 'frequency' else 'both masks'}, {isa}", fontsize=9)
             axes[1].legend(frameon=False, fontsize=7)
             path = folder / f"{name}-{isa}.svg"
-            figure.savefig(path, metadata={"Date": None})
-            plt.close(figure)
+            page.save(figure, path)
             written.append(path)
     return written
 
@@ -300,13 +261,10 @@ def _draw_ratios(axis: Any, rows: list[Row], sizes: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Renders RESULTS.md and its plots from the result files.")
-    parser.add_argument("--results", type=Path, default=FOLDER)
-    folder = parser.parse_args().results
-    results = read(folder)
-    page = folder.parent / PAGE.name
-    page.write_text(render(results, [path.relative_to(page.parent) for path in plot(results, folder)]).strip() + "\n")
-    print(f"report: {page} from {len(results)} result files")
+    results = read()
+    plots = [path.relative_to(PAGE.parent) for path in plot(results, FOLDER)]
+    PAGE.write_text(render(results, plots).strip() + "\n")
+    print(f"report: {PAGE} from {len(results)} result files")
 
 
 if __name__ == "__main__":

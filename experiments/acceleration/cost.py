@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from functools import partial
 
 import torch
 
 from benchmarks import rows
+from benchmarks.turns import in_turns
 from experiments.acceleration import evaluate
 from experiments.acceleration.points import METHODS, PAPER_ALPHA
-from tdas_ops import NoiseStream
+from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops._machine import cpu_model
 
 ROUNDS = 7
@@ -35,13 +37,14 @@ def measured(bench: evaluate.Bench) -> dict[str, float]:
     iterations = max(ITERATIONS, bench.family.fewest)
     filters = {method: bench.filters(method, PAPER_ALPHA, "both", iterations) for method in METHODS}
     shape = (bench.batch, *bench.data.shape)
-    found: dict[str, list[float]] = {method: [] for method in METHODS}
-    for turn in range(ROUNDS + 1):  # the first one warms up
-        for method, M in filters.items():
-            started = clock(bench.device)
-            bench.family.sample(bench.score, shape, M, iterations, NoiseStream(turn, device=bench.device))
-            found[method].append((clock(bench.device) - started) / iterations / bench.batch)
-    return {method: statistics.median(each[1:]) for method, each in found.items()}
+
+    def sample(M: Preconditioner | list[Preconditioner]) -> float:
+        started = clock(bench.device)
+        bench.family.sample(bench.score, shape, M, iterations, NoiseStream(0, device=bench.device))
+        return (clock(bench.device) - started) / iterations / bench.batch
+
+    found = in_turns({method: partial(sample, M) for method, M in filters.items()}, ROUNDS + 1)
+    return {method: statistics.median(each[1:]) for method, each in found.items()}  # the first one warms up
 
 
 def main() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import tdas_ops
 from benchmarks import contenders, measure, report
+from benchmarks import run as bench
 from benchmarks.parity import Oracle, ParityError
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_report_renders_what_was_measured(tmp_path):
     rows.append({**memory, "bytes_beside": 3 << 20, "states_beside": 0.5})
     about = {"cpu": "a CPU", "cores": 2, "copy_gb_per_s": 9.5, "torch": "2", "python": "3", "compiler": "g++"}
     about |= {"commit": "abc", "dirty": True, "date": "2000-01-01", "paths": {"step": "cpp"}}
-    report.write(tmp_path / "cpu-avx512.json", about, rows)
+    report.write("avx512", about, rows, tmp_path)
     results = report.read(tmp_path)
     assert results == {"avx512": {"circumstances": about, "rows": rows}}
     text = report.render(results)
@@ -103,7 +104,7 @@ def test_report_renders_what_was_measured(tmp_path):
     assert "| avx512, both | - / - | - / - | 3.00 / 12.5 | - / - |" in text
     assert "| LSUN | 8x3x256x256 | pds | both | float32 | 2.00 | 6.00 | (1) | 25% | 3.00 | 12.5 |" in text
     assert "(1) no compiler here" in text and "| LSUN | 8x3x256x256 | both | cpp | 3.15 | 0.50 |" in text
-    assert "no compiler here" in report.listing(rows)
+    assert "no compiler here" in report.listing("a name", rows)
     pytest.importorskip("matplotlib")
     plots = report.plot(results, tmp_path)
     assert all(plot.read_text().startswith("<?xml") for plot in plots) and len(plots) == 2
@@ -117,20 +118,45 @@ def test_nothing_measured_is_said():
 @pytest.mark.parametrize("base", ["no-such-ref", ""])
 def test_comparison_with_an_unknown_commit_is_one_sentence(base):
     before = run("git", "worktree", "list").stdout
-    done = run(sys.executable, "benchmarks/compare.py", base)
+    done = run(sys.executable, "-m", "benchmarks.run", "--base", base)
     assert done.returncode == 1
     assert done.stderr == f"bench-compare: got BASE={base!r}, expected a branch, tag or commit of this repository.\n"
     assert run("git", "worktree", "list").stdout == before
 
 
-def test_a_benchmark_runs(tmp_path):
-    pytest.importorskip("pytest_benchmark")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/bench_update.py"]
-    selection = ["-k", "test_step and LSUN and pds and both", f"--benchmark-json={tmp_path / 'found.json'}"]
-    done = run(*command, *selection, TDAS_OPS_BENCH_TINY="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = {b["extra_info"]["name"]: b for b in json.loads((tmp_path / "found.json").read_text())["benchmarks"]}
-    assert {"best torch", "published", "reference"} <= set(found)
-    info = found["reference"]["extra_info"]
-    assert info["ratios"].keys() == {"best torch", "published"} and info["circumstances"]["torch"] == torch.__version__
-    assert found["reference"]["stats"]["rounds"] == info["rounds"]
+def test_a_selection_is_measured_and_not_kept():
+    before = {path.name: path.stat().st_mtime_ns for path in report.FOLDER.iterdir()}
+    command = (sys.executable, "-m", "benchmarks.run", "-k", "update step pds both LSUN or floor and LSUN")
+    done = run(*command, TDAS_OPS_BENCH_TINY="1")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "update step pds both LSUN\n",
+        "floor LSUN\n",
+        "published / this",
+        "ns/element",
+        "left out of tiny runs",
+    ):
+        assert words in done.stdout
+    assert before == {path.name: path.stat().st_mtime_ns for path in report.FOLDER.iterdir()}
+
+
+def test_every_group_has_a_name_of_its_own():
+    names = [name for name, _ in bench.chosen("")]
+    assert len(names) == len(set(names)) > 100
+    main = {name for name, _ in bench.chosen(bench.MAIN_TABLE)}
+    assert {name.split()[0] for name in main} == {"update", "corrector"}
+    assert not any("langevin" in name or "tdas" in name for name in main)
+    with pytest.raises(SystemExit, match="got 'no such words'"):
+        bench.run("no such words")
+
+
+def test_a_run_with_a_wrong_result_keeps_nothing(monkeypatch, tmp_path):
+    truth, _ = oracle("step")
+    wrong = measure.Contender(lambda: 0, 0, check=lambda: truth.check(lambda x, v, noise: 2 * truth.call(x, v, noise)))
+    groups = lambda: [("a group", lambda: measure.Group({}, 1, {"slip": wrong}))]
+    monkeypatch.setattr(bench, "MODULES", (SimpleNamespace(groups=groups),))
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    with pytest.raises(SystemExit, match="benchmarks: a group: slip: deterministic part: .*; nothing is kept"):
+        bench.main()
+    assert not list(tmp_path.iterdir())
