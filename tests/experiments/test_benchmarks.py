@@ -117,11 +117,12 @@ def test_nothing_measured_is_said():
 
 @pytest.mark.parametrize("base", ["no-such-ref", ""])
 def test_comparison_with_an_unknown_commit_is_one_sentence(base):
-    before = run("git", "worktree", "list").stdout
+    worktrees = lambda: [line.split()[0] for line in run("git", "worktree", "list").stdout.splitlines()]
+    before = worktrees()
     done = run(sys.executable, "-m", "benchmarks.run", "--base", base)
     assert done.returncode == 1
     assert done.stderr == f"bench-compare: got BASE={base!r}, expected a branch, tag or commit of this repository.\n"
-    assert run("git", "worktree", "list").stdout == before
+    assert worktrees() == before
 
 
 def test_a_selection_is_measured_and_not_kept():
@@ -129,13 +130,7 @@ def test_a_selection_is_measured_and_not_kept():
     command = (sys.executable, "-m", "benchmarks.run", "-k", "update step pds both LSUN or floor and LSUN")
     done = run(*command, TDAS_OPS_BENCH_TINY="1")
     assert done.returncode == 0, done.stderr
-    for words in (
-        "update step pds both LSUN\n",
-        "floor LSUN\n",
-        "published / this",
-        "ns/element",
-        "left out of tiny runs",
-    ):
+    for words in ("update step pds both LSUN\n", "floor LSUN\n", "published / this", "left out of tiny runs"):
         assert words in done.stdout
     assert before == {path.name: path.stat().st_mtime_ns for path in report.FOLDER.iterdir()}
 
@@ -150,13 +145,14 @@ def test_every_group_has_a_name_of_its_own():
         bench.run("no such words")
 
 
-def test_a_run_with_a_wrong_result_keeps_nothing(monkeypatch, tmp_path):
+def test_a_run_with_a_wrong_result_keeps_nothing(monkeypatch):
     truth, _ = oracle("step")
     wrong = measure.Contender(lambda: 0, 0, check=lambda: truth.check(lambda x, v, noise: 2 * truth.call(x, v, noise)))
     groups = lambda: [("a group", lambda: measure.Group({}, 1, {"slip": wrong}))]
     monkeypatch.setattr(bench, "MODULES", (SimpleNamespace(groups=groups),))
-    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    kept: list[object] = []
+    monkeypatch.setattr(report, "write", lambda *rows: kept.append(rows))
     monkeypatch.setattr(sys, "argv", ["run"])
-    with pytest.raises(SystemExit, match="benchmarks: a group: slip: deterministic part: .*; nothing is kept"):
+    with pytest.raises(SystemExit, match=r"benchmarks: a group: slip: deterministic part: .*; nothing is kept"):
         bench.main()
-    assert not list(tmp_path.iterdir())
+    assert not kept
