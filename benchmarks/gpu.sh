@@ -68,7 +68,9 @@ if ! mkdir -p "$RESULTS" 2>/dev/null || ! touch "$RESULTS/.gpu" 2>/dev/null; the
 fi
 rm -f "$RESULTS/.gpu"
 carried=build/gpu-wheel
-[ -n "${TDAS_OPS_COMMIT:-}" ] || [ -e .git ] || TDAS_OPS_COMMIT=$(cat "$carried/commit" 2>/dev/null)
+if [ -z "${TDAS_OPS_COMMIT:-}" ]; then
+  if [ -e .git ]; then TDAS_OPS_COMMIT=$(git rev-parse --short=12 HEAD); else TDAS_OPS_COMMIT=$(cat "$carried/commit"); fi 2>/dev/null
+fi
 export TDAS_OPS_COMMIT=${TDAS_OPS_COMMIT:-}
 
 build() {
@@ -314,6 +316,6 @@ wait
 clocks end
 [ ! -e "$log" ] || gzip -f "$log"
 # The end of what is printed carries the most important.
-timeout 10 "$PYTHON" benchmarks/gpu_table.py "$GPU_ROWS" >"$RESULTS/gpu-$mode.txt" || cp "$GPU_ROWS" "$RESULTS/gpu-$mode.txt"
+timeout 10 "$PYTHON" -m benchmarks.report "$GPU_ROWS" >"$RESULTS/gpu-$mode.txt" || cp "$GPU_ROWS" "$RESULTS/gpu-$mode.txt"
 tail -c 10000 "$RESULTS/gpu-$mode.txt"
 [ $failures -eq 0 ] && ! grep -q '"status": [1-9]' "$GPU_ROWS"

@@ -3,7 +3,7 @@ moment they are known, device times, and the check before anything is timed.
 
 Environment: DEVICE (cuda, or cpu for a rehearsal), GPU_ROWS (the file that rows are appended to), GPU_STAGE (their
 stage), GPU_UNTIL (seconds since 1970 until which something new may be begun), GPU_EXTENSION (a build of tdas_ops._C,
-which is named after its folder).
+which is named after its folder), TDAS_OPS_COMMIT (that of the tree).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _place() -> Row:
     if tdas_ops._backends._missing("cuda" if ON_GPU else "cpp"):
         lib = NO_KERNELS
     device = torch.cuda.get_device_name(0) if ON_GPU else "cpu"
-    return {"lib": lib, "device": device, "commit": tdas_ops.machine_info()["commit"]}
+    return {"lib": lib, "device": device, "commit": os.environ.get("TDAS_OPS_COMMIT")}
 
 
 def keep(**row: Any) -> None:

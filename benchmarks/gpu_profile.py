@@ -89,7 +89,7 @@ def parse(output: str) -> list[dict[str, Any]]:
         for name, (counter, factor) in COLUMNS.items():
             value = number(raw.get(counter))
             scale = factor if factor is not None else 1 / elements if elements else None
-            row[name] = None if value is None or scale is None else float(f"{value * scale:.4g}")
+            row[name] = None if value is None or scale is None else gpu_device.rounded(value * scale)
         waits = {found[1]: number(raw[key]) for key in raw if key and (found := STALLS.match(key))}
         most = sorted(((v, k) for k, v in waits.items() if v is not None and k != "selected"), reverse=True)[:4]
         row["stalls_per_issue"] = " ".join(f"{k}={v:.2f}" for v, k in most)

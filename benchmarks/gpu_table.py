@@ -1,20 +1,13 @@
-"""The rows that a run of `benchmarks/gpu.sh` kept, as a text of at most 10,000 characters. Needs no torch.
-
-python benchmarks/gpu_table.py FILE
-"""
+"""The rows that a run of `benchmarks/gpu.sh` kept, as a text of at most 10,000 characters."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.rows import Row, read
+from benchmarks.rows import Row
 
 NAMES = ("stage", "lib", "device", "commit", "ok", "case", "test", "why")
 
@@ -139,7 +132,3 @@ def text(rows: list[Row]) -> str:
     parts["stages"] = section("stages", stages(rows), STAGES, "; ")
     parts["times"] = section("times", times(rows), ALL - sum(len(part) + 1 for part in parts.values()))
     return "\n".join(parts[name] for name in ("about", "times", "counters", "failed", "stages") if parts[name])
-
-
-if __name__ == "__main__":
-    print(text(read(Path(sys.argv[1]))))

@@ -1,18 +1,20 @@
 """From rows to something to read: the listing of a run, the result files, `benchmarks/RESULTS.md` and its plots.
 
-    python -m benchmarks.report
+    python -m benchmarks.report          RESULTS.md and its plots from the result files that are there
+    python -m benchmarks.report FILE     rows of benchmarks/gpu.sh as text
 
-renders RESULTS.md anew from the result files that are there. Every figure in it was measured; nothing is estimated. A
-row is a dict of plain values (`measure.measured`): its labels, its name, and its figures or an obstacle.
+Every figure was measured; nothing is estimated. A row is a dict of plain values (`measure.measured`): its labels, its
+name, and its figures or an obstacle. Needs no torch.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import page
+from benchmarks import gpu_table, page
 from benchmarks.page import number, section, table
 from benchmarks.rows import Row, packed, select, values
 from benchmarks.rows import read as read_rows
@@ -260,12 +262,19 @@ def _draw_ratios(axis: Any, rows: list[Row], sizes: list[str]) -> None:
     axis.set_ylabel("time of baseline / time of package")
 
 
-def main() -> None:
+def write_page() -> None:
     results = read()
     plots = [path.relative_to(PAGE.parent) for path in plot(results, FOLDER)]
     PAGE.write_text(render(results, plots).strip() + "\n")
     print(f"report: {PAGE} from {len(results)} result files")
 
 
+def main(arguments: Sequence[str]) -> None:
+    if arguments:
+        print(gpu_table.text(read_rows(Path(arguments[0]))))
+    else:
+        write_page()
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

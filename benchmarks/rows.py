@@ -60,8 +60,9 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
 
 def pack(path: Path) -> None:
-    """Packs the rows of a file."""
-    write(packed(path), read(path))
+    """Packs the rows of a file, each of them once."""
+    rows = {json.dumps(row): row for row in read(path)}
+    write(packed(path), rows.values())
     path.unlink(missing_ok=True)
 
 

@@ -16,10 +16,9 @@ import sys
 from collections.abc import Iterator
 
 from benchmarks import bench_floor, bench_overhead, bench_scaling, bench_update, compare, measure, report
-from benchmarks.circumstances import circumstances
+from benchmarks.circumstances import circumstances, instruction_set
 from benchmarks.parity import ParityError
 from benchmarks.rows import Row
-from tdas_ops._machine import instruction_set
 
 MODULES = (bench_update, bench_scaling, bench_floor, bench_overhead)
 MAIN_TABLE = "update step pds or corrector"
@@ -73,7 +72,7 @@ def main() -> None:
             # What most machines run, on the machine at hand: the main table alone.
             command = [sys.executable, "-m", "benchmarks.run", "--keep", "-k", MAIN_TABLE]
             subprocess.run(command, env={**os.environ, "TDAS_OPS_CPU_ISA": "avx2"}, check=True)
-        report.main()
+        report.write_page()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The tables of docs/calibration.md: predictions for a Gaussian field, and measured distances of the digit model.
 
-python experiments/calibration.py --field 2000 66 20 10
-python experiments/calibration.py --digits 20 12 6 4 3
+python -m experiments.calibration --field 2000 66 20 10
+python -m experiments.calibration --digits 20 12 6 4 3
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Iterator
 
 import torch
 
-from tdas_ops import NoiseStream, Preconditioner, models, samplers
-from tdas_ops.calibrate import PC, Run, Target, calibrated, choose_alpha, predict, schedule
+from benchmarks import page
+from experiments.sampling import in_batches
+from tdas_ops import Preconditioner, models
+from tdas_ops.calibrate import PC, Filtered, Run, Target, calibrated, choose_alpha, predict, schedule
 from tdas_ops.sde import VE
 
 Filters = Preconditioner | list[Preconditioner]
@@ -40,48 +42,40 @@ def filters(target: Target, run: Run) -> Iterator[tuple[str, Filters]]:
             yield f"schedule, {method}", schedule(target, run, method)
 
 
-def described(M: Filters, target: Target, run: Run) -> str:
+def described(M: Filters, target: Target, run: Run) -> list[str]:
     expected = predict(M, target, run)
     masks = [each.freq for each in (M if isinstance(M, list) else [M]) if each.freq is not None]
     low, high = (min(float(m.min()) for m in masks), max(float(m.max()) for m in masks)) if masks else (1.0, 1.0)
-    return f"{expected.distance:.2g} | {float(expected.off_ladder[1:].max()):.2g} | {low:.2f} to {high:.2f}"
+    return [f"{expected.distance:.2g}", f"{float(expected.off_ladder[1:].max()):.2g}", f"{low:.2f} to {high:.2f}"]
 
 
 def field_table(counts: list[int]) -> None:
     target = field(64)
-    print("| iterations | filter | distance | off the ladder | R | seconds |\n|---|---|---|---|---|---|")
+    print("\n".join(page.head(["iterations", "filter", "distance", "off the ladder", "R", "seconds"], words=6)))
     for count in counts:
         run, started = PC(VE(0.01, 90.0), count, snr=0.15), time.perf_counter()
         for name, M in filters(target, run):
             seconds = time.perf_counter() - started
-            print(f"| {count} | {name} | {described(M, target, run)} | {seconds:.2f} |", flush=True)
+            print(page.line([str(count), name, *described(M, target, run), f"{seconds:.2f}"]), flush=True)
             started = time.perf_counter()
 
 
 def digits_table(counts: list[int]) -> None:
     model = models.load("digits")
     target = Target.from_statistics(model.statistics.freq)
-    print("| iterations | filter | expected | off the ladder | R | measured |\n|---|---|---|---|---|---|")
+    print("\n".join(page.head(["iterations", "filter", "expected", "off the ladder", "R", "measured"], words=6)))
     for count in counts:
         run = PC(model.sde, count, snr=model.snr)
         for name, M in filters(target, run):
-            measured = []
-            for seed in (1001, 1002):
-                parts = [
-                    samplers.pc(
-                        model.score,
-                        (128, *model.shape),
-                        model.sde,
-                        M,
-                        noise=NoiseStream(seed, first_sample=first),
-                        iterations=count,
-                        snr=model.snr,
-                        progress=False,
-                    )
-                    for first in (0, 128)
-                ]
-                measured.append(model.evaluator(torch.cat(parts)).distance)
-            print(f"| {count} | {name} | {described(M, target, run)} | {statistics.mean(measured):.2f} |", flush=True)
+            settings = Filtered(name, run, M)
+            some = lambda n, noise, settings=settings: settings.sample(
+                model.score, (n, *model.shape), noise, progress=False
+            )
+            measured = [model.evaluator(in_batches(some, 256, 128, seed)).distance for seed in (1001, 1002)]
+            print(
+                page.line([str(count), name, *described(M, target, run), f"{statistics.mean(measured):.2f}"]),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

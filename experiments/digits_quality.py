@@ -1,9 +1,9 @@
 """Quality of the digit model by method, alpha, masks, snr and iterations of pc, and by sampler, start and eta at few
 evaluations: the tables of the model's README.md.
 
-    python experiments/digits_quality.py --iterations 400 200 100 --methods plain
-    python experiments/digits_quality.py --iterations 20 10 --methods tdas pds --alphas 2 5 --masks freq both
-    python experiments/digits_quality.py --evaluations 5 8 --starts none mean gaussian --etas 0 1
+    python -m experiments.digits_quality --iterations 400 200 100 --methods plain
+    python -m experiments.digits_quality --iterations 20 10 --methods tdas pds --alphas 2 5 --masks freq both
+    python -m experiments.digits_quality --evaluations 5 8 --starts none mean gaussian --etas 0 1
 
 Each row is a mean over seeds. Frechet: the distance of `--samples` samples to held-out half B; real: the same for real
 held-out digits of half A. Border: RMS of the outermost two pixels, which are black in every digit: residual noise.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,23 +21,22 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-import tdas_ops
-from tdas_ops import calibrate, models
+from benchmarks import page
+from experiments.sampling import in_batches
+from tdas_ops import calibrate, machine_info, models
 from tdas_ops.calibrate.few_step import SAMPLERS
 
 MASKS = {"freq": (True, False), "space": (False, True), "both": (True, True)}
 
 
+ABOUT = "tdas_ops", "torch", "machine", "threads"
+COLUMNS = "evaluations", "sampler", "alpha", "masks", "snr", "Frechet", "by seed", "real", "border", "seconds"
 Settings = calibrate.Filtered | calibrate.FewStep
 
 
 def sample(model: models.Model, settings: Settings, seed: int, count: int, batch: int) -> torch.Tensor:
-    parts = []
-    for first in range(0, count, batch):
-        shape = (min(batch, count - first), *model.shape)
-        stream = tdas_ops.NoiseStream(seed, first_sample=first)
-        parts.append(settings.sample(model.score, shape, stream, progress=False))
-    return torch.cat(parts)
+    some = lambda n, noise: settings.sample(model.score, (n, *model.shape), noise, progress=False)
+    return in_batches(some, count, batch, seed)
 
 
 def rows(model: models.Model, args: argparse.Namespace) -> Iterator[tuple[tuple[str, ...], Settings]]:
@@ -86,12 +84,9 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     model = models.load("digits")
-    versions = (
-        f"tdas_ops {tdas_ops.__version__}, torch {torch.__version__}, {platform.machine()}, {args.threads} threads"
-    )
+    versions = ", ".join(f"{name} {value}" for name, value in machine_info().items() if name in ABOUT)
     print(f"n = {args.samples}, seeds {args.seeds}, {versions}\n")
-    print("| evaluations | sampler | alpha | masks | snr | Frechet | by seed | real | border | seconds |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(page.head(COLUMNS, words=10)))
     strips = []
     floor, scatter, _ = model.evaluator.floor(args.samples)
     real = f"{floor:.2f} ± {scatter:.2f}"
@@ -104,7 +99,7 @@ def main() -> None:
         distance = f"{sum(distances) / len(distances):.2f}"
         spread = " ".join(f"{d:.2f}" for d in distances)
         cells = (str(settings.count), *about, distance, spread, real, f"{border(torch.cat(by_seed)):.4f}")
-        print(f"| {' | '.join(cells)} | {seconds:.0f} |", flush=True)
+        print(page.line([*cells, f"{seconds:.0f}"]), flush=True)
         strips.append(torch.cat(list(model.pictures(by_seed[0])[:24, 0]), dim=1))
     if args.pictures:
         sheet = Image.fromarray(torch.cat(strips).numpy())

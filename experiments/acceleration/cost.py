@@ -17,8 +17,7 @@ from benchmarks import rows
 from benchmarks.turns import in_turns
 from experiments.acceleration import evaluate
 from experiments.acceleration.points import METHODS, PAPER_ALPHA
-from tdas_ops import NoiseStream, Preconditioner
-from tdas_ops._machine import cpu_model
+from tdas_ops import NoiseStream, Preconditioner, machine_info
 
 ROUNDS = 7
 ITERATIONS = 6
@@ -53,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
 
     bench = evaluate.bench_of(args)
-    device = cpu_model() if bench.device.type == "cpu" else torch.cuda.get_device_name(bench.device)
+    device = machine_info()["cpu"] if bench.device.type == "cpu" else torch.cuda.get_device_name(bench.device)
     row = {"weights": bench.weights, "device": device, "batch": bench.batch, "seconds": measured(bench)}
     rows.write(args.results / f"{bench.data.name}-{bench.family.name}-cost.json", [rows.rounded(row)])
 

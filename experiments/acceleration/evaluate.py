@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.rows import Row, append, read, rounded, select, write
 from experiments.acceleration import points
@@ -26,13 +25,12 @@ from experiments.acceleration.filters import Filters
 from experiments.acceleration.ladders import for_data
 from experiments.acceleration.measures import kept_moments, precision_recall
 from experiments.acceleration.points import MASKS, METHODS, SEEDS, Point
+from experiments.sampling import in_batches, save_strip
 from tdas_ops import NoiseStream
-from tdas_ops._pictures import picture
 from tdas_ops.calibrate.likeness import radial_power
 from tdas_ops.models.frechet import Evaluator, frechet_distance, moments
 from tdas_ops.samplers import ScoreFn
 
-SHOWN = 16
 SMALL = 32  # pixels, of images that the whole plan is for
 
 
@@ -53,12 +51,11 @@ class Bench:
     def sample(self, point: Point) -> Tensor:
         """Samples `[N, C, H, W]` as images, not clamped, on the CPU."""
         M = self.filters(point.method, point.alpha, point.masks, point.iterations)
-        parts = []
-        for first in range(0, point.samples, self.batch):
-            shape = (min(self.batch, point.samples - first), *self.data.shape)
-            noise = NoiseStream(point.seed, first_sample=first, device=self.device)
-            parts.append(self.family.sample(self.score, shape, M, point.iterations, noise).cpu())
-        return self.family.decode(torch.cat(parts))
+
+        def some(count: int, noise: NoiseStream) -> Tensor:
+            return self.family.sample(self.score, (count, *self.data.shape), M, point.iterations, noise)
+
+        return self.family.decode(in_batches(some, point.samples, self.batch, point.seed, self.device))
 
 
 def measured(evaluator: Evaluator, samples: Tensor) -> Row:
@@ -97,13 +94,6 @@ def measure_real(data: Dataset, samples: int, file: Path) -> None:
 def digest_of(weights: Path) -> str:
     """By which the rows of a network are known."""
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
-
-
-def save_strip(samples: Tensor, path: Path) -> None:
-    """The first samples side by side as a PNG file."""
-    levels = (samples[:SHOWN].nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture(torch.cat(list(F.pad(levels, (0, 2)).unbind()), dim=-1)).save(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

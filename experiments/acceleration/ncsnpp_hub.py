@@ -27,18 +27,20 @@ from torch import Tensor
 from benchmarks import page
 from benchmarks.rows import Row, append, read, rounded, select
 from experiments.acceleration import features, points
-from experiments.acceleration.evaluate import measured, save_strip
+from experiments.acceleration.evaluate import measured
 from experiments.acceleration.families import NCSNpp
 from experiments.acceleration.filters import Filters
 from experiments.acceleration.ladders import changed
 from experiments.acceleration.measures import NEIGHBOUR, moments_of
 from experiments.acceleration.points import MASKS, METHODS
-from tdas_ops import NoiseStream, calibrate
+from experiments.sampling import in_batches, save_strip
+from tdas_ops import NoiseStream, Preconditioner, calibrate
 from tdas_ops._images import picture_files
 from tdas_ops.integrations.diffusers import Loaded, load_ve
 from tdas_ops.models.frechet import frechet_distance, moments
 from tdas_ops.preconditioner import ImageStatistics
 
+Filter = Preconditioner | list[Preconditioner]
 COUNTS = (142, 125, 111, 100, 90, 66)
 FEWEST_PICTURES = 16
 
@@ -193,12 +195,13 @@ def main() -> None:
                 if select(read(file), **asdict(place)):
                     continue
                 M = filters(method, alpha, masks, iterations)
-                made, started = [], time.perf_counter()
-                for first in range(0, args.samples, args.batch):
-                    shape = (min(args.batch, args.samples - first), *loaded.shape)
-                    noise = NoiseStream(seed, first_sample=first, device=device)
-                    made.append(family.sample(loaded.score, shape, M, iterations, noise, progress=True).cpu())
-                seconds, samples = time.perf_counter() - started, torch.cat(made)
+
+                def some(count: int, noise: NoiseStream, M: Filter = M, iterations: int = iterations) -> Tensor:
+                    return family.sample(loaded.score, (count, *loaded.shape), M, iterations, noise, progress=True)
+
+                started = time.perf_counter()
+                samples = in_batches(some, args.samples, args.batch, seed, device)
+                seconds = time.perf_counter() - started
                 row = asdict(place) | measured(evaluator, samples) | {"seconds": seconds, "device": str(device)}
                 append(file, rounded(row))
                 save_strip(samples, args.out / name / f"{place.name}.png")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import Row, append, read, select
-from experiments.acceleration.evaluate import save_strip
 from experiments.few_step import methods, networks
 from experiments.few_step.networks import Network
+from experiments.sampling import in_batches, save_strip
 from tdas_ops import NoiseStream, machine_info
 from tdas_ops.calibrate import Likeness
 from tdas_ops.models.frechet import frechet_distance, moments
@@ -67,14 +67,16 @@ class Judge:
 @torch.no_grad()
 def sample(network: Network, method: str, evaluations: int, seed: int, samples: int, batch: int) -> tuple[Tensor, int]:
     """Samples as images, and the calls of the network that a batch of them took."""
-    parts, calls = [], 0
-    for first in range(0, samples, batch):
+    calls = 0
+
+    def some(count: int, noise: NoiseStream) -> Tensor:
+        nonlocal calls
         score = methods.Counted(network.score)
-        shape = (min(batch, samples - first), *network.data.shape)
-        noise = NoiseStream(seed, first_sample=first)
-        parts.append(methods.sample(method, network, score, shape, evaluations, noise))
+        made = methods.sample(method, network, score, (count, *network.data.shape), evaluations, noise)
         calls = score.calls
-    return network.decode(torch.cat(parts)), calls
+        return made
+
+    return network.decode(in_batches(some, samples, batch, seed)), calls
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:

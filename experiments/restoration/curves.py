@@ -109,7 +109,7 @@ def main() -> None:
     tested = [[f for f in files if fnmatch(f.name, pattern)] for pattern in args.tested]
     for pattern, found in zip(args.tested, tested, strict=True):
         if len(found) != 1:
-            raise SystemExit(f"restoration_curves: --tested: {len(found)} photographs fit {pattern!r}, expected one")
+            raise SystemExit(f"curves: --tested: {len(found)} photographs fit {pattern!r}, expected one")
     held_out = [f for f in files if any(fnmatch(f.name, pattern) for pattern in {*TESTED, *args.tested})]
     size = (args.size, args.size)
     others = torch.cat([read_photo(f, size) for f in files if f not in held_out])
