@@ -1,6 +1,6 @@
 """Rows: what was measured, dicts of plain values, one a line of JSON; those of a finished measurement are packed.
 
-python -m benchmarks.rows FILE...      packs FILE.jsonl into FILE.jsonl.gz; `read` takes both. Needs no torch
+python -m benchmarks.rows FILE...      packs FILE.jsonl into FILE.jsonl.gz; `read` takes both, and needs no torch
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -46,17 +47,21 @@ def read(path: Path) -> list[Row]:
 
 
 def append(path: Path, row: Row) -> None:
-    """Adds a row in one write, so that several processes may add to one file."""
+    """Adds a row in one write, so that several processes may add to one file; after a broken line on one of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    with path.open("a+b") as file:
+        whole = file.tell() == 0 or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n"
+        file.write(f"{'' if whole else chr(10)}{json.dumps(row)}\n".encode())
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
     """A file of these rows, packed if it is named so."""
-    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    from tdas_ops._files import write_whole  # not where rows are read: it needs torch
+
+    text = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
+    content = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
+    write_whole(path, lambda partial: partial.write_bytes(content))
 
 
 def pack(path: Path) -> None:

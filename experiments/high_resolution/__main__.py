@@ -19,6 +19,7 @@ from experiments.high_resolution.methods import Painter
 from experiments.high_resolution.plan import COUNTS, RESULTS, plan
 from experiments.restoration.ffdnet import FFDNet
 from tdas_ops import Spectrum
+from tdas_ops._files import write_whole
 
 DIGITS = 4  # of a row
 
@@ -39,7 +40,8 @@ def main() -> None:
     train, test = data.split(args.photos)
     cached = args.out / "photographs.pt"
     if not cached.exists():
-        torch.save((data.read_all(train), data.read_all(test)), cached)
+        photos = data.read_all(train), data.read_all(test)
+        write_whole(cached, lambda partial: torch.save(photos, partial))
     seen, unseen = torch.load(cached, weights_only=True)
     patches = data.crops(seen, data.PATCH, data.PATCHES, seed=1)
     denoise = FFDNet(patches[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import tdas_ops
-from benchmarks import contenders, measure, report
+from benchmarks import contenders, measure, report, rows
 from benchmarks import run as bench
 from benchmarks.parity import Oracle, ParityError
 
@@ -107,8 +108,26 @@ def test_report_renders_what_was_measured(tmp_path):
     assert "no compiler here" in report.listing("a name", rows)
     pytest.importorskip("matplotlib")
     plots = report.plot(results, tmp_path)
-    assert all(plot.read_text().startswith("<?xml") for plot in plots) and len(plots) == 2
+    drawn = [plot.read_text() for plot in plots]
+    assert len(plots) == 2 and ">ns per element, pds step</text>" in drawn[0]  # a text and no outlines of letters
+    report.plot(results, tmp_path)
+    assert [plot.read_text() for plot in plots] == drawn
     assert "![time-avx512](results/time-avx512.svg)" in report.render(results, [Path("results/time-avx512.svg")])
+
+
+def test_rows_survive_what_ends_a_process(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert rows.read(path) == []
+    rows.append(path, rows.rounded({"a": 1, "b": [0.123456789, math.inf], "c": (2.0,)}))
+    path.write_text(path.read_text() + '{"a": 2, "b')
+    assert rows.read(path) == [{"a": 1, "b": [0.123457, None], "c": [2.0]}]
+    rows.append(path, {"a": 4})
+    rows.pack(path)
+    rows.append(path, {"a": 3})
+    rows.append(path, {"a": 3})
+    assert [row["a"] for row in rows.read(path)] == [1, 4, 3, 3] and rows.select(rows.read(path), a=1, c=[2.0])
+    rows.pack(path)
+    assert [row["a"] for row in rows.read(path)] == [1, 4, 3] and not path.exists()
 
 
 def test_nothing_measured_is_said():
