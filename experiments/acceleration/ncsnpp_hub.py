@@ -34,13 +34,12 @@ from experiments.acceleration.ladders import changed
 from experiments.acceleration.measures import NEIGHBOUR, moments_of
 from experiments.acceleration.points import MASKS, METHODS
 from experiments.sampling import in_batches, save_strip
-from tdas_ops import NoiseStream, Preconditioner, calibrate
+from tdas_ops import calibrate
 from tdas_ops._images import picture_files
 from tdas_ops.integrations.diffusers import Loaded, load_ve
 from tdas_ops.models.frechet import frechet_distance, moments
 from tdas_ops.preconditioner import ImageStatistics
 
-Filter = Preconditioner | list[Preconditioner]
 COUNTS = (142, 125, 111, 100, 90, 66)
 FEWEST_PICTURES = 16
 
@@ -187,24 +186,23 @@ def main() -> None:
     name = Path(args.model).name
     file = args.out / f"{name}.jsonl"
     own = {"model": name, "weights": weights, "features": args.features, "pictures": pictures}
-    for seed in args.seeds:
-        for iterations in args.iterations or (native, *COUNTS):
-            for method, alpha, masks in points.variants(args.methods, args.alphas, args.masks):
-                place = Place(**own, method=method, alpha=alpha, masks=masks, iterations=iterations, seed=seed,
-                              samples=args.samples)  # fmt: skip
-                if select(read(file), **asdict(place)):
-                    continue
-                M = filters(method, alpha, masks, iterations)
-
-                def some(count: int, noise: NoiseStream, M: Filter = M, iterations: int = iterations) -> Tensor:
-                    return family.sample(loaded.score, (count, *loaded.shape), M, iterations, noise, progress=True)
-
-                started = time.perf_counter()
-                samples = in_batches(some, args.samples, args.batch, seed, device)
-                seconds = time.perf_counter() - started
-                row = asdict(place) | measured(evaluator, samples) | {"seconds": seconds, "device": str(device)}
-                append(file, rounded(row))
-                save_strip(samples, args.out / name / f"{place.name}.png")
+    counts, count = args.iterations or (native, *COUNTS), args.samples
+    for method, alpha, masks, iterations, seed in points.queue(
+        args.methods, counts, args.seeds, args.alphas, args.masks
+    ):
+        place = Place(**own, method=method, alpha=alpha, masks=masks, iterations=iterations, seed=seed, samples=count)
+        if select(read(file), **asdict(place)):
+            continue
+        M = filters(method, alpha, masks, iterations)
+        some = lambda n, noise, M=M, iterations=iterations: family.sample(
+            loaded.score, (n, *loaded.shape), M, iterations, noise, progress=True
+        )
+        started = time.perf_counter()
+        samples = in_batches(some, count, args.batch, seed, device)
+        seconds = time.perf_counter() - started
+        row = asdict(place) | measured(evaluator, samples) | {"seconds": seconds, "device": str(device)}
+        append(file, rounded(row))
+        save_strip(samples, args.out / name / f"{place.name}.png")
     rows = select(read(file), **own)
     floor, scatter, used = evaluator.floor(args.samples)
     text = (
