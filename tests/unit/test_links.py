@@ -92,7 +92,5 @@ def test_what_leads_nowhere_is_found(tmp_path: Path):
         "#there",
         "no.svg",
     ]
-    assert (
-        missing_names("tests/unit, docs/*.md, `python -m benchmarks.run`, build/docs/none, git show 1a:docs/o") == []
-    )
+    assert missing_names("tests/unit, docs/*.md, `python -m benchmarks.run`, build/docs/none, git show 1a:docs/o") == []
     assert missing_names("tests/none.py `python -m benchmarks.none`") == ["tests/none.py", "benchmarks/none"]
