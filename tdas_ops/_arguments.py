@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+ELEMENTS = 1 << 33  # fewer than these in a sample: the noise contract counts them, two at a time, in 32 bits
+
 
 def shown(value: Any) -> str:
     """A value in a message: one line, not long, without characters that a terminal obeys."""

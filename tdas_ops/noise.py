@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tdas_ops import _arguments
+from tdas_ops import _arguments, _backends
+from tdas_ops._brownian import Brownian, Transform, planes
 
 _WORD = 1 << 64
 _SAMPLES = 1 << 32
@@ -16,6 +19,23 @@ _SAMPLES = 1 << 32
 
 def _signed(word: int) -> int:
     return word - _WORD if word >= _WORD // 2 else word
+
+
+def _seed(noise: Any) -> int:
+    if isinstance(noise, torch.Generator):
+        words = torch.randint(0, 1 << 32, (2,), generator=noise, device=noise.device).tolist()
+        return words[0] | words[1] << 32
+    if isinstance(noise, bool) or not hasattr(noise, "__index__"):
+        expected = "a NoiseStream, a whole number as its seed, or a torch.Generator"
+        raise TypeError(f"noise: got {type(noise).__name__}, expected {expected}")
+    return _arguments.whole("noise", noise, 0, _WORD - 1)
+
+
+def _check_white(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if not shape or 0 in shape or math.prod(shape[1:]) >= _arguments.ELEMENTS:
+        raise ValueError(f"shape: got {shape}, expected (B, ...), all positive, of fewer than 2^33 elements a sample")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype: got {_arguments.shown(dtype)}, expected a floating-point one")
 
 
 class NoiseStream:
@@ -133,6 +153,132 @@ class NoiseStream:
         elif not self._bound:
             self._bound = True
         return self.seeds, self.draw, self.first_sample
+
+    @classmethod
+    def of(cls, noise: Any) -> NoiseStream:
+        """The stream that is meant where one is expected: itself, or one made of a seed.
+
+        A whole number is the seed of a new stream. A `torch.Generator` gives one 64-bit number as the seed, drawn when
+        this is called (samplers: at the start of the run) and at no other time, so that a generator in the same state
+        makes the same picture; one on a GPU is waited for. A sequence of whole numbers or generators, one for each
+        sample, makes `seeds`.
+
+        Raises:
+            TypeError: it is none of these.
+            ValueError: a whole number below 0 or beyond 64 bits.
+        """
+        if isinstance(noise, cls):
+            return noise
+        if isinstance(noise, list | tuple) and noise:
+            return cls(seeds=[_seed(each) for each in noise])
+        return cls(_seed(noise))
+
+    def shard(self, rank: int, world_size: int, batch: int) -> NoiseStream:
+        """The stream of a rank's share of a batch: samples `rank n` to `(rank + 1) n`, `n = batch / world_size`.
+
+        It begins at the draw where this stream is and then counts its own; this stream takes none. The samples are those
+        of the whole batch to the bit (`named` says where the snr rule needs `norm="sample"` for that).
+
+        Args:
+            rank: from 0 to world_size - 1.
+            world_size: number of ranks.
+            batch: samples of all ranks together, a multiple of world_size, so that every rank has as many.
+
+        Raises:
+            ValueError: a batch that does not divide, a rank out of range, or a batch that is not that of the seeds.
+        """
+        world_size = _arguments.whole("world_size", world_size, 1)
+        rank, batch = _arguments.whole("rank", rank, 0, world_size - 1), _arguments.whole("batch", batch, 1)
+        if batch % world_size:
+            own = "seeds=seeds[i:j]" if self.per_sample else "seed, first_sample=i"
+            raise ValueError(
+                f"batch: got {batch} samples for a world size of {world_size}, expected a multiple of {world_size} "
+                f"(NoiseStream({own}) makes the stream of any share)"
+            )
+        if self.per_sample and batch != len(self.seeds):
+            raise ValueError(f"batch: got {batch} with a stream of {len(self.seeds)} seeds, expected {len(self.seeds)}")
+        each = batch // world_size
+        if self.first_sample + batch > _SAMPLES:
+            raise ValueError(f"batch: got {batch} from sample {self.first_sample} on, expected samples below 2^32")
+        made = copy.copy(self)
+        with torch.inference_mode(False):
+            made.draw = self.draw.clone()
+            made.seeds = (self.seeds[rank * each : (rank + 1) * each] if self.per_sample else self.seeds).clone()
+        if not self.per_sample:
+            made.first_sample = self.first_sample + rank * each
+        made.named = True
+        return made
+
+    # White noise for code that is not of this package
+
+    def randn(
+        self,
+        shape: Sequence[int],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """White noise of unit variance; one draw of the stream, the values of an op with an identity filter.
+
+        Args:
+            shape: the batch first, then any axes: `[B, C, H, W]`, `[B, C, T, H, W]`, `[B, N]`, `[B]`. All axes between
+                the first and the last two count as channels.
+            dtype: any floating-point one; values are made in float32 and then rounded, or widened.
+            device: by default that of the stream.
+
+        Raises:
+            ValueError, TypeError: a shape or dtype that is none, a batch that is not that of the seeds, or a device
+                that is not that of the stream.
+        """
+        place = self.seeds.device if device is None else _arguments.device(device)
+        sizes = _arguments.sizes("shape", shape, "(B, ...), all positive")
+        _check_white(sizes, dtype)
+        out = torch.empty(planes(sizes), device=place)
+        return self._white(out).reshape(sizes).to(dtype)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """White noise in the shape, dtype, memory format and device of x, `[B, ...]`; as `randn`."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x: got {type(x).__name__}, expected a tensor [B, ...]")
+        _check_white(tuple(x.shape), x.dtype)
+        made = self._white(torch.empty(planes(tuple(x.shape)), device=x.device)).reshape(x.shape)
+        return torch.empty_like(x, requires_grad=False).copy_(made)
+
+    def _white(self, out: Tensor) -> Tensor:
+        kernel = _backends.kernel("noise", out, None)
+        kernel(out, None, None, 1.0, None, None, *self.arguments(len(out), out.device))
+        return out
+
+    def brownian(
+        self,
+        shape: Sequence[int],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        transform: Transform | None = None,
+    ) -> Brownian:
+        """A Brownian path over noise levels for each element: a `noise_sampler` whose noise does not know the steps.
+
+        `z.brownian(shape)(sigma, sigma_next)` is an increment of unit variance, `.increment(sigma, sigma_next)` the
+        difference itself. One draw of the stream is taken now, which says which path; the increments take none. So two
+        runs of one seed have the same path if they take as many draws before it.
+
+        Args:
+            shape, dtype, device: as in `randn`.
+            transform: the time T of the path as a function of sigma that rises or falls throughout, finite from 2^-20 to
+                2^20; by default sigma itself, as in k-diffusion. It receives a float64 tensor without dimensions. With
+                `lambda sigma: sigma**-2` the sums that ancestral and SDE-DPM-Solver++ steps make of their noise do not
+                depend on the steps at all while the denoised image stands still.
+        """
+        place = self.seeds.device if device is None else _arguments.device(device)
+        sizes = _arguments.sizes("shape", shape, "(B, ...), all positive")
+        _check_white(sizes, dtype)
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform: got {type(transform).__name__}, expected a function of sigma")
+        seeds, draw, first_sample = self.arguments(sizes[0], place)
+        made = Brownian(sizes, (seeds, draw, first_sample), dtype, place, transform)
+        draw.add_(1)
+        return made
 
     def state_dict(self) -> dict[str, Any]:
         """Plain integers that restore the stream; reads the draw counter, so on a GPU it waits for the device."""

@@ -23,7 +23,6 @@ Mask = Values | str | os.PathLike[str]
 _METHODS = ("pds", "tdas", None)
 _EVEN = 1e-6
 _MASKS = ("freq", "space", "skew")
-_ELEMENTS = 1 << 33  # of a sample: the noise contract counts them, two at a time, in 32 bits
 
 
 class Preconditioner:
@@ -392,7 +391,7 @@ class Preconditioner:
 def _check_shape(shape: Sequence[int]) -> Shape:
     expected = "(C, H, W), all positive, of fewer than 2^33 elements"
     found = _arguments.sizes("shape", shape, expected)
-    if len(found) != 3 or math.prod(found) >= _ELEMENTS:
+    if len(found) != 3 or math.prod(found) >= _arguments.ELEMENTS:
         raise ValueError(f"shape: got {_arguments.shown(found)}, expected {expected}")
     return found
 
