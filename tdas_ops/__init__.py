@@ -6,6 +6,8 @@ The whole public surface:
     S = tdas_ops.Spectrum.from_images(patches)          colours and shapes of pictures of any size
     z = tdas_ops.NoiseStream(seed=0)                    reproducible noise
     tdas_ops.noise, step, langevin_step, precondition   the ops
+    tdas_ops.ColouredNoise, PreconditionedDenoiser      what samplers of other code take in their place
+    tdas_ops.PreconditionerModule                       a filter as part of a model and its checkpoints
     tdas_ops.samplers, tdas_ops.sde                     samplers made of them
     tdas_ops.calibrate                                  filters and settings made for a number of network evaluations
     tdas_ops.integrations                               score functions from networks of other code bases
@@ -22,6 +24,9 @@ from tdas_ops import sde
 from tdas_ops._backends import SlowPathWarning, backend_info, use_backend
 from tdas_ops._machine import machine_info
 from tdas_ops._version import __version__
+from tdas_ops.coloured import ColouredNoise, RadialTable
+from tdas_ops.denoiser import PreconditionedDenoiser
+from tdas_ops.holder import PreconditionerModule
 from tdas_ops.noise import NoiseStream
 from tdas_ops.ops import langevin_step, noise, precondition, step
 from tdas_ops.preconditioner import Preconditioner
@@ -31,8 +36,12 @@ if TYPE_CHECKING:
     from tdas_ops import calibrate, integrations, models, samplers
 
 __all__ = [
+    "ColouredNoise",
     "NoiseStream",
+    "PreconditionedDenoiser",
     "Preconditioner",
+    "PreconditionerModule",
+    "RadialTable",
     "SlowPathWarning",
     "Spectrum",
     "__version__",

@@ -1,15 +1,14 @@
 """`Brownian`: increments of one path over noise levels, drawn anew from the counters of the noise at every call.
 
-A virtual tree, as in virtual Brownian trees (Gaines and Lyons 1997; Li et al., arXiv 2001.01328): the path is fixed at both
-ends, then in the middle of what lies between, and so on; the value of a node is a draw of its own, so that nothing is kept.
-The nodes lie evenly in log sigma, whatever the time of the path, so that every level is met to the same share of itself.
+A virtual Brownian tree (Gaines and Lyons 1997; Li et al., arXiv 2001.01328): the path is fixed at both ends, then in
+the middle of what lies between, and so on. The value of a node is a draw of its own, so that nothing is kept. Nodes lie
+evenly in log sigma, whatever the time of the path, so that every level is met to the same share of itself.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,14 +27,14 @@ _NODES = 24  # bits of a draw's number that say which node; 39 more say which pa
 class Brownian:
     """Increments of a Brownian path for each element of a batch, over noise levels: what `NoiseStream.brownian` makes.
 
-    `W(sigma_next) - W(sigma)` is a function of the stream, the sample and the two levels alone, in any order of calls, so
-    that the picture of a stochastic sampler stays the same, up to its discretisation, at another number of steps.
-    Increments over neighbouring intervals add up to that over both. Levels are 0, which counts as 2^-20, or from 2^-20 to
-    2^20, and are rounded to 7e-6 of themselves; the law of the increments is exact for the rounded levels.
+    `W(sigma_next) - W(sigma)` is a function of the stream, the sample and the two levels alone, in any order of calls,
+    so that the picture of a stochastic sampler stays the same, up to its discretisation, at another number of steps.
+    Increments over neighbouring intervals add up to that over both. Levels are 0 to 2^20; those below 2^-20 count as
+    2^-20. They are rounded to 7e-6 of themselves, and the law of the increments is exact for the rounded ones.
 
     Attributes:
         shape: of a result, the batch first.
-        dtype, device: of a result; float64 sums in float64, others in float32.
+        dtype, device: of a result; on the CPU float64 sums in float64, all else in float32.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Brownian:
         # Above all draws that ops take, up to 2^63: no path shares a value with them.
         self._path = (draw.remainder(1 << (63 - _NODES)) << _NODES) | -(1 << 63)
         self._transform = transform
-        self._time = lru_cache(1 << 10)(self._time_of)
+        self._times: dict[int, float] = {}
 
     def __call__(self, sigma: Any, sigma_next: Any) -> Tensor:
         """The increment from sigma to sigma_next with unit variance: divided by the root of the time between.
@@ -64,13 +63,14 @@ class Brownian:
         Raises:
             ValueError, TypeError: levels that are none, or so near to each other that no time lies between.
         """
-        return self._increment(sigma, sigma_next, unit=True)
+        return self.unrounded(sigma, sigma_next).to(self.dtype)
 
     def increment(self, sigma: Any, sigma_next: Any) -> Tensor:
         """`W(sigma_next) - W(sigma)`, of variance `|T(sigma_next) - T(sigma)|`; zero for one level twice."""
-        return self._increment(sigma, sigma_next, unit=False)
+        return self.unrounded(sigma, sigma_next, unit=False).to(self.dtype)
 
-    def _increment(self, sigma: Any, sigma_next: Any, unit: bool) -> Tensor:
+    def unrounded(self, sigma: Any, sigma_next: Any, unit: bool = True) -> Tensor:
+        """The increment before it is rounded to the dtype of a result."""
         here, there = _cell("sigma", sigma), _cell("sigma_next", sigma_next)
         scale = 1.0
         if unit:
@@ -79,7 +79,8 @@ class Brownian:
                 raise ValueError(f"sigma, sigma_next: got {got}, expected levels that differ by more than 1e-5 of them")
             scale = 1 / math.sqrt(abs(self._time(there) - self._time(here)))
         start, end = self._weights(here), self._weights(there)
-        dtype = torch.float64 if self.dtype is torch.float64 else torch.float32
+        double = self.dtype is torch.float64 and self.device.type == "cpu"
+        dtype = torch.float64 if double else torch.float32
         total = torch.zeros(self._planes, dtype=dtype, device=self.device)
         white = torch.empty(self._planes, device=self.device)
         kernel = _backends.kernel("noise", white, None)
@@ -88,16 +89,18 @@ class Brownian:
             if weight != 0:
                 kernel(white, None, None, weight, None, None, self._seeds, self._path + node, self._first_sample)
                 total.add_(white)
-        return total.to(self.dtype).reshape(self.shape)
+        return total.reshape(self.shape)
 
-    def _time_of(self, cell: int) -> float:
-        sigma = math.exp2(2 * _OCTAVES * cell / _CELLS - _OCTAVES)
+    def _time(self, cell: int) -> float:
+        sigma = 2.0 ** (2 * _OCTAVES * cell / _CELLS - _OCTAVES)
         if self._transform is None:
             return sigma
-        time = float(self._transform(torch.tensor(sigma, dtype=torch.float64)))
-        if not math.isfinite(time):
-            raise ValueError(f"transform: got {time} for the level {sigma:.6g}, expected a finite time")
-        return time
+        if cell not in self._times:
+            time = float(self._transform(torch.tensor(sigma, dtype=torch.float64)))
+            if not math.isfinite(time):
+                raise ValueError(f"transform: got {time} for the level {sigma:.6g}, expected a finite time")
+            self._times[cell] = time
+        return self._times[cell]
 
     def _weights(self, cell: int) -> dict[int, float]:
         """What the draw of each node counts in W at the cell's lower end; node 0 is the far end of the path."""
@@ -119,14 +122,19 @@ class Brownian:
                 low, at_low, node = middle, between, 2 * node + 1
         return at_low if cell == low else at_high
 
+    @property
+    def seed(self) -> int:
+        """The seed of the stream, of its first sample where each has one."""
+        return int(self._seeds[0]) % (1 << 64)
+
     def __repr__(self) -> str:
         return f"Brownian(shape={self.shape}, dtype={self.dtype}, device={self.device})"
 
 
 def planes(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """`[B, C, H, W]` with the elements of a shape in their order: axes between the first and the last two are channels."""
-    batch, inner = shape[0], shape[1:]
-    return (batch, math.prod(inner[:-2]), *((1, 1) + inner)[-2:])
+    """`[B, C, H, W]` with the elements of a shape in order: axes between the first and the last two are channels."""
+    height, width = (1, 1, *shape[1:])[-2:]
+    return shape[0], math.prod(shape[1:-2]), height, width
 
 
 def level(name: str, sigma: Any) -> float:

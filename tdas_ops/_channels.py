@@ -38,7 +38,7 @@ def checked(name: str, matrices: Any, shape: Shape, regular: bool = False) -> Te
     if wrong > _CLOSE * max(1e-300, largest):
         raise ValueError(f"{name}: got matrices that miss R(-k) = conj R(k) by {wrong:.3g}, expected ones that keep it")
     if regular and not bool((torch.linalg.det(matrices).abs() > 0).all()):
-        raise ValueError(f"{name}: got a singular matrix, expected regular ones (method=None admits any)")
+        raise ValueError(f"{name}: got a singular matrix, expected regular ones (method='noise' admits any)")
     return matrices.real.contiguous() if matrices.is_complex() and not bool(matrices.imag.any()) else matrices
 
 

@@ -176,8 +176,8 @@ class NoiseStream:
     def shard(self, rank: int, world_size: int, batch: int) -> NoiseStream:
         """The stream of a rank's share of a batch: samples `rank n` to `(rank + 1) n`, `n = batch / world_size`.
 
-        It begins at the draw where this stream is and then counts its own; this stream takes none. The samples are those
-        of the whole batch to the bit (`named` says where the snr rule needs `norm="sample"` for that).
+        It begins at the draw where this stream is and counts its own from there. Samples are those of the whole batch
+        to the bit; `named` says where the snr rule needs `norm="sample"` for that.
 
         Args:
             rank: from 0 to world_size - 1.
@@ -265,10 +265,10 @@ class NoiseStream:
 
         Args:
             shape, dtype, device: as in `randn`.
-            transform: the time T of the path as a function of sigma that rises or falls throughout, finite from 2^-20 to
-                2^20; by default sigma itself, as in k-diffusion. It receives a float64 tensor without dimensions. With
-                `lambda sigma: sigma**-2` the sums that ancestral and SDE-DPM-Solver++ steps make of their noise do not
-                depend on the steps at all while the denoised image stands still.
+            transform: the time T of the path as a function of sigma that rises or falls throughout and is finite from
+                2^-20 to 2^20, of a float64 tensor without dimensions; by default sigma itself, as in k-diffusion. With
+                `lambda sigma: sigma**-2` what ancestral and SDE-DPM-Solver++ steps make of their noise does not depend
+                on the steps at all while the denoised image stands still.
         """
         place = self.seeds.device if device is None else _arguments.device(device)
         sizes = _arguments.sizes("shape", shape, "(B, ...), all positive")
@@ -325,3 +325,9 @@ class NoiseStream:
     def __repr__(self) -> str:
         what = f"{self.seeds.shape[0]} seeds" if self.per_sample else f"first_sample={self.first_sample}"
         return f"NoiseStream({what}, device={self.seeds.device})"
+
+
+Stream = NoiseStream | int | torch.Generator | Sequence[int | torch.Generator]
+"""What may be given where a stream is expected: `NoiseStream.of` makes one of it."""
+
+torch.serialization.add_safe_globals([NoiseStream])

@@ -11,16 +11,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdas_ops import _arguments, _arrays, _channels, _images, _stored
+from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images, _masks, _stored
 from tdas_ops._statistics import ImageStatistics, check_unshifted, checked_alpha, normalised
 from tdas_ops.reference import full_spectrum, own_columns
 
-Method = Literal["pds", "tdas"] | None
+Method = Literal["pds", "tdas", "noise"] | None
 Shape = tuple[int, int, int]
 Values = Any  # a tensor, or an array of any library that numpy reads
 Mask = Values | str | os.PathLike[str]
 
-_METHODS = ("pds", "tdas", None)
+_METHODS = ("pds", "tdas", "noise", None)
+_REGULAR = ("pds", "tdas")  # the methods whose masks are positive
 _EVEN = 1e-6
 _MASKS = ("freq", "space", "skew")
 
@@ -36,7 +37,8 @@ class Preconditioner:
     Attributes:
         shape: (C, H, W).
         method: "pds" (the drift is preconditioned by `M M^T + S`: keeps the target distribution), "tdas" (only noise
-            and start are filtered: does not keep it), or None (a filter for `noise` and `precondition` only).
+            and start are filtered: does not keep it), "noise" (only the noise of the steps is filtered, and the masks
+            may be zero or negative: does not keep it), or None (a filter for `noise` and `precondition` only).
         device: where its masks live.
         freq: R as a half spectrum `[C, H, W // 2 + 1]`, float64 on the CPU, or None for R = 1. Or a matrix at every
             frequency, which mixes the channels: `[H, W // 2 + 1, C, C]`, float64 or complex128, `R(-k) = conj R(k)`.
@@ -59,17 +61,17 @@ class Preconditioner:
     ) -> None:
         channels, height, width = _check_shape(shape)
         if not isinstance(method, str | None) or method not in _METHODS:
-            raise ValueError(f"method: got {_arguments.shown(method)}, expected 'pds', 'tdas' or None")
-        half = (channels, height, width // 2 + 1)
+            raise ValueError(f"method: got {_arguments.shown(method)}, expected 'pds', 'tdas', 'noise' or None")
+        half, positive = (channels, height, width // 2 + 1), method in _REGULAR
         self.shape: Shape = (channels, height, width)
         self.method: Method = method
         if getattr(freq, "ndim", 0) == 4:
             if skew is not None:
                 raise ValueError("skew: got a skew part beside matrices, expected none")
-            self.freq: Tensor | None = _channels.checked("freq", freq, self.shape, regular=method is not None)
+            self.freq: Tensor | None = _channels.checked("freq", freq, self.shape, regular=positive)
         else:
-            self.freq = _checked("freq", freq, half, width, odd=False, positive=method is not None)
-        self.space = _checked("space", space, self.shape, None, odd=False, positive=method is not None)
+            self.freq = _checked("freq", freq, half, width, odd=False, positive=positive)
+        self.space = _checked("space", space, self.shape, None, odd=False, positive=positive)
         self.skew = _checked("skew", skew, half, width, odd=True, positive=False)
         if self.skew is not None and method != "pds":
             raise ValueError(f"skew: got a skew part with method {method!r}, expected method 'pds'")
@@ -105,8 +107,8 @@ class Preconditioner:
 
     def to(self, device: torch.device | str) -> Preconditioner:
         """The same filter on another device (itself when it is there already)."""
-        moved = self.clone(_arguments.device(device))
-        return self if moved.device == self.device else moved
+        place = _arguments.device(device)
+        return self if place == self.device else self.clone(place)
 
     def clone(self, device: torch.device | None = None) -> Preconditioner:
         """The same filter with masks of its own on a device, by default where it is."""
@@ -114,6 +116,38 @@ class Preconditioner:
         made.__dict__.update(self.__dict__)
         made._place(self.device if device is None else device)
         return made
+
+    def unit_variance(self) -> Preconditioner:
+        """The same filter scaled so that every channel of M z has variance 1, over all pixels, for white z.
+
+        Samplers of other code expect that of their noise; the papers' masks make a standard deviation of 1.26 ("pds",
+        alpha 5) or 0.79 ("tdas") of it. R is scaled where there is one, else A; w with the square, as M M^T is.
+
+        Raises:
+            ValueError: a filter that leaves nothing of a channel.
+        """
+        masks = _masks.unit_variance(self.freq, self.space, self.skew, self.shape)
+        return self._with(self.shape, masks, {"unit_variance": True})
+
+    def deviations(self) -> Tensor:
+        """Standard deviation of every channel of M z over all pixels, for white z of variance 1: `[C]`, float64."""
+        return _masks.deviations(self.freq, self.space, self.shape)
+
+    def resize(self, height: int, width: int) -> Preconditioner:
+        """The filter for pictures of another size: R and w the same at the same cycles per pixel, A scaled.
+
+        Linear between frequencies. A statistic of images of that size, `from_images(..., size=(height, width))`, says
+        more, above all of the lowest frequencies.
+        """
+        size = (_arguments.whole("height", height, 1), _arguments.whole("width", width, 1))
+        if size == self.shape[1:]:
+            return self
+        masks = _masks.resized(self.freq, self.space, self.skew, self.shape, size)
+        return self._with((self.shape[0], *size), masks, {"resized_from": list(self.shape[1:])})
+
+    def _with(self, shape: Shape, masks: Sequence[Tensor | None], about: dict[str, Any]) -> Preconditioner:
+        freq, space, skew = masks
+        return Preconditioner(shape, freq, space, skew, self.method, {**self.provenance, **about}, self.device)
 
     # Sources of masks
 
@@ -132,7 +166,7 @@ class Preconditioner:
             profile: maps radii `[H, W // 2 + 1]` (float64, cycles per pixel, from 0 to 0.71) to R, for example
                 `lambda k: (k + 0.01) ** -1`.
             shape: (C, H, W).
-            method: as in the class; None admits zeros and negative values.
+            method: as in the class; "noise" and None admit zeros and negative values.
         """
         channels, height, width = _check_shape(shape)
         ky = torch.fft.fftfreq(height, dtype=torch.float64)
@@ -169,7 +203,7 @@ class Preconditioner:
             shape: (C, H, W); needed when only a half spectrum is given, since its width does not say whether W is even.
                 With it, masks `[H, W]` or `[1, H, W]` serve every channel. All of them may have a first axis of one,
                 `[1, C, H, W]`, as the files of PDS have.
-            method: "pds", "tdas", or None for a filter whose masks may be zero or negative.
+            method: "pds", "tdas", or "noise" or None for a filter whose masks may be zero or negative.
             alpha: strength of the normalisation of `.npy` files, greater than 1.
 
         Tensors and arrays are floating-point, of any strides, byte order and device; files hold real numbers.
@@ -284,7 +318,7 @@ class Preconditioner:
         """
         if not freq and not space:
             raise ValueError("from_images: got freq=False and space=False, expected at least one mask")
-        normalised(torch.ones(1, 1, 1), checked_alpha(alpha), method)  # bad ones are refused before anything is read
+        alpha = checked_alpha(alpha)
         statistics = ImageStatistics()
         reader = _images.Reader(size, grey, strict, progress)
         for batch in reader.read(images):
@@ -312,7 +346,7 @@ class Preconditioner:
                 coefficient of the orthonormal DFT, Hermitian, `S(-k) = conj S(k)`.
             sigma: noise level that is added, in units of x.
             shape: (C, H, W).
-            method: as in the class; None admits singular matrices.
+            method: as in the class; "noise" and None admit singular matrices.
 
         Raises:
             ValueError: another shape, or matrices that are no covariances.
@@ -325,6 +359,33 @@ class Preconditioner:
         return cls(shape, _channels.compose((values + sigma**2).sqrt(), vectors), method=method, provenance=about)
 
     # Files
+
+    def state_dict(self) -> dict[str, Any]:
+        """Shape, method, provenance, and the masks as float64 tensors on the CPU or None: what `torch.save` takes and
+        `torch.load(..., weights_only=True)` gives back, as it does for the filter itself."""
+        masks = {name: getattr(self, name) for name in _MASKS}
+        return {"shape": list(self.shape), "method": self.method, "provenance": dict(self.provenance), **masks}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Preconditioner:
+        """The filter that `state_dict` described.
+
+        Raises:
+            ValueError: it is no such description, or its masks make no preconditioner.
+        """
+        expected = ("shape", "method", "provenance", *_MASKS)
+        if not isinstance(state, dict) or set(state) != set(expected):
+            got = f"the keys {_arguments.shown(list(state))}" if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"state: got {got}, expected a dict of {list(expected)}")
+        return cls(**state, device=device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A tensor says where it lives, so that the map_location of torch.load does too.
+        return {**self.state_dict(), "place": torch.empty(0, device=self.device)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        place = state.pop("place")
+        self.__init__(**state, device=place.device)  # type: ignore[misc]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a safetensors file: masks in float64, and shape, method and provenance as metadata.
@@ -388,6 +449,9 @@ class Preconditioner:
         return f"Preconditioner({what})"
 
 
+torch.serialization.add_safe_globals([Preconditioner])
+
+
 def _check_shape(shape: Sequence[int]) -> Shape:
     expected = "(C, H, W), all positive, of fewer than 2^33 elements"
     found = _arguments.sizes("shape", shape, expected)
@@ -413,7 +477,7 @@ def _checked(
         raise ValueError(f"{name}: got non-finite values, expected finite ones")
     if positive and not bool((mask > 0).all()):
         raise ValueError(
-            f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method=None admits any)"
+            f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method='noise' admits any)"
         )
     if width is not None:
         columns = mask[..., own_columns(width)]
@@ -429,10 +493,14 @@ def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | Non
     if mask.dim() == 4:  # matrices, of which any value may be there
         mask, method = torch.view_as_real(mask) if mask.is_complex() else mask, None
     single = mask.float()
-    if bool(single.isfinite().all()) and (method is None or name == "skew" or bool((single > 0).all())):
+    if bool(single.isfinite().all()) and (method not in _REGULAR or name == "skew" or bool((single > 0).all())):
         return None
     low, high, limits = float(mask.min()), float(mask.max()), torch.finfo(torch.float32)
-    rule = f"up to {limits.max:.3g}" if method is None or name == "skew" else f"{limits.tiny:.3g} to {limits.max:.3g}"
+    rule = (
+        f"up to {limits.max:.3g}"
+        if method not in _REGULAR or name == "skew"
+        else f"{limits.tiny:.3g} to {limits.max:.3g}"
+    )
     return f"M: got {name} with values from {low:.3g} to {high:.3g}, expected {rule} for float32 (float64 holds more)"
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tdas_ops import _arguments, _images, _stored, ops
 from tdas_ops._gaussian import Field, spectral_field
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.preconditioner import Preconditioner
 
 Basis = Literal["pca", "fourier", "pixel", "mean"]
@@ -226,9 +226,7 @@ class Prior:
 
     # What samplers do with it
 
-    def start(
-        self, sigma: float, shape: Sequence[int], noise: NoiseStream, *, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
+    def start(self, sigma: float, shape: Sequence[int], noise: Stream, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """A sample of the law at a level: mean + noise of variance L + sigma^2; one draw of the stream, which means the
         same white noise in every basis.
 
@@ -238,7 +236,7 @@ class Prior:
         Args:
             sigma: noise level that the run begins at.
             shape: (B, C, H, W).
-            noise: stream of the run.
+            noise: stream of the run, or its seed.
             dtype: float32, or float64 on the CPU.
         """
         expected = "a finite number greater than 0"
@@ -291,7 +289,7 @@ class Prior:
         s: Sigma,
         t: Sigma,
         shape: Sequence[int],
-        noise: NoiseStream,
+        noise: Stream,
         *,
         eta: float = 1.0,
         share: float = 1.0,
@@ -354,7 +352,7 @@ class Prior:
         """(mean, L, vectors `[K, C H W]`) in float32 on `device`, or in float64 on the CPU."""
         return self._double if dtype is torch.float64 else self._single  # type: ignore[return-value]
 
-    def _white(self, shape: Sequence[int], noise: NoiseStream, dtype: torch.dtype) -> Tensor:
+    def _white(self, shape: Sequence[int], noise: Stream, dtype: torch.dtype) -> Tensor:
         return ops.noise(Preconditioner.identity(self.shape, None).to(self.device), shape, noise, dtype=dtype)
 
     def _filtered(self, gain: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
@@ -457,7 +455,7 @@ def _power(images: Tensor, basis: Basis) -> Tensor:
     return (torch.fft.rfft2(images, norm="ortho") if basis == "fourier" else images).abs().square()
 
 
-def start(prior: Prior, sigma: float, shape: Sequence[int], noise: NoiseStream) -> Tensor:
+def start(prior: Prior, sigma: float, shape: Sequence[int], noise: Stream) -> Tensor:
     """Where a run begins that skips the levels above sigma, and whatever a network gets wrong there: `Prior.start`.
 
     For the argument `start` of a sampler, beside a ladder that begins at sigma: `sde.ladder(n, sigma_max=sigma)`. With

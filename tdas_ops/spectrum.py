@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tdas_ops import _arguments, _arrays, _channels, _images, _stored, ops
 from tdas_ops._gaussian import Target
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.preconditioner import Method, Preconditioner
 from tdas_ops.reference import column_weights, full_spectrum, own_columns
 
@@ -163,7 +163,7 @@ class Spectrum:
         self,
         sigma: float,
         shape: Sequence[int],
-        noise: NoiseStream,
+        noise: Stream,
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -176,7 +176,7 @@ class Spectrum:
         Args:
             sigma: noise level that the run begins at, in units of x.
             shape: (B, C, H, W); another H or W than that of the spectrum is what `resize` makes of it.
-            noise: stream of the run.
+            noise: stream of the run, or its seed.
             dtype: float32, or float64 on the CPU.
             device: where the sample is.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -28,15 +28,17 @@ class Filter(Protocol):
 
 @dataclass(frozen=True)
 class Gains:
-    """A filter at every frequency, `[..., K]`: what it makes of the variance of noise, and D."""
+    """A filter at every frequency, `[..., K]`: what it makes of the variance of noise and of a start, and D."""
 
     noise: Array
     drift: Array
+    start: Array
 
     @classmethod
     def of_mask(cls, R: Array, method: str) -> Gains:
         """Of a frequency mask R `[..., K]`."""
-        return cls(R**2, R**2 if method == "pds" else np.ones_like(R))
+        plain = np.ones_like(R)
+        return cls(R**2, R**2 if method == "pds" else plain, plain if method == "noise" else R**2)
 
     @classmethod
     def of_filter(cls, M: Filter, target: Target) -> Gains:
@@ -47,8 +49,8 @@ class Gains:
         """
         if tuple(M.shape) != target.shape:
             raise ValueError(f"M: got shape {tuple(M.shape)}, expected {target.shape} as the target has it")
-        if M.method not in ("pds", "tdas"):
-            raise ValueError(f"M: got method {M.method!r}, expected 'pds' or 'tdas'")
+        if M.method is None:
+            raise ValueError("M: got a filter without a method, expected 'pds', 'tdas' or 'noise'")
         if M.freq is not None and M.freq.dim() == 4:
             raise ValueError(
                 "M: got matrices that mix the channels, expected a mask: the prediction has no such mixing"
@@ -63,7 +65,7 @@ class Gains:
                 )
             R = high * R
         gains = cls.of_mask(R.numpy().ravel(), M.method)
-        return gains if M.skew is None else cls(gains.noise, gains.drift + 1j * M.skew.numpy().ravel())
+        return gains if M.skew is None else replace(gains, drift=gains.drift + 1j * M.skew.numpy().ravel())
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Law:
 
     @classmethod
     def start(cls, gains: Gains, scale: float) -> Law:
-        return cls(scale**2 * gains.noise, np.zeros_like(gains.drift))
+        return cls(scale**2 * gains.start, np.zeros_like(gains.drift))
 
 
 def marginal(field: Field, update: Update) -> Array:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tdas_ops import _arguments, samplers
 from tdas_ops._gaussian import Array, Law, Target, Trace, off_ladder
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.prior import Prior
 from tdas_ops.samplers import ScoreFn
 from tdas_ops.samplers._ladder import Levels, between, noise_levels, steps_of
@@ -103,7 +103,7 @@ class FewStep:
         steps = len(self.levels) - 1
         return steps if self.sampler != "heun" else 2 * steps - (self.levels[-1] == 0)
 
-    def arguments(self, shape: Sequence[int], noise: NoiseStream) -> dict[str, Any]:
+    def arguments(self, shape: Sequence[int], noise: Stream) -> dict[str, Any]:
         """Keyword arguments of the sampler, start point included, which takes a draw of the stream."""
         own = {
             "dpmpp": ("order", "eta", "prior", "covariance", "share"),
@@ -111,11 +111,11 @@ class FewStep:
             "heun": ("s_churn",),
             "probability_flow": ("s_churn",),
         }[self.sampler]
-        made = {name: getattr(self, name) for name in own}
+        made, noise = {name: getattr(self, name) for name in own}, NoiseStream.of(noise)
         start = None if self.start is None else self.start.start(self.levels[0], shape, noise)
         return {"ladder": self.levels, "noise": noise, **made, **({} if start is None else {"start": start})}
 
-    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: NoiseStream, **options: Any) -> Tensor:
+    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: Stream, **options: Any) -> Tensor:
         """Samples `[B, C, H, W]`; options as in the sampler."""
         run = getattr(samplers, self.sampler)
         x: Tensor = run(score_fn, shape, self.sde, **self.arguments(shape, noise), **options)

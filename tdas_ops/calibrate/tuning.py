@@ -15,7 +15,7 @@ from tdas_ops._gaussian import PC, Target
 from tdas_ops.calibrate.few_step import FewStep
 from tdas_ops.calibrate.filters import constant, schedule
 from tdas_ops.calibrate.likeness import Likeness
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import Basis, Prior
 from tdas_ops.samplers import Filters, ScoreFn
@@ -42,7 +42,7 @@ class Filtered:
         """Evaluations of the network."""
         return self.run.count * (self.run.corrector_steps + (self.run.predictor is not None))
 
-    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: NoiseStream, **options: Any) -> Tensor:
+    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: Stream, **options: Any) -> Tensor:
         """Samples `[B, C, H, W]`; options as in `samplers.pc`."""
         run = self.run
         x: Tensor = samplers.pc(
@@ -112,7 +112,7 @@ class Tuned:
         """The best."""
         return self.trials[0].settings
 
-    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: NoiseStream, **options: Any) -> Tensor:
+    def sample(self, score_fn: ScoreFn, shape: Sequence[int], noise: Stream, **options: Any) -> Tensor:
         """Samples with the best settings."""
         return self.settings.sample(score_fn, shape, noise, **options)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from tdas_ops import _arguments
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn, check_sde
 from tdas_ops.sde import Ladder, Marginal, NoiseLevels
 
@@ -62,7 +62,7 @@ def run_of(
     score_fn: ScoreFn,
     shape: Sequence[int],
     M: Filters | None,
-    noise: NoiseStream,
+    noise: Stream,
     steps: Sequence[Step],
     coefficients: Sequence[Sequence[float]],
     *,

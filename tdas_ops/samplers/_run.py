@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from tdas_ops import _arguments, ops
 from tdas_ops._graph import Captured, Iteration
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.sde import Marginal
 
@@ -130,7 +130,7 @@ class Run:
         score_fn: ScoreFn,
         shape: Sequence[int],
         M: Filters | None,
-        noise: NoiseStream,
+        noise: Stream,
         levels: Sequence[Marginal],
         rows: Sequence[Sequence[float]],
         scale: float,
@@ -139,8 +139,6 @@ class Run:
         history: int = 0,
         **options: Unpack[Options],
     ) -> None:
-        if not isinstance(noise, NoiseStream):
-            raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
         unknown = set(options) - set(Options.__annotations__)
         if unknown:
             expected = ", ".join(Options.__annotations__)
@@ -148,6 +146,7 @@ class Run:
                 f"options: got {', '.join(sorted(unknown))}, expected arguments of the sampler or {expected}"
             )
         self.options, start, network_dtype = options, options.get("start"), options.get("network_dtype")
+        noise = NoiseStream.of(noise)
         self.cuda_graph, self.hook = options.get("cuda_graph", False), options.get("hook")
         self.score_fn, self.noise, self.levels = score_fn, noise, levels
         self.shape = _arguments.sizes("shape", shape, "(B, C, H, W), all positive")
@@ -200,6 +199,8 @@ class Run:
 
     def _start(self, scale: float, start: Tensor | None) -> Tensor:
         M = self.filters[0]
+        if M.method == "noise":  # of the steps alone
+            M = Preconditioner.identity(M.shape).to(M.device)
         if start is None:
             return ops.noise(M, self.shape, self.noise, scale)
         if not isinstance(start, Tensor) or start.dtype not in _DTYPES:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import Prior
 from tdas_ops.samplers._known import coloured, filters_beside
@@ -37,7 +37,7 @@ def ancestral(
     sde: NoiseLevels,
     M: Filters | None = None,
     *,
-    noise: NoiseStream,
+    noise: Stream,
     evaluations: int | None = None,
     ladder: Levels = "karras",
     eta: float = 1.0,
@@ -56,7 +56,8 @@ def ancestral(
         shape: (B, C, H, W).
         sde: `VE`, `VP`, `SubVP`, `Discrete`, or what `sde.NoiseLevels` describes.
         M: the preconditioner, by default none; or one for each step; as in `pc`.
-        noise: the stream of all noise of the run, start point included.
+        noise: the stream of all noise of the run, start point included; or its seed, or a `torch.Generator`
+            of which one is drawn at the start (`NoiseStream.of`).
         evaluations: calls of the score function, one a step; None where the ladder says how many.
         ladder: see `samplers.Levels`.
         eta: share of the posterior's noise, from 0 to 1.

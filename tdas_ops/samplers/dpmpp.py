@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops._graph import Iteration
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import Prior
 from tdas_ops.samplers._known import along_prior, coloured, extrapolated, filters_beside
@@ -38,7 +38,7 @@ def dpmpp(
     sde: NoiseLevels,
     M: Filters | None = None,
     *,
-    noise: NoiseStream,
+    noise: Stream,
     evaluations: int | None = None,
     ladder: Levels = "karras",
     order: int = 2,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tdas_ops import _arguments, ops
 from tdas_ops._graph import Iteration
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers._ladder import Levels, Step, arrival, between, noise_levels, run_of, step_from, step_of
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
@@ -28,7 +28,7 @@ def heun(
     sde: NoiseLevels,
     M: Filters | None = None,
     *,
-    noise: NoiseStream,
+    noise: Stream,
     evaluations: int | None = None,
     ladder: Levels = "karras",
     s_churn: float = 0.0,
@@ -86,7 +86,7 @@ def probability_flow(
     sde: NoiseLevels,
     M: Filters | None = None,
     *,
-    noise: NoiseStream,
+    noise: Stream,
     evaluations: int | None = None,
     ladder: Levels = "karras",
     s_churn: float = 0.0,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn
 from tdas_ops.sde import Marginal
@@ -26,7 +26,7 @@ def annealed_langevin(
     sigmas: Sequence[float],
     M: Filters | None = None,
     *,
-    noise: NoiseStream,
+    noise: Stream,
     step_size: float | None = None,
     steps: int = 5,
     rule: Literal["ncsn", "ncsnv2"] = "ncsnv2",
@@ -40,7 +40,8 @@ def annealed_langevin(
         shape: (B, C, H, W).
         sigmas: the noise levels, from large to small; each one is an iteration of the run.
         M: the preconditioner, on the device to sample on; or one for each noise level, as in `pc`.
-        noise: the stream of all noise of the run, start point included.
+        noise: the stream of all noise of the run, start point included; or its seed, or a `torch.Generator`
+            of which one is drawn at the start (`NoiseStream.of`).
         step_size: epsilon, in units of sigma^2; by default that of `ncsnv2_step_size` (rule "ncsnv2" only; NCSN
             published 2e-5 for sigma from 1 to 0.01).
         steps: T, Langevin steps a level.
@@ -83,7 +84,7 @@ def annealed_langevin(
     x = run.x
     if denoise if denoise is not None else rule == "ncsnv2":
         clean = torch.add(x, run.score(run.rows[-1][0]), alpha=last**2)
-        return clean if run.hook is None else run.hook(x, clean, levels[-1], noise)[1]
+        return clean if run.hook is None else run.hook(x, clean, levels[-1], run.noise)[1]
     return x
 
 

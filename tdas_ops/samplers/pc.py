@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tdas_ops import ops
 from tdas_ops._gaussian import PREDICTORS, unsuited
-from tdas_ops.noise import NoiseStream
+from tdas_ops.noise import Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn, check_sde
 from tdas_ops.sde import SDE, Marginal
@@ -28,7 +28,7 @@ def pc(
     sde: SDE,
     M: Filters | None = None,
     *,
-    noise: NoiseStream,
+    noise: Stream,
     iterations: int | None = None,
     snr: float = 0.16,
     predictor: Literal["reverse_diffusion", "euler_maruyama", "ancestral"] | None = "reverse_diffusion",
@@ -47,7 +47,8 @@ def pc(
         sde: `VE`, `VP`, `SubVP`, or what `sde.SDE` describes.
         M: the preconditioner, on the device to sample on; or one for each iteration, of one shape, device and method:
             `M[i]` serves iteration i, and `M[0]` the start as well. By default none, on the device of start or noise.
-        noise: the stream of all noise of the run, start point included.
+        noise: the stream of all noise of the run, start point included; or its seed, or a `torch.Generator`
+            of which one is drawn at the start (`NoiseStream.of`).
         iterations: number of iterations, by default the native count of the SDE; the end time follows (speed-up rule).
         snr: signal-to-noise ratio of the corrector.
         predictor: "reverse_diffusion", "euler_maruyama", "ancestral" (not for sub-VP), or None for corrector-only
@@ -111,16 +112,16 @@ def pc(
             score = run.score(told)
             if corrector == "ald":
                 eta = 2 * alpha * (snr * std) ** 2
-                result = ops.step(x, score, M, eta, noise=noise, out=x, cast=cast, return_mean=clean)  # type: ignore[call-overload]
+                result = ops.step(x, score, M, eta, noise=run.noise, out=x, cast=cast, return_mean=clean)  # type: ignore[call-overload]
             else:
                 result = ops.langevin_step(
-                    x, score, M, snr, noise=noise, alpha=alpha, norm=norm, out=x, cast=cast, return_mean=clean
+                    x, score, M, snr, noise=run.noise, alpha=alpha, norm=norm, out=x, cast=cast, return_mean=clean
                 )
             x_mean = run.hooked(result[1] if clean else x, here)
         if predictor is not None:
             score = run.score(told)
             drift, d = (torch.addcmul(a * x, score, b), 1.0) if linear else (score, b)
-            _, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=noise, out=x, cast=cast, return_mean=True)
+            _, x_mean = ops.step(x, drift, M, d, noise_scale=n, noise=run.noise, out=x, cast=cast, return_mean=True)
             x_mean = run.hooked(x_mean, here)
         return x_mean
 

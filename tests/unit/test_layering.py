@@ -17,12 +17,12 @@ LONGEST = 600
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
     {"_version", "_remedy", "_schema", "_arguments", "_files"},
-    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images", "_tables"},
-    {"_backends", "_gaussian", "_channels", "_stored", "_statistics"},
-    {"noise", "preconditioner", "_machine"},
-    {"_inputs", "_graph"},
-    {"ops"},
-    {"prior", "spectrum"},
+    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
+    {"_backends", "_gaussian", "_channels", "_stored"},
+    {"_brownian", "_masks", "_statistics"},
+    {"noise", "preconditioner"},
+    {"ops", "_graph", "_latents", "holder"},
+    {"prior", "spectrum", "coloured", "denoiser"},
     {"samplers"},
     {"calibrate"},
     {"models", "integrations", "_pictures"},
