@@ -87,8 +87,9 @@ class Brownian:
         for node in sorted(start.keys() | end.keys()):
             weight = scale * (end.get(node, 0.0) - start.get(node, 0.0))
             if weight != 0:
-                kernel(white, None, None, weight, None, None, self._seeds, self._path + node, self._first_sample)
-                total.add_(white)
+                factor = 1.0 if double else weight
+                kernel(white, None, None, factor, None, None, self._seeds, self._path + node, self._first_sample)
+                total.add_(white.double().mul_(weight) if double else white)
         return total.reshape(self.shape)
 
     def _time(self, cell: int) -> float:

@@ -10,15 +10,15 @@ from tdas_ops.preconditioner import Preconditioner
 
 
 def check_size(shape: tuple[int, ...], M: Preconditioner) -> None:
-    """Whether M fits latents `[B, C, H, W]`, or with frames, `[B, C, T, H, W]` or `[B, T, C, H, W]`.
+    """Whether M fits samples `[C, H, W]`, or with frames, `[C, T, H, W]` or `[T, C, H, W]`.
 
     Raises:
         ValueError: it does not; the message has the command that makes one of their size.
     """
     channels, *size = M.shape
-    if len(shape) not in (4, 5) or 0 in shape or channels not in shape[1:-2]:
-        expected = f"[B, {channels}, H, W], or five axes with T frames before or behind the channels, as M has them"
-        raise ValueError(f"x: got shape {shape}, expected {expected}")
+    if len(shape) not in (3, 4) or 0 in shape or channels not in shape[:-2]:
+        expected = f"[{channels}, H, W] as M has it, or the same with frames before or behind the channels"
+        raise ValueError(f"x: got samples of shape {shape}, expected {expected}")
     if list(shape[-2:]) != size:
         command = f"M.resize({shape[-2]}, {shape[-1]})"
         raise ValueError(
@@ -27,15 +27,15 @@ def check_size(shape: tuple[int, ...], M: Preconditioner) -> None:
 
 
 def repeated(M: Preconditioner, shape: tuple[int, ...]) -> Preconditioner:
-    """M for `[B, C T, H, W]`, the planes of latents in their order; not for matrices."""
-    if len(shape) == 4:
+    """M for the planes of samples in their order, `[C T, H, W]`; not for matrices."""
+    if len(shape) == 3:
         return M
-    before, behind = (1, shape[2]) if shape[1] == M.shape[0] else (shape[1], 1)
+    before, behind = (1, shape[1]) if shape[0] == M.shape[0] else (shape[0], 1)
     freq, space, skew = (
         None if mask is None else mask.repeat_interleave(behind, 0).repeat(before, 1, 1)
         for mask in (M.freq, M.space, M.skew)
     )
-    planes = (math.prod(shape[1:-2]), *M.shape[1:])
+    planes = (math.prod(shape[:-2]), *M.shape[1:])
     return Preconditioner(planes, freq, space, skew, M.method, M.provenance, M.device)
 
 

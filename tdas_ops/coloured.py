@@ -220,9 +220,9 @@ class ColouredNoise:
                 raise TypeError(f"M: got {got} for the level {at}, expected a Preconditioner or a profile of radii")
             M = Preconditioner.radial(M, (math.prod(shape[:-2]), *shape[-2:]), "noise").unit_variance().to(device)
             return M, M
-        _latents.check_size((1, *shape), M)
+        _latents.check_size(shape, M)
         M = (M if at is None else M.unit_variance()).to(device)
-        return M, None if M.mixing and len(shape) == 4 else _latents.repeated(M, (1, *shape))
+        return M, None if M.mixing and len(shape) == 4 else _latents.repeated(M, shape)
 
     def _made(self, x: Tensor, stream: NoiseStream, at: float | None) -> Tensor:
         """M z like x, z a draw of the stream."""

@@ -46,7 +46,7 @@ class PreconditionedDenoiser:
         """
         if self.M.method != "pds" or all(mask is None for mask in (self.M.freq, self.M.space, self.M.skew)):
             return self.model(x, sigma, *args, **kwargs)
-        _latents.check_size(tuple(x.shape), self.M)
+        _latents.check_size(tuple(x.shape[1:]), self.M)
         denoised = self.model(x, sigma, *args, **kwargs)
         if denoised.shape != x.shape:
             raise ValueError(f"model: got an image {tuple(denoised.shape)}, expected {tuple(x.shape)}, the shape of x")

@@ -158,10 +158,10 @@ class NoiseStream:
     def of(cls, noise: Any) -> NoiseStream:
         """The stream that is meant where one is expected: itself, or one made of a seed.
 
-        A whole number is the seed of a new stream. A `torch.Generator` gives one 64-bit number as the seed, drawn when
-        this is called (samplers: at the start of the run) and at no other time, so that a generator in the same state
-        makes the same picture; one on a GPU is waited for. A sequence of whole numbers or generators, one for each
-        sample, makes `seeds`.
+        A whole number is the seed of a new stream. Of a `torch.Generator` one 64-bit seed is drawn when this is called
+        (samplers: at the start of the run) and nothing after that, so that a generator in the same state makes the same
+        picture. One of the CPU serves every device; the stream of one on a GPU, which is waited for, lives there. A
+        sequence of whole numbers or generators, one for each sample, makes `seeds`.
 
         Raises:
             TypeError: it is none of these.
@@ -169,9 +169,14 @@ class NoiseStream:
         """
         if isinstance(noise, cls):
             return noise
-        if isinstance(noise, list | tuple) and noise:
-            return cls(seeds=[_seed(each) for each in noise])
-        return cls(_seed(noise))
+        several = isinstance(noise, list | tuple)
+        given = noise if several else [noise]
+        words = [_seed(each) for each in given]
+        places = {each.device for each in given if isinstance(each, torch.Generator)} - {torch.device("cpu")}
+        if len(places) > 1:
+            raise ValueError(f"noise: got generators on {sorted(map(str, places))}, expected one device")
+        which: dict[str, Any] = {"seeds": words} if several else {"seed": words[0]}
+        return cls(**which, device=places.pop() if places else None)
 
     def shard(self, rank: int, world_size: int, batch: int) -> NoiseStream:
         """The stream of a rank's share of a batch: samples `rank n` to `(rank + 1) n`, `n = batch / world_size`.

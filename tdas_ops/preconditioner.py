@@ -120,8 +120,8 @@ class Preconditioner:
     def unit_variance(self) -> Preconditioner:
         """The same filter scaled so that every channel of M z has variance 1, over all pixels, for white z.
 
-        Samplers of other code expect that of their noise; the papers' masks make a standard deviation of 1.26 ("pds",
-        alpha 5) or 0.79 ("tdas") of it. R is scaled where there is one, else A; w with the square, as M M^T is.
+        Samplers of other code expect that of their noise; masks of images make a standard deviation near 1.2 ("pds",
+        alpha 5) or 0.8 ("tdas") of it. R is scaled where there is one, else A; w with the square, as M M^T is.
 
         Raises:
             ValueError: a filter that leaves nothing of a channel.

@@ -380,6 +380,9 @@ class Prior:
         return f"Prior(shape={self.shape}, basis={self.basis!r}{rank}, device={self.device})"
 
 
+torch.serialization.add_safe_globals([Prior])
+
+
 def _log_ratio(L: Tensor, s: Sigma, t: Sigma) -> Tensor:
     """log((L + t^2) / (L + s^2)), accurate where the ratio is near 1 and where it is near 0."""
     total = L + s * s

@@ -274,6 +274,9 @@ class Spectrum:
         return f"Spectrum(shape={self.shape}, slope={self.slope:.2f}, real={not self.matrices.is_complex()})"
 
 
+torch.serialization.add_safe_globals([Spectrum])
+
+
 def _hann(height: int, width: int) -> Tensor:
     """`[H, W]`, of mean square 1."""
     rows, columns = (torch.hann_window(n, periodic=False, dtype=torch.float64) for n in (height, width))

@@ -50,7 +50,7 @@ class Gains:
         if tuple(M.shape) != target.shape:
             raise ValueError(f"M: got shape {tuple(M.shape)}, expected {target.shape} as the target has it")
         if M.method is None:
-            raise ValueError("M: got a filter without a method, expected 'pds', 'tdas' or 'noise'")
+            raise ValueError("M: got method None, expected 'pds', 'tdas' or 'noise'")
         if M.freq is not None and M.freq.dim() == 4:
             raise ValueError(
                 "M: got matrices that mix the channels, expected a mask: the prediction has no such mixing"

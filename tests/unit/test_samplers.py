@@ -475,7 +475,7 @@ def test_bad_schedules_of_filters():
 
 def test_more_bad_arguments():
     M = Preconditioner.identity((2, 4, 5))
-    with pytest.raises(TypeError, match="noise: got Generator"):
+    with pytest.raises(TypeError, match="noise: got str"):
         samplers.pc(score, SHAPE, VE(), M, noise=torch.Generator(), progress=False)
     with pytest.raises(ValueError, match="iterations: got 20, expected more than beta_max"):
         samplers.pc(score, SHAPE, VP(), M, noise=NoiseStream(1), iterations=20, progress=False)

@@ -366,7 +366,7 @@ BAD = {
     "s_noise": ("s_noise: got -1.0, expected a number from 0 to 10", {"s_noise": -1.0}),
     "option": ("options: got evaluation, expected arguments of the sampler or start, hook", {"evaluation": 3}),
     "M": ("M: got int, expected a Preconditioner", {"M": 3}),
-    "noise": ("noise: got Generator, expected a NoiseStream", {"noise": torch.Generator()}),
+    "noise": ("noise: got str, expected a NoiseStream", {"noise": "seed"}),
     "bfloat16": ("start: got torch.bfloat16, expected float32", {"start": torch.zeros(SHAPE, dtype=torch.bfloat16)}),
     "start": (r"start: got \(1, 2, 4, 5\) on cpu, expected", {"start": torch.zeros(1, 2, 4, 5)}),
 }
