@@ -105,7 +105,7 @@ class ColouredNoise:
             raise TypeError(f"like: got {type(like).__name__}, expected a tensor in whose shape noise is made")
         self.M = M
         self.noise = noise if isinstance(noise, Brownian) else NoiseStream.of(noise)
-        self._like = None if like is None else torch.empty_like(like, requires_grad=False)
+        self._like = like
         self._first = None if isinstance(self.noise, Brownian) else self.noise.state_dict()
         self._kept: dict[Any, Filters] = {}
         if isinstance(M, Preconditioner):
