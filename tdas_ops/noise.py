@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from tdas_ops import _arguments, _backends
 from tdas_ops._brownian import Brownian, Transform, planes
 
+_TAKING = threading.Lock()  # of threads that share a stream no two take the same path
 _WORD = 1 << 64
 _SAMPLES = 1 << 32
 
@@ -281,9 +283,10 @@ class NoiseStream:
         if transform is not None and not callable(transform):
             raise TypeError(f"transform: got {type(transform).__name__}, expected a function of sigma")
         seeds, draw, first_sample = self.arguments(sizes[0], place)
-        made = Brownian(sizes, (seeds, draw, first_sample), dtype, place, transform)
-        draw.add_(1)
-        return made
+        with _TAKING:
+            taken = draw.clone()
+            draw.add_(1)
+        return Brownian(sizes, (seeds, taken, first_sample), dtype, place, transform)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain integers that restore the stream; reads the draw counter, so on a GPU it waits for the device."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images, _masks, _stored
+from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images, _stored, _variance
 from tdas_ops._statistics import ImageStatistics, check_unshifted, checked_alpha, normalised
 from tdas_ops.reference import full_spectrum, own_columns
 
@@ -126,12 +126,12 @@ class Preconditioner:
         Raises:
             ValueError: a filter that leaves nothing of a channel.
         """
-        masks = _masks.unit_variance(self.freq, self.space, self.skew, self.shape)
+        masks = _variance.unit_variance(self.freq, self.space, self.skew, self.shape)
         return self._with(self.shape, masks, {"unit_variance": True})
 
     def deviations(self) -> Tensor:
         """Standard deviation of every channel of M z over all pixels, for white z of variance 1: `[C]`, float64."""
-        return _masks.deviations(self.freq, self.space, self.shape)
+        return _variance.deviations(self.freq, self.space, self.shape)
 
     def resize(self, height: int, width: int) -> Preconditioner:
         """The filter for pictures of another size: R and w the same at the same cycles per pixel, A scaled.
@@ -142,7 +142,7 @@ class Preconditioner:
         size = (_arguments.whole("height", height, 1), _arguments.whole("width", width, 1))
         if size == self.shape[1:]:
             return self
-        masks = _masks.resized(self.freq, self.space, self.skew, self.shape, size)
+        masks = _variance.resized(self.freq, self.space, self.skew, self.shape, size)
         return self._with((self.shape[0], *size), masks, {"resized_from": list(self.shape[1:])})
 
     def _with(self, shape: Shape, masks: Sequence[Tensor | None], about: dict[str, Any]) -> Preconditioner:

@@ -19,7 +19,7 @@ LEVELS = [
     {"_version", "_remedy", "_schema", "_arguments", "_files"},
     {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
     {"_backends", "_gaussian", "_channels", "_stored"},
-    {"_brownian", "_masks", "_statistics"},
+    {"_brownian", "_statistics", "_variance"},
     {"noise", "preconditioner"},
     {"ops", "_graph", "_latents", "holder"},
     {"prior", "spectrum", "coloured", "denoiser"},

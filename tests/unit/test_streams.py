@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import tdas_ops
-from tdas_ops import NoiseStream, Preconditioner, samplers, sde
+from tdas_ops import NoiseStream, Preconditioner, calibrate, samplers, sde
+from tdas_ops.prior import Prior
 
 SHAPE = (4, 3, 6, 5)
 
@@ -147,6 +148,26 @@ def test_samplers_take_seeds_and_generators(run):
     assert torch.equal(run(7), run(NoiseStream(7)))
     assert torch.equal(run(generator(7)), run(NoiseStream.of(generator(7))))
     assert not torch.equal(run(generator(7)), run(generator(8)))
+
+
+def test_a_start_from_a_prior_shares_nothing_with_the_steps():
+    prior = Prior.from_images(torch.rand(16, *SHAPE[1:]), basis="mean")
+    run = calibrate.FewStep(sde.VE(0.1, 5.0), 3, "ancestral", start=prior)
+    sample = lambda z: run.sample(score, SHAPE, z, progress=False)
+    assert torch.equal(sample(7), sample(NoiseStream(7)))
+    assert torch.equal(sample(generator(7)), sample(NoiseStream.of(generator(7))))
+    assert torch.equal(prior.start(2.0, SHAPE, 7), prior.start(2.0, SHAPE, NoiseStream(7)))
+
+
+def test_streams_work_in_and_out_of_inference_mode():
+    with torch.inference_mode():
+        z = NoiseStream(3)
+        w, shard = z.brownian((2, 3)), z.shard(1, 2, 4)
+        inside = w(3.0, 1.0), shard.randn((2, 3)), z.randn((4, 3))
+    z = NoiseStream(3)
+    outside = z.brownian((2, 3))(3.0, 1.0), z.shard(1, 2, 4).randn((2, 3)), z.randn((4, 3))
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+    assert torch.equal(w(3.0, 1.0), outside[0]) and torch.equal(outside[2][2:], outside[1])
 
 
 def test_starts_take_a_seed_and_steps_refuse_one():
