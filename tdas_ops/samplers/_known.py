@@ -10,10 +10,12 @@ from torch import Tensor
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import Prior
 from tdas_ops.samplers._ladder import Step
-from tdas_ops.samplers._run import Filters, Run, filters
+from tdas_ops.samplers._run import Filters, NoiseSampler, Run, filters
 
 
-def filters_beside(M: Filters | None, shape: Sequence[int], **priors: Prior | None) -> Filters | None:
+def filters_beside(
+    M: Filters | None, shape: Sequence[int], noise_sampler: NoiseSampler | None = None, **priors: Prior | None
+) -> Filters | None:
     """M, or without one the identity on the device of the priors; refuses priors that do not fit.
 
     Raises:
@@ -23,6 +25,8 @@ def filters_beside(M: Filters | None, shape: Sequence[int], **priors: Prior | No
     for name, prior in given.items():
         if not isinstance(prior, Prior):
             raise TypeError(f"{name}: got {type(prior).__name__}, expected a calibrate.Prior")
+        if noise_sampler is not None:
+            raise ValueError(f"noise_sampler: got one beside {name}, which makes the noise, expected one of the two")
         if prior.shape != tuple(shape[1:]):
             raise ValueError(f"{name}: got a prior of shape {prior.shape}, expected {tuple(shape[1:])} as the samples")
         M = Preconditioner.identity(prior.shape).to(prior.device) if M is None else M

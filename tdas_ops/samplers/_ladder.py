@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tdas_ops import _arguments
 from tdas_ops.noise import Stream
-from tdas_ops.samplers._run import Filters, Options, Run, ScoreFn, check_sde
+from tdas_ops.samplers._run import Filters, NoiseSampler, Options, Run, ScoreFn, check_sde
 from tdas_ops.sde import Ladder, Marginal, NoiseLevels
 
 if TYPE_CHECKING:
@@ -68,13 +68,16 @@ def run_of(
     *,
     history: int = 0,
     arrivals: Sequence[float] | None = None,
+    noise_sampler: NoiseSampler | None = None,
     **options: Unpack[Options],
 ) -> Run:
     """The run over these steps, each with coefficients of its own, which reach sigma_next unless told otherwise."""
     levels = [arrival(sigma) for sigma in arrivals or [step.sigma_next for step in steps]]
     rows = [(*step, *own) for step, own in zip(steps, coefficients, strict=True)]
     scaled = any(step.mean_scale != 1.0 for step in steps)
-    return Run(score_fn, shape, M, noise, levels, rows, steps[0].sigma, scaled=scaled, history=history, **options)
+    own: dict[str, Any] = {"scaled": scaled, "history": history, "noise_sampler": noise_sampler}
+    between = [(step.sigma, step.sigma_next) for step in steps]
+    return Run(score_fn, shape, M, noise, levels, rows, steps[0].sigma, between=between, **own, **options)
 
 
 def arrival(sigma: Any) -> Marginal:

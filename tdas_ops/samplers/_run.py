@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ScoreFn = Callable[[Tensor, Tensor], Tensor]
 Filters = Preconditioner | Sequence[Preconditioner]
+NoiseSampler = Callable[[float, float], Tensor]
 Hook = Callable[[Tensor, Tensor, Any, NoiseStream], tuple[Tensor, Tensor]]
 
 
@@ -116,6 +117,7 @@ class Run:
         scale: noise scale of the start point.
         scaled: whether the score function receives x times a mean scale.
         history: how many tensors like x an iteration leaves to the next one.
+        noise_sampler: what makes the noise of a step from its two levels, `between`, in the place of the stream.
         options: `Options`.
 
     Attributes:
@@ -137,6 +139,8 @@ class Run:
         *,
         scaled: bool = False,
         history: int = 0,
+        noise_sampler: NoiseSampler | None = None,
+        between: Sequence[tuple[float, float]] = (),
         **options: Unpack[Options],
     ) -> None:
         unknown = set(options) - set(Options.__annotations__)
@@ -149,6 +153,10 @@ class Run:
         noise = NoiseStream.of(noise)
         self.cuda_graph, self.hook = options.get("cuda_graph", False), options.get("hook")
         self.score_fn, self.noise, self.levels = score_fn, noise, levels
+        self.noise_sampler, self.between, self.at = noise_sampler, between, 0
+        if noise_sampler is not None and (self.cuda_graph or not callable(noise_sampler)):
+            got = type(noise_sampler).__name__ + (" with cuda_graph" if self.cuda_graph else "")
+            raise TypeError(f"noise_sampler: got {got}, expected a function of two noise levels, without cuda_graph")
         self.shape = _arguments.sizes("shape", shape, "(B, C, H, W), all positive")
         if len(self.shape) != 4:
             raise ValueError(f"shape: got {_arguments.shown(self.shape)}, expected (B, C, H, W)")
@@ -253,10 +261,20 @@ class Run:
 
     def step(self, v: Tensor, M: Preconditioner, d: Tensor | float, n: Tensor | None, level: Any) -> Tensor:
         """`x + d D v + n M z` in place, then the hook; n None draws nothing."""
-        noise = {"noise_scale": 0.0} if n is None else {"noise_scale": n, "noise": self.noise}
+        noise = {"noise_scale": 0.0} if n is None else {"noise_scale": n, "noise": self._noise()}
         ops.step(self.x, v, M, d, out=self.x, cast=self.cast, **noise)  # type: ignore[call-overload]
         self.hooked(self.x, level)
         return self.x
+
+    def _noise(self) -> NoiseStream | Tensor:
+        """What a step takes its noise from."""
+        if self.noise_sampler is None:
+            return self.noise
+        z = self.noise_sampler(*self.between[self.at])
+        if not isinstance(z, Tensor) or z.shape != self.x.shape or z.device != self.x.device:
+            got = f"{tuple(z.shape)} on {z.device}" if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"noise_sampler: got {got} from it, expected {self.shape} on {self.x.device}")
+        return z.to(self.x.dtype)
 
     def hooked(self, x_mean: Tensor, level: Any) -> Tensor:
         """Lets the hook have its say on x and returns x_mean."""
@@ -278,7 +296,7 @@ class Run:
         callback, check_finite = self.options.get("callback"), self.options.get("check_finite", False)
         quiet = not self.options.get("progress", True)
         for i in tqdm(range(first, total), initial=first, total=total, disable=quiet):
-            act = iterate if last is None or i < alike else last
+            act, self.at = iterate if last is None or i < alike else last, i
             self.x_mean = act(self.filters[i], self.rows[i], self.levels[i])
             if check_finite and not bool(torch.isfinite(self.x).all()):
                 raise FloatingPointError(

@@ -23,7 +23,7 @@ from tdas_ops.samplers._ladder import (
     step_of,
     steps_of,
 )
-from tdas_ops.samplers._run import Filters, Options, ScoreFn
+from tdas_ops.samplers._run import Filters, NoiseSampler, Options, ScoreFn
 from tdas_ops.sde import Marginal, NoiseLevels
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def ancestral(
     ladder: Levels = "karras",
     eta: float = 1.0,
     s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
     covariance: Prior | None = None,
     share: float = 1.0,
     **options: Unpack[Options],
@@ -62,6 +63,9 @@ def ancestral(
         ladder: see `samplers.Levels`.
         eta: share of the posterior's noise, from 0 to 1.
         s_noise: factor of the noise.
+        noise_sampler: `(sigma, sigma_next) -> z`, unit normal noise of a step like x, in the place of a draw of
+            `noise`: with `noise.brownian(shape)` the picture stays the same, but for what the steps leave out, at
+            another number of evaluations. Not beside a covariance or with `cuda_graph`.
         covariance: a law of the data that gives the noise the covariance of its posterior, `Prior.posterior_noise`, in
             the place of isotropic noise: exact for data of that law at eta = 1. None in a step to 0, and not beside M.
         share: of what that covariance exceeds isotropic noise by, from 0 to 1.
@@ -78,9 +82,10 @@ def ancestral(
     """
     eta, s_noise = between("eta", eta, 0.0, 1.0), between("s_noise", s_noise, 0.0, 10.0)
     share = between("share", share, 0.0, 1.0)
-    M = filters_beside(M, shape, covariance=covariance)
+    M = filters_beside(M, shape, noise_sampler, covariance=covariance)
     steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
-    run = run_of(score_fn, shape, M, noise, steps, [_coefficients(step, eta, s_noise) for step in steps], **options)
+    coefficients = [_coefficients(step, eta, s_noise) for step in steps]
+    run = run_of(score_fn, shape, M, noise, steps, coefficients, noise_sampler=noise_sampler, **options)
     noisy = eta * s_noise > 0
 
     def iterate(M: Preconditioner, coefficients: Tensor, level: Marginal | None) -> Tensor:

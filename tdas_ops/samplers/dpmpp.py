@@ -24,7 +24,7 @@ from tdas_ops.samplers._ladder import (
     step_of,
     steps_of,
 )
-from tdas_ops.samplers._run import Filters, Options, ScoreFn
+from tdas_ops.samplers._run import Filters, NoiseSampler, Options, ScoreFn
 from tdas_ops.sde import Marginal, NoiseLevels
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def dpmpp(
     order: int = 2,
     eta: float = 0.0,
     s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
     prior: Prior | None = None,
     covariance: Prior | None = None,
     share: float = 1.0,
@@ -65,6 +66,7 @@ def dpmpp(
         order: 1, 2 or 3; not more than there are steps.
         eta: 0 for the ODE, 1 for the SDE, or between.
         s_noise: factor of the noise.
+        noise_sampler: as in `ancestral`; not beside a prior or a covariance.
         prior: a law of the data whose part of the step is solved exactly, with the same extrapolation of what is left
             (`Prior.flow`): data of that law take one step, and without variance it is DPM-Solver++. A step to 0 is that
             of the ODE. Not beside M.
@@ -78,12 +80,12 @@ def dpmpp(
     """
     eta, s_noise = between("eta", eta, 0.0, 1.0), between("s_noise", s_noise, 0.0, 10.0)
     share = between("share", share, 0.0, 1.0)
-    M = filters_beside(M, shape, prior=prior, covariance=covariance)
+    M = filters_beside(M, shape, noise_sampler, prior=prior, covariance=covariance)
     steps = steps_of(sde, noise_levels(sde, evaluations, ladder))
     check_order(order, len(steps))
     coefficients = [(*scales(step, eta, s_noise), *weights(steps[: i + 1], order, eta)) for i, step in enumerate(steps)]
     kept = (order - 1) * (1 if prior is None else 2)
-    run = run_of(score_fn, shape, M, noise, steps, coefficients, history=kept, **options)
+    run = run_of(score_fn, shape, M, noise, steps, coefficients, history=kept, noise_sampler=noise_sampler, **options)
     law = prior if covariance is None else covariance
     noisy = eta * s_noise > 0
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import relative_rms
 
-from tdas_ops import NoiseStream
+from tdas_ops import NoiseStream, Preconditioner, samplers, sde
+from tdas_ops.prior import Prior
 
 SHAPE = (3, 2, 4, 5)
 LEVELS = [0.002, 0.05, 0.7, 3.0, 14.6, 80.0]
@@ -98,6 +99,8 @@ def test_paths_differ_and_share_nothing_with_draws():
     z = NoiseStream(0)
     first, second = z.brownian((500, 2)), z.brownian((500, 2))
     assert int(z.draw) == 2
+    assert [int(w._path) % (1 << 64) for w in (first, second)] == [1 << 63, (1 << 63) + (1 << 24)]
+    assert max(first._weights((1 << 22) - 1)) < 1 << 24
     drawn = [z.randn((500, 2)) for _ in range(3)]
     made = torch.stack([t.flatten() for t in (first(3.0, 0.7), second(3.0, 0.7), first(0.7, 0.1), *drawn)]).double()
     assert (made @ made.T / 1000 - torch.eye(6)).abs().max() < 5 * math.sqrt(2 / 1000)
@@ -155,6 +158,61 @@ def test_the_picture_stays_at_another_number_of_steps(name):
     z = NoiseStream(4)
     assert relative_rms(sde_dpmpp(x, 32, lambda s, t: z.randn(shape)), fine) > 1
     assert abs(float(fine.std()) / math.sqrt(0.25 + 0.05**2) - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", ["ancestral", "dpmpp"])
+@pytest.mark.parametrize("kind", [sde.VE(0.05, 10.0), sde.VP()], ids=["VE", "VP"])
+def test_our_samplers_keep_the_picture_too(name, kind):
+    shape = (16, 1, 4, 4)
+
+    def score(x, condition):
+        told = float(condition[0])
+        mean, std = (1.0, told) if isinstance(kind, sde.VE) else (math.exp(kind.log_mean(told)), kind.std(told))
+        return -x / (0.25 * mean**2 + std**2)
+
+    def run(evaluations: int, fresh: bool = False):
+        z = NoiseStream(4)
+        own = {"noise_sampler": None if fresh else NoiseStream(5).brownian(shape), "eta": 1.0, "progress": False}
+        return getattr(samplers, name)(score, shape, kind, noise=z, evaluations=evaluations, **own)
+
+    fine = run(192)
+    errors = [relative_rms(run(n), fine) for n in (12, 24, 48)]
+    assert errors[0] < 0.6 and errors[1] < 0.75 * errors[0] and errors[2] < 0.75 * errors[1]
+    assert relative_rms(run(48, fresh=True), fine) > 1
+
+
+def run_with(noise_sampler, **options):
+    score = lambda x, sigma: -x
+    own = {"noise": 0, "evaluations": 3, "progress": False, "noise_sampler": noise_sampler, **options}
+    return samplers.ancestral(score, SHAPE, sde.VE(0.05, 10.0), **own)
+
+
+def test_a_noise_sampler_gets_the_levels_and_leaves_the_stream():
+    seen, z = [], NoiseStream(0)
+
+    def noise_sampler(sigma, sigma_next):
+        seen.append((sigma, sigma_next))
+        return torch.zeros(SHAPE, dtype=torch.float64)
+
+    M = Preconditioner.radial(lambda k: 1 + k, SHAPE[1:])
+    run_with(noise_sampler, noise=z, ladder=[10.0, 3.0, 1.0, 0.5], M=M)
+    assert seen == [(10.0, 3.0), (3.0, 1.0), (1.0, 0.5)] and int(z.draw) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "options", "message"),
+    [
+        (3, {}, "noise_sampler: got int, expected a function of two noise levels"),
+        (path(), {"cuda_graph": True}, "noise_sampler: got Brownian with cuda_graph"),
+        (path(shape=(2, 3)), {}, r"noise_sampler: got (2, 3) on cpu from it, expected (3, 2, 4, 5) on cpu"),
+        (lambda s, t: None, {}, "noise_sampler: got NoneType from it"),
+        (path(), {"covariance": Prior(torch.zeros(SHAPE[1:]), basis="mean")}, "noise_sampler: got one beside covariance"),
+    ],
+)  # fmt: skip
+def test_bad_noise_samplers_are_one_sentence(bad, options, message):
+    with pytest.raises((ValueError, TypeError)) as error:
+        run_with(bad, **options)
+    assert message in str(error.value)
 
 
 def test_steps_do_not_matter_while_the_denoised_image_stands_still():
