@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.preconditioner import Preconditioner, of_size
 
 
 def check_size(shape: tuple[int, ...], M: Preconditioner) -> None:
@@ -20,10 +20,8 @@ def check_size(shape: tuple[int, ...], M: Preconditioner) -> None:
         expected = f"[{channels}, H, W] as M has it, or the same with frames before or behind the channels"
         raise ValueError(f"x: got samples of shape {shape}, expected {expected}")
     if list(shape[-2:]) != size:
-        command = f"M.resize({shape[-2]}, {shape[-1]})"
-        raise ValueError(
-            f"x: got latents of {shape[-2:]}, expected {tuple(size)} as M has it ({command} makes another)"
-        )
+        command = of_size(M, (1, channels, *shape[-2:]))
+        raise ValueError(f"x: got latents of {shape[-2:]}, expected {tuple(size)} as M has it{command}")
 
 
 def repeated(M: Preconditioner, shape: tuple[int, ...]) -> Preconditioner:

@@ -15,7 +15,7 @@ from torch.compiler import is_dynamo_compiling
 
 from tdas_ops import _arguments, _backends
 from tdas_ops.noise import NoiseStream, Stream
-from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.preconditioner import Preconditioner, of_size
 
 Scale = float | Tensor
 Noise = NoiseStream | torch.Generator | Tensor
@@ -44,7 +44,8 @@ def _check_state(x: Tensor, M: Preconditioner) -> None:
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
     shape = x.shape
     if len(shape) != 4 or shape[1:] != M.shape or shape[0] == 0:
-        raise ValueError(f"x: got shape {tuple(shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
+        expected = f"[B >= 1, {', '.join(map(str, M.shape))}] as M has it{of_size(M, shape)}"
+        raise ValueError(f"x: got shape {tuple(shape)}, expected {expected}")
     dtype = x.dtype
     if dtype is not _FLOAT32 and (dtype is not _FLOAT64 or x.device.type != "cpu"):
         raise TypeError(f"x: got {dtype} on {x.device}, expected float32 (or float64 on the CPU)")
@@ -201,9 +202,7 @@ def _drawn(noise: Any, x: Tensor, needed: bool) -> tuple[Tensor | None, Tensor |
 
 def _drift_method(M: Preconditioner) -> bool:
     if M.method is None:
-        raise ValueError(
-            "M: got a filter without a method, expected method 'pds' or 'tdas' (a filter colours noise only)"
-        )
+        raise ValueError("M: got a filter without a method, expected 'pds', 'tdas' or 'noise' (it colours noise only)")
     return M.method == "pds"
 
 
@@ -243,7 +242,7 @@ def noise(
         expected = f"(B >= 1, {', '.join(map(str, M.shape))}) as M has it"
         shape = _arguments.sizes("shape", shape, expected)
         if len(shape) != 4 or shape[1:] != M.shape:
-            raise ValueError(f"shape: got {_arguments.shown(shape)}, expected {expected}")
+            raise ValueError(f"shape: got {_arguments.shown(shape)}, expected {expected}{of_size(M, shape)}")
     shape = (shape[0], *M.shape)
     if out is None:
         if dtype is not FLOAT32 and (dtype is not FLOAT64 or M.device.type != "cpu"):
@@ -289,7 +288,8 @@ def precondition(
     shape = v.shape if isinstance(v, Tensor) else ()
     if len(shape) != 4 or shape[1:] != M.shape or shape[0] == 0:
         got = tuple(shape) if isinstance(v, Tensor) else type(v).__name__
-        raise ValueError(f"v: got {got}, expected a tensor [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
+        expected = f"a tensor [B >= 1, {', '.join(map(str, M.shape))}] as M has it{of_size(M, shape)}"
+        raise ValueError(f"v: got {got}, expected {expected}")
     dtype = v.dtype
     double = dtype is FLOAT64
     if dtype not in SCORES[FLOAT64] or (double and v.device.type != "cpu"):

@@ -452,6 +452,12 @@ class Preconditioner:
 torch.serialization.add_safe_globals([Preconditioner])
 
 
+def of_size(M: Preconditioner, shape: Sequence[int]) -> str:
+    """For a message about samples of another size than M: the command that makes a filter of theirs."""
+    fits = len(shape) == 4 and shape[1] == M.shape[0] and 0 not in shape
+    return f" (M.resize({shape[2]}, {shape[3]}) makes a filter of that size)" if fits else ""
+
+
 def _check_shape(shape: Sequence[int]) -> Shape:
     expected = "(C, H, W), all positive, of fewer than 2^33 elements"
     found = _arguments.sizes("shape", shape, expected)

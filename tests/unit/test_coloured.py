@@ -154,7 +154,7 @@ X = torch.empty(2, *SHAPE)
         (lambda: ColouredNoise(TABLE, 0).randn_like(X), "sigma: got None, expected the noise level"),
         (lambda: ColouredNoise(lambda s: TABLE(s), 0).generate_noise(X), "sigma: got None, expected the noise level"),
         (lambda: ColouredNoise(lambda s: 3, 0).randn_like(X, 1.0), "M: got int for the level 1.0, expected"),
-        (lambda: ColouredNoise(coloured(), 0).randn_like(torch.empty(2, 3, 16, 6)), "expected (8, 6) as M has it (M.resize(16, 6) makes another)"),
+        (lambda: ColouredNoise(coloured(), 0).randn_like(torch.empty(2, 3, 16, 6)), "expected (8, 6) as M has it (M.resize(16, 6) makes a filter of that size)"),
         (lambda: ColouredNoise(coloured(), 0).randn_like(torch.empty(2, 4, 8, 6)), "x: got samples of shape (4, 8, 6), expected [3, H, W]"),
         (lambda: ColouredNoise(coloured(), 0).randn_like(torch.empty(3, 8, 6)), "x: got shape (3, 8, 6), expected a floating-point"),
         (lambda: ColouredNoise(coloured(), 0).randn_like(X.int()), "x: got torch.int32, expected a floating-point"),

@@ -167,6 +167,18 @@ def test_resize_keeps_what_a_frequency_is_given(size):
         assert torch.allclose(again.freq, M.freq, rtol=1e-6) and torch.allclose(again.skew, M.skew, atol=1e-12)
 
 
+def test_samples_of_another_size_are_refused_with_the_command_that_makes_a_filter():
+    M, x = Preconditioner.identity(SHAPE), torch.zeros(1, 2, 16, 12)
+    for call in (
+        lambda: tdas_ops.step(x, x.clone(), M, 0.1, noise=NoiseStream(0)),
+        lambda: tdas_ops.noise(M, x.shape, 0),
+        lambda: tdas_ops.precondition(x, M),
+        lambda: samplers.pc(score, x.shape, sde.VE(0.1, 5.0), M, noise=0, iterations=2, progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"as M has it \(M.resize\(16, 12\) makes a filter of that size\)$"):
+            call()
+
+
 def test_resize_of_matrices_keeps_them_hermitian():
     g = torch.Generator().manual_seed(0)
     full = torch.randn(8, 6, 2, 2, generator=g, dtype=torch.complex128)

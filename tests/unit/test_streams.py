@@ -92,6 +92,11 @@ def test_shards_begin_where_the_stream_is_and_leave_it_alone():
     assert (int(shard.draw), int(z.draw), z.first_sample) == (2, 1, 10)
 
 
+def test_shards_name_their_samples():
+    """So that the snr rule takes the norms of each by itself, in any number of shards."""
+    assert NoiseStream(4).shard(0, 1, 2).named and not NoiseStream(4).named
+
+
 def test_shards_of_seeds():
     seeds = [4, 9, 4, 1 << 63]
     whole = NoiseStream(seeds=seeds).randn(SHAPE)
