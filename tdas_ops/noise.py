@@ -221,7 +221,6 @@ class NoiseStream:
     def randn(
         self,
         shape: Sequence[int],
-        *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:

@@ -24,7 +24,7 @@ def test_randn_is_what_an_op_draws(backend):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_randn_rounds_float32(dtype):
-    got = NoiseStream(3).randn(SHAPE, dtype=dtype)
+    got = NoiseStream(3).randn(SHAPE, dtype, "cpu")
     assert got.dtype is dtype
     assert torch.equal(got, NoiseStream(3).randn(SHAPE).to(dtype))
     assert abs(float(NoiseStream(1).randn((64, 4, 16, 16), dtype=dtype).double().std()) - 1) < 0.02
