@@ -81,6 +81,17 @@ def test_every_frame_has_the_spectrum_of_the_filter(M, frames):
     assert abs(float(between)) < 0.02
 
 
+@pytest.mark.parametrize("frames", [(3, 4), (4, 3)])
+def test_every_channel_has_its_own_filter_in_all_frames(frames):
+    gains = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+    freq = gains[:, None, None].expand(-1, 8, 4)
+    with pytest.warns(UserWarning, match="0.5, 1, 3"):
+        noise = ColouredNoise(Preconditioner(SHAPE, freq, method="noise"), 3)
+    z = noise.randn_like(torch.empty(200, *frames, 8, 6))
+    z = z if frames[0] == 3 else z.transpose(1, 2)
+    assert (z.double().std((0, 3, 4)) / gains[:, None] - 1).abs().max() < 0.06
+
+
 @pytest.mark.parametrize("frames", [(), (4,)])
 def test_paths_are_coloured_and_still_add_up(M, frames):
     shape = (100, 3, *frames, 8, 6)
