@@ -476,7 +476,7 @@ def test_bad_schedules_of_filters():
 def test_more_bad_arguments():
     M = Preconditioner.identity((2, 4, 5))
     with pytest.raises(TypeError, match="noise: got str"):
-        samplers.pc(score, SHAPE, VE(), M, noise=torch.Generator(), progress=False)
+        samplers.pc(score, SHAPE, VE(), M, noise="seed", progress=False)
     with pytest.raises(ValueError, match="iterations: got 20, expected more than beta_max"):
         samplers.pc(score, SHAPE, VP(), M, noise=NoiseStream(1), iterations=20, progress=False)
     with pytest.raises(TypeError, match=r"^sde: got Discrete, expected VE, VP, SubVP or what sde.SDE describes"):
