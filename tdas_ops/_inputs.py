@@ -18,7 +18,7 @@ from torch.compiler import is_dynamo_compiling
 
 from tdas_ops import _arguments
 from tdas_ops.noise import NoiseStream
-from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.preconditioner import Preconditioner, of_size
 
 Scale = float | Tensor
 Noise = NoiseStream | torch.Generator | Tensor
@@ -47,7 +47,8 @@ def check_state(x: Tensor, M: Preconditioner) -> None:
         raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
     shape = x.shape
     if len(shape) != 4 or shape[1:] != M.shape or shape[0] == 0:
-        raise ValueError(f"x: got shape {tuple(shape)}, expected [B >= 1, {', '.join(map(str, M.shape))}] as M has it")
+        expected = f"[B >= 1, {', '.join(map(str, M.shape))}] as M has it{of_size(M, shape)}"
+        raise ValueError(f"x: got shape {tuple(shape)}, expected {expected}")
     dtype = x.dtype
     if dtype is not FLOAT32 and (dtype is not FLOAT64 or x.device.type != "cpu"):
         raise TypeError(f"x: got {dtype} on {x.device}, expected float32 (or float64 on the CPU)")
@@ -182,7 +183,7 @@ def scale_of(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
     return number, None
 
 
-def drawn_by(noise: Noise | None, x: Tensor, needed: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
+def drawn_by(noise: Any, x: Tensor, needed: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
     """The noise arguments of an op: z, seeds, draw, first_sample."""
     if isinstance(noise, NoiseStream):
         return None, *noise.arguments(x.shape[0], x.device)
@@ -194,7 +195,9 @@ def drawn_by(noise: Noise | None, x: Tensor, needed: bool) -> tuple[Tensor | Non
             raise ValueError(f"noise: got a generator on {noise.device}, expected one on {x.device}, the device of x")
         return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=noise), None, None, 0
     if noise is not None:
-        raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream, a torch.Generator or a tensor")
+        why = " (one seed would give every step the same noise)" if hasattr(noise, "__index__") else ""
+        got = type(noise).__name__
+        raise TypeError(f"noise: got {got}, expected a NoiseStream, a torch.Generator or a tensor{why}")
     if needed:
         raise ValueError("noise: got None, expected a NoiseStream, a torch.Generator or a tensor (or noise_scale=0)")
     return _NO_DRAW
@@ -202,7 +205,5 @@ def drawn_by(noise: Noise | None, x: Tensor, needed: bool) -> tuple[Tensor | Non
 
 def filters_drift(M: Preconditioner) -> bool:
     if M.method is None:
-        raise ValueError(
-            "M: got a filter without a method, expected method 'pds' or 'tdas' (a filter colours noise only)"
-        )
+        raise ValueError("M: got a filter without a method, expected 'pds', 'tdas' or 'noise' (it colours noise only)")
     return M.method == "pds"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdas_ops import _arguments, _arrays, _channels, _gaussian, _images, _stored, _variance
+from tdas_ops import _arguments, _arrays, _channels, _images, _stored, _variance
 from tdas_ops._statistics import ImageStatistics, check_unshifted, checked_alpha, normalised
 from tdas_ops.reference import full_spectrum, own_columns
 
@@ -318,7 +318,7 @@ class Preconditioner:
         """
         if not freq and not space:
             raise ValueError("from_images: got freq=False and space=False, expected at least one mask")
-        alpha = checked_alpha(alpha)
+        normalised(torch.ones(1, 1, 1), checked_alpha(alpha), method)  # bad ones are refused before anything is read
         statistics = ImageStatistics()
         reader = _images.Reader(size, grey, strict, progress)
         for batch in reader.read(images):

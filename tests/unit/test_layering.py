@@ -17,11 +17,12 @@ LONGEST = 600
 # Low to high. A module may import modules of lower levels only.
 LEVELS = [
     {"_version", "_remedy", "_schema", "_arguments", "_files"},
-    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images"},
-    {"_backends", "_gaussian", "_channels", "_stored"},
-    {"_brownian", "_statistics", "_variance"},
-    {"noise", "preconditioner"},
-    {"ops", "_graph", "_latents", "holder"},
+    {"_extension", "reference", "triton_kernels", "sde", "_arrays", "_images", "_tables"},
+    {"_backends", "_gaussian", "_channels", "_stored", "_statistics"},
+    {"_brownian", "_variance"},
+    {"noise", "preconditioner", "_machine"},
+    {"_inputs", "_graph", "_latents", "holder"},
+    {"ops"},
     {"prior", "spectrum", "coloured", "denoiser"},
     {"samplers"},
     {"calibrate"},
