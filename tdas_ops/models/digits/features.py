@@ -2,8 +2,7 @@
 `python -m tdas_ops.models.digits.features --data PACKAGE --out DIR`.
 
 `features.safetensors`: a small classifier of the TRAINING digits, the projection of its features on their 16 leading
-principal components, and the projected features of the held-out digits in two disjoint halves; float16, which moves
-distances by less than a thousandth.
+principal components, and the projected features of the held-out digits in two disjoint halves.
 `statistics.safetensors`: the raw statistics f(k), a(p) of the training digits and their mean image, from which every
 filter of the model is made.
 
@@ -72,7 +71,7 @@ def main() -> None:
     projected = (net.features(held_out).double() - mean) @ projection
     parts = {"mean": mean, "projection": projection, "half_a": projected[0::2], "half_b": projected[1::2]}
     args.out.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.half().contiguous() for name, t in {**net.state_dict(), **parts}.items()}
+    tensors = {name: t.float().contiguous() for name, t in {**net.state_dict(), **parts}.items()}
     save_file(tensors, args.out / "features.safetensors", metadata={"held_out_accuracy": f"{float(accuracy):.4f}"})
 
     statistics = ImageStatistics()
