@@ -377,6 +377,9 @@ def test_last(): pass
 """
 
 
+OF_OURS = "tests/unit/test_arguments.py::test_seeds_of_64_bits_keep_them"  # its conftest is what may be shadowed
+
+
 def test_no_test_takes_the_others_along(kept, tmp_path):
     """Foreign packages of the names of our folders are in the way, as they may be."""
     for name in ("tests", "benchmarks"):
@@ -385,7 +388,7 @@ def test_no_test_takes_the_others_along(kept, tmp_path):
     file = tmp_path / "test_some.py"
     file.write_text(TESTS)
     environment = {**os.environ, "DEVICE": "cpu", "PYTHONPATH": str(tmp_path / "foreign")}
-    command = [sys.executable, "benchmarks/gpu_tests.py", "1", "6", str(file), "tests/unit/test_readme.py"]
+    command = [sys.executable, "benchmarks/gpu_tests.py", "1", "6", str(file), OF_OURS]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     rows = {row.get("test", "").split("::")[-1]: row for row in kept()}
     assert done.returncode == 1, done.stdout
@@ -393,8 +396,7 @@ def test_no_test_takes_the_others_along(kept, tmp_path):
     assert rows["test_hangs"]["why"] == "no end within 6 s"
     assert rows["test_dies"]["why"] == "its process ended with status -9"
     assert "illegal memory access" in rows["test_lost"]["why"]
-    readme = (ROOT / "tests/unit/test_readme.py").read_text().count("\ndef test_")
-    assert rows[""]["counts"] == {"passed": 3 + readme, "failed": 4, "skipped": 1}
+    assert rows[""]["counts"] == {"passed": 4, "failed": 4, "skipped": 1}
 
 
 # Reports of other tools
