@@ -197,8 +197,8 @@ MISTAKES = {
         "MMt",
     ),
     "columns: a half over the other that is still read": (
-        "«has_pair || Shape::halves == 2»",
-        "has_pair",
+        "«if (has_pair || Shape::halves == 2) __syncthreads();»",
+        "if (has_pair) __syncthreads();",
         (2048, 32),
         "MMt",
     ),

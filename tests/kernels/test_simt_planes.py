@@ -376,7 +376,7 @@ OUTSIDE = {
     "a plane too many is read": ("«there ? plane : work.planes - 1»", "plane"),
     "a plane too many is written": ("there(«plane < work.planes»)", "plane <= work.planes"),
     "too little shared memory": (
-        "config.dynamicSmemBytes = «size.shared_bytes»; config.stream = stream; return",
+        "dim3(size.block); config.dynamicSmemBytes = «size.shared_bytes»; config.stream = stream; return",
         "size.shared_bytes - (64 + 2 * size.block) * 4",
     ),
 }
