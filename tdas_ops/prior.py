@@ -253,6 +253,16 @@ class Prior:
         M = Preconditioner(self.shape, *masks, method=None, device=self.device)
         return mean + ops.noise(M, shape, noise, sigma if self.basis == "mean" else 1.0, dtype=dtype)
 
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The denoised image of the law itself, `mean + L / (L + sigma^2) (x - mean)`.
+
+        Args:
+            x: `[B, C, H, W]`, `x0 + sigma z`; float32 (float64 on the CPU).
+            sigma: its level; a number or a tensor without dimensions.
+        """
+        mean, _, _ = self._tensors(x.dtype)
+        return mean + self._filtered(lambda L: L / (L + sigma * sigma), x - mean)
+
     def implied_mean(self, x: Tensor, x0: Tensor, sigma: Sigma) -> Tensor:
         """The m for which `x0 = m + L / (L + sigma^2) (x - m)`: `m = x0 + L (x0 - x) / sigma^2`.
 

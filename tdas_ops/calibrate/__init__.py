@@ -10,7 +10,8 @@
 
     prior = calibrate.Prior.from_images(images)                  mean image and principal components, or Fourier
     x = calibrate.start(prior, sigma, shape, noise)              where a run begins that skips the levels above sigma
-    run = calibrate.FewStep(sde, evaluations=8, eta=1.0, start=prior, sigma=2.0)
+    level = calibrate.start_level(score, sde, held_out, prior)   at which level that pays, by denoising errors
+    run = calibrate.FewStep(sde, evaluations=8, eta=1.0, start=prior, sigma=level.sigma)
     x = run.sample(score, shape, noise)                          `samplers.dpmpp` with all of it
     calibrate.predict(None, prior, run).distance                 what it will do to a Gaussian law
     tuned = calibrate.tune(score, sde, images, evaluations=8)    which settings suit a network
@@ -24,6 +25,7 @@ from tdas_ops.calibrate.few_step import FewStep
 from tdas_ops.calibrate.filters import calibrated, choose_alpha, constant, schedule
 from tdas_ops.calibrate.likeness import Likeness
 from tdas_ops.calibrate.prediction import Prediction, draw, predict
+from tdas_ops.calibrate.starting import StartLevel, start_level
 from tdas_ops.calibrate.tuning import Filtered, Trial, Tuned, tune
 from tdas_ops.prior import Prior, start
 
@@ -36,6 +38,7 @@ __all__ = [
     "Prediction",
     "Prior",
     "Run",
+    "StartLevel",
     "Target",
     "Trial",
     "Tuned",
@@ -46,5 +49,6 @@ __all__ = [
     "predict",
     "schedule",
     "start",
+    "start_level",
     "tune",
 ]

@@ -1,0 +1,219 @@
+"""`calibrate.start_level`: the noise level at which a run begins with a law of the data, from denoising errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tdas_ops import _arguments, ops, samplers
+from tdas_ops.noise import NoiseStream
+from tdas_ops.preconditioner import Preconditioner
+from tdas_ops.prior import Prior
+from tdas_ops.samplers import ScoreFn
+from tdas_ops.samplers._run import check_sde
+from tdas_ops.sde import NoiseLevels
+
+_RATIO = 1.25
+_BEYOND = 1.0  # nats above the least bound at which lower levels are no longer tried
+_FEWEST = 16
+_DRAWS = 1_000_003  # before the first draw: those of a run with the same seed are others
+
+
+@dataclass(frozen=True)
+class StartLevel:
+    """Where a start with a law of the data pays, and what it costs; nats are of one image.
+
+    Attributes:
+        sigma: the level to begin at.
+        gain: by how much the bound on what the samples lose against the data falls, in nats, when a run begins at
+            sigma with the law instead of at the highest level. The law with the larger gain is the better start.
+        bias: what the start itself loses at sigma, at least, in nats: the divergence from the noised data, with the
+            denoiser that is better at a level, the network or the law, in the place of the best possible.
+        levels: what was measured, falling.
+        network, prior: mean squared denoising errors a value, in squared units of x, at these levels.
+        bound: the bound at these levels minus its least value, in nats.
+        calls: evaluations of the network on a batch.
+    """
+
+    sigma: float
+    gain: float
+    bias: float
+    levels: list[float]
+    network: list[float]
+    prior: list[float]
+    bound: list[float]
+    calls: int
+
+    def table(self) -> str:
+        """The measured levels as text."""
+        lines = ["   level   network     prior  nats above the least"]
+        rows = zip(self.levels, self.network, self.prior, self.bound, strict=True)
+        lines += [f"{s:8.3g}  {a:8.3g}  {b:8.3g}  {c:20.3g}" for s, a, b, c in rows]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def start_level(
+    score_fn: ScoreFn,
+    sde: NoiseLevels,
+    images: Tensor,
+    prior: Prior,
+    *,
+    tolerance: float = 0.02,
+    batch: int = 256,
+    seed: int = 0,
+) -> StartLevel:
+    """The noise level at which a run with `start=prior` begins.
+
+    What samples lose against the data is bounded by the divergence of the start from the noised data, plus what the
+    network loses below. Both are integrals of excess denoising errors over levels, `E |D* - D|^2 d sigma / sigma^3`, of
+    the law above the start and of the network below it; D*, the best denoiser, drops out of their difference, which
+    held-out images show: `(|x0 - D_law|^2 - |x0 - D_network|^2) d sigma / sigma^3`. The bound is least where the two
+    denoisers err alike. There a network that is better than the law at every level would start at the top; since few
+    steps cover a short way better, the lowest level within `tolerance` of the least bound is taken.
+
+    Levels fall from the highest by a quarter each, until the bound is one nat above its least.
+
+    Args:
+        score_fn: `(x, what the SDE tells it) -> score`.
+        sde: `VE`, `VP`, `SubVP`, `Discrete`, or what `sde.NoiseLevels` describes.
+        images: `[N >= 16, C, H, W]` in the units of x, on the device to work on: not those that the prior was made of,
+            whose own components would denoise them too well, and best not those that the network was trained on. One or
+            two hundred do.
+        prior: the law of the start.
+        tolerance: nats, see above; 0 for the least bound.
+        batch: images denoised at once.
+        seed: of the noise; the result is a function of it.
+
+    Raises:
+        ValueError, TypeError: too few images, non-finite ones or of another shape than the prior's, bad numbers; before
+            the first evaluation. As a sampler, where the score function returns something else than a score.
+        FloatingPointError: the network's denoised images are not finite at the highest level.
+
+    Source: both integrals in Song et al., arXiv 2101.09258, theorem 1, and Kong et al., arXiv 2302.03792; that Gaussian
+        starts save steps, Wang and Vastola, arXiv 2412.09726.
+    """
+    if not isinstance(prior, Prior):
+        raise TypeError(f"prior: got {type(prior).__name__}, expected a calibrate.Prior")
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: got {type(images).__name__}, expected a tensor [N >= {_FEWEST}, C, H, W]")
+    if images.dim() != 4 or len(images) < _FEWEST or not bool(images.isfinite().all()):
+        raise ValueError(f"images: got shape {tuple(images.shape)}, expected [N >= {_FEWEST}, C, H, W], all finite")
+    if prior.shape != tuple(images.shape[1:]):
+        raise ValueError(f"prior: got shape {prior.shape}, expected {tuple(images.shape[1:])} as the images have it")
+    expected = "a finite number that is not negative"
+    if not 0 <= _arguments.number("tolerance", tolerance, expected) < math.inf:
+        raise ValueError(f"tolerance: got {tolerance}, expected {expected}")
+    errors = Errors(score_fn, sde, images, _arguments.whole("batch", batch, 1), _arguments.whole("seed", seed, 0))
+    return errors.level(prior.to(images.device), tolerance)
+
+
+class Errors:
+    """Denoising errors of a network on held-out images, measured level by level as they are asked for.
+
+    Attributes:
+        levels: falling by a quarter each, from the highest of the SDE.
+        calls: evaluations of the network on a batch so far.
+        most: that there can be.
+    """
+
+    def __init__(
+        self,
+        score_fn: ScoreFn,
+        sde: NoiseLevels,
+        images: Tensor,
+        batch: int,
+        seed: int,
+        spend: Callable[[int], object] = lambda calls: None,
+    ) -> None:
+        check_sde(sde, NoiseLevels, "VE, VP, SubVP, Discrete")
+        self.score_fn, self.sde, self.images, self.batch, self.seed = score_fn, sde, images.float(), batch, seed
+        high, low = sde.sigma_max, sde.sigma_min
+        count = max(2, math.ceil(math.log(high / low) / math.log(_RATIO)) + 1)
+        self.levels = [high, *(high * (low / high) ** (i / (count - 1)) for i in range(1, count - 1)), low]
+        self.calls, self.most = 0, count * -(-len(images) // batch)
+        self.spend = spend
+        self._network: list[float] = []
+
+    def level(self, prior: Prior, tolerance: float) -> StartLevel:
+        """As `start_level`, with a prior on the device of the images."""
+        errors: list[tuple[float, float]] = []
+        densities: list[float] = []
+        bound, lost = [0.0], [0.0]
+        for i, sigma in enumerate(self.levels):
+            network, law = self.network(i), self._error(i, prior.denoise)
+            if not math.isfinite(network):
+                if i == 0:
+                    raise FloatingPointError(f"score_fn: got denoised images that are not finite at level {sigma:g}")
+                break
+            errors.append((network, law))
+            densities.append((law - network) * math.prod(prior.shape) / sigma**2)
+            if i:
+                step = math.log(self.levels[i - 1] / sigma)
+                bound.append(bound[-1] + 0.5 * step * sum(densities[-2:]))
+                lost.append(lost[-1] + 0.5 * step * sum(max(density, 0.0) for density in densities[-2:]))
+            if bound[-1] > min(bound) + _BEYOND + tolerance:
+                break
+        least = min(bound)
+        at = self._lowest(bound, least + tolerance)
+        return StartLevel(
+            sigma=self._between(self.levels, at),
+            gain=-self._between(bound, at),
+            bias=self._between(lost, at),
+            levels=self.levels[: len(bound)],
+            network=[network for network, _ in errors],
+            prior=[law for _, law in errors],
+            bound=[value - least for value in bound],
+            calls=self.calls,
+        )
+
+    def network(self, i: int) -> float:
+        """The mean squared error of the network at a level."""
+        while len(self._network) <= i:
+            self._network.append(self._error(len(self._network), self._denoised))
+        return self._network[i]
+
+    def _denoised(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls += 1
+        self.spend(1)
+        # A step of first order to 0 ends at the denoised image.
+        return samplers.dpmpp(
+            self.score_fn,
+            x.shape,
+            self.sde,
+            noise=self._stream(0, 0),
+            ladder=[sigma, 0.0],
+            order=1,
+            start=x,
+            progress=False,
+        )
+
+    def _error(self, i: int, denoise: Callable[[Tensor, float], Tensor]) -> float:
+        total, sigma = 0.0, self.levels[i]
+        for first in range(0, len(self.images), self.batch):
+            images = self.images[first : first + self.batch]
+            white = Preconditioner.identity(tuple(images.shape[1:]), None).to(images.device)
+            x = images + ops.noise(white, images.shape, self._stream(first, i), sigma)
+            total += float((denoise(x, sigma) - images).double().square().sum())
+        return total / self.images.numel()
+
+    def _stream(self, first: int, i: int) -> NoiseStream:
+        return NoiseStream(self.seed, first_sample=first, draw=_DRAWS + i, device=self.images.device)
+
+    @staticmethod
+    def _lowest(bound: Sequence[float], allowed: float) -> float:
+        """The last place, between two levels as a rule, at which the bound is still allowed."""
+        last = max(i for i, value in enumerate(bound) if value <= allowed)
+        if last + 1 == len(bound):
+            return float(last)
+        return last + (allowed - bound[last]) / (bound[last + 1] - bound[last])
+
+    @staticmethod
+    def _between(values: Sequence[float], at: float) -> float:
+        low = min(int(at), len(values) - 1)
+        high = min(low + 1, len(values) - 1)
+        return values[low] + (at - low) * (values[high] - values[low])
