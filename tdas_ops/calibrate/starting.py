@@ -17,6 +17,8 @@ from tdas_ops.samplers import ScoreFn
 from tdas_ops.samplers._run import check_sde
 from tdas_ops.sde import NoiseLevels
 
+TOLERANCE = 0.02
+"""In nats, by default."""
 _RATIO = 1.25
 _BEYOND = 1.0  # nats above the least bound at which lower levels are no longer tried
 _FEWEST = 16
@@ -63,7 +65,7 @@ def start_level(
     images: Tensor,
     prior: Prior,
     *,
-    tolerance: float = 0.02,
+    tolerance: float = TOLERANCE,
     batch: int = 256,
     seed: int = 0,
 ) -> StartLevel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from tdas_ops._gaussian import PC, Target
 from tdas_ops.calibrate.few_step import FewStep
 from tdas_ops.calibrate.filters import constant, schedule
 from tdas_ops.calibrate.likeness import Likeness
+from tdas_ops.calibrate.starting import TOLERANCE, Errors, StartLevel
 from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import Basis, Prior
@@ -99,6 +101,8 @@ class Tuned:
         floor, spectrum_floor: distance and spectrum error of real images that are not the held-out ones.
         calls: evaluations of the network on a batch that were spent.
         samples: images a batch.
+        starts: where the mean image ("mean"), principal components ("pca") and the spectrum ("fourier") pay as starts;
+            empty where `calls` did not suffice, or the network fails at the highest level.
     """
 
     trials: list[Trial]
@@ -106,6 +110,7 @@ class Tuned:
     spectrum_floor: float
     calls: int
     samples: int
+    starts: dict[str, StartLevel]
 
     @property
     def settings(self) -> Settings:
@@ -174,12 +179,11 @@ def tune(
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected [N >= {_FEWEST}, C, H, W], all finite")
     evaluations = _arguments.whole("evaluations", evaluations, 1)
     samples, batch = _arguments.whole("samples", samples, 16), _arguments.whole("batch", batch, 1)
-    every = 52 * evaluations + _converged_count(evaluations)
-    allowed = every if calls is None else _arguments.whole("calls", calls, 0)
-    if allowed < evaluations:
+    allowed = None if calls is None else _arguments.whole("calls", calls, 0)
+    if allowed is not None and allowed < evaluations:
         raise ValueError(f"calls: got {calls}, expected at least {evaluations}, what one trial takes")
     search = _Search(score_fn, sde, images, evaluations, allowed, samples, batch, seed)
-    with tqdm(total=allowed, desc="tuning", unit="call", disable=not progress) as bar:
+    with tqdm(total=search.allowed, desc="tuning", unit="call", disable=not progress) as bar:
         search.run(bar.update)
     return search.result()
 
@@ -193,23 +197,26 @@ class _Search:
         sde: NoiseLevels,
         images: Tensor,
         evaluations: int,
-        allowed: int,
+        allowed: int | None,
         samples: int,
         batch: int,
         seed: int,
     ) -> None:
-        self.score_fn, self.sde, self.evaluations, self.allowed = score_fn, sde, evaluations, allowed
+        self.score_fn, self.sde, self.evaluations = score_fn, sde, evaluations
         self.shape, self.samples, self.batch, self.seed = tuple(images.shape[1:]), samples, batch, seed
         known, held_out = images[0::2], images[1::2]
         self.likeness = Likeness(held_out)
-        self.real = known[:samples]
+        self.real = _spread(known, samples)
         self.target = Target.from_images(known)
         kinds: tuple[Basis, ...] = ("mean", "pca", "fourier")
         self.priors = {kind: Prior.from_images(known, kind).to(images.device) for kind in kinds}
         self.device, self.spent = images.device, 0
         self.trials: dict[str, Trial] = {}
         self.converged: Tensor | None = None
-
+        self.errors = Errors(score_fn, sde, _spread(held_out, samples), batch, seed)
+        self.starts: dict[str, StartLevel] = {}
+        every = 52 * evaluations + _converged_count(evaluations) + self.errors.most
+        self.allowed = every if allowed is None else allowed
         self.spend: Callable[[int], object] = lambda calls: None
 
     def run(self, spend: Callable[[int], object]) -> None:
@@ -219,10 +226,10 @@ class _Search:
         if self.allowed >= 12 * self.evaluations + reference.count + reserved:
             self.converged = self._samples(reference, self.seed)
         self._try(self._solvers(), reserved)
-        for best in self._best(2):
-            self._try(self._starts(best), reserved)
-        for best in self._best(1):
-            self._try(self._refinements(best), reserved)
+        self._measure(reserved)
+        self._try(self._starts(), reserved)
+        for _ in range(2):
+            self._try(self._refinements(self._best(1)[0]), reserved)
         self._try(self._filters(), reserved)
         for trial in sorted(self.trials.values(), key=lambda trial: trial.score)[:_CONFIRMED]:
             self._confirm(trial)
@@ -230,7 +237,7 @@ class _Search:
     def result(self) -> Tuned:
         floor, spectrum = self.likeness.distance(self.real), self.likeness.spectrum_error(self.real)
         ranked = sorted(self.trials.values(), key=lambda trial: (trial.runs == 1, trial.score))
-        return Tuned(ranked, floor, spectrum, self.spent, self.samples)
+        return Tuned(ranked, floor, spectrum, self.spent, self.samples, self.starts)
 
     def _solvers(self) -> Iterator[Settings]:
         plain = FewStep(self.sde, self.evaluations, order=min(2, self.evaluations))
@@ -250,13 +257,23 @@ class _Search:
         yield Filtered("constant", run, [M.to(self.device) for M in constant(self.shape, run)])
         yield Filtered("schedule", run, [M.to(self.device) for M in schedule(self.target, run)])
 
-    def _starts(self, best: FewStep) -> Iterator[Settings]:
-        """At the largest standard deviation of the data along a component, and at multiples of it."""
-        spread = float(self.priors["pca"].variance[:1].sum().sqrt())
-        low, high = 5 * self.sde.sigma_min, 0.7 * self.sde.sigma_max
-        levels = dict.fromkeys(min(max(factor * spread, low), high) for factor in (1.0, 2.0, 0.5, 4.0))
-        for level in levels:
-            yield from (replace(best, start=prior, sigma=_rounded(level)) for prior in self.priors.values())
+    def _measure(self, reserved: int) -> None:
+        """The level at which a start pays, of each law."""
+        if self.spent + self.errors.most + reserved > self.allowed:
+            return
+        with contextlib.suppress(FloatingPointError):  # a network of no use at the highest level
+            self.starts = {kind: self.errors.level(prior, TOLERANCE) for kind, prior in self.priors.items()}
+        self.spent += self.errors.calls
+        self.spend(self.errors.calls)
+
+    def _starts(self) -> Iterator[Settings]:
+        """From the level at which each law pays; unmeasured, at its largest standard deviation along a component."""
+        plain = FewStep(self.sde, self.evaluations, order=min(2, self.evaluations))
+        widest = float(self.priors["pca"].variance[:1].sum().sqrt())
+        for eta in (0.0, 1.0):
+            for kind, prior in self.priors.items():
+                level = self.starts[kind].sigma if kind in self.starts else widest
+                yield replace(plain, eta=eta, start=prior, sigma=self._within(level))
 
     def _refinements(self, best: FewStep) -> Iterator[Settings]:
         if best.sampler in ("dpmpp", "ancestral"):
@@ -267,13 +284,17 @@ class _Search:
         if best.sampler == "dpmpp":
             yield replace(best, prior=self.priors["pca"])
         if best.sigma is not None:
-            yield from (replace(best, sigma=_rounded(factor * best.sigma)) for factor in (0.7, 1.4))
+            yield from (replace(best, sigma=self._within(factor * best.sigma)) for factor in (0.7, 1.4))
         kinds: tuple[Ladder, ...] = ("karras", "snr", "time")
         ladders = {tuple(run.levels): run for run in (replace(best, ladder=kind) for kind in reversed(kinds))}
         yield from (run for levels, run in ladders.items() if levels != tuple(best.levels))
         if best.sampler == "dpmpp":
             orders = [order for order in (1, 2, 3) if order != best.order and order <= self.evaluations]
             yield from (replace(best, order=order) for order in orders)
+
+    def _within(self, level: float) -> float:
+        """To two digits, so that a table can name it, and within what steps can come down from."""
+        return float(f"{min(max(level, 5 * self.sde.sigma_min), 0.7 * self.sde.sigma_max):.2g}")
 
     def _best(self, count: int) -> list[FewStep]:
         ranked = (trial.settings for trial in sorted(self.trials.values(), key=lambda trial: trial.score))
@@ -314,6 +335,6 @@ def _converged_count(evaluations: int) -> int:
     return max(20, 3 * evaluations)
 
 
-def _rounded(level: float) -> float:
-    """To two digits, so that a table can name it."""
-    return float(f"{level:.2g}")
+def _spread(images: Tensor, count: int) -> Tensor:
+    """So many images, evenly spread over a set that may be sorted."""
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
