@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 
+import torch
 from torch import Tensor
 
-from experiments.few_step.networks import Network
+from experiments.few_step.networks import IMAGES, Network, spread
 from tdas_ops import NoiseStream, calibrate
-from tdas_ops.calibrate import FewStep, Prior
+from tdas_ops.calibrate import FewStep, Filtered, Prior
 from tdas_ops.samplers import ScoreFn
 
-Settings = Callable[[Network, int], FewStep]
+Settings = Callable[[Network, int], FewStep | Filtered]
 
 # Where the run begins that skips the levels above, in the units of x; of `calibrate.tune`'s order of magnitude.
 STARTS = {"digits-embedded": 5.0, "digits-ncsnpp": 2.0, "digits-ncsnv2": 2.0, "digits-ddpmpp": 2.0}
@@ -26,13 +27,30 @@ def prior(network: Network, basis: str) -> Prior:
     return Prior.from_images(network.examples, basis)  # type: ignore[arg-type]
 
 
-def few(start: str = "", covariance: str = "", gaussian: str = "", **settings: object) -> Settings:
-    """Settings with priors by the names of their bases; `start` "white" is noise alone."""
+@cache
+def level(network: Network, basis: str) -> float:
+    """Where a start with a law pays, by the rule, from 256 images of held-out half A."""
+    held_out = network.encode(spread(network.data.half_a, 256))
+    return calibrate.start_level(network.score, network.sde, held_out, prior(network, basis)).sigma
+
+
+@cache
+def tuned(network: Network, evaluations: int) -> FewStep | Filtered:
+    """What the search picks: the examples make its priors, as many images of held-out half A judge."""
+    judges = network.encode(spread(network.data.half_a, IMAGES))
+    known = spread(network.examples, len(judges))
+    images = torch.stack([known, judges], dim=1).flatten(0, 1)
+    return calibrate.tune(network.score, network.sde, images, evaluations, progress=False).settings
+
+
+def few(start: str = "", rule: bool = False, covariance: str = "", gaussian: str = "", **settings: object) -> Settings:
+    """Settings with priors by the names of their bases; `start` "white" is noise alone; its level is by the rule, or
+    that of STARTS."""
 
     def make(network: Network, evaluations: int) -> FewStep:
         given: dict[str, object] = dict(settings)
         if start:
-            given["sigma"] = STARTS[network.name]
+            given["sigma"] = level(network, start) if rule else STARTS[network.name]
             given["start"] = None if start == "white" else prior(network, start)
         if covariance:
             given["covariance"] = prior(network, covariance)
@@ -63,6 +81,10 @@ FEW: dict[str, Settings] = {
     "2M SDE from a Gaussian, PCA": few(start="pca", eta=1.0),
     "2M SDE from a Gaussian, Fourier": few(start="fourier", eta=1.0),
     "2M SDE from a Gaussian, half covariance, PCA": few(start="pca", eta=1.0, covariance="pca", share=0.5),
+    "2M, mean image, level by rule": few(start="mean", rule=True),
+    "2M, Gaussian, PCA, level by rule": few(start="pca", rule=True),
+    "2M SDE, Gaussian, PCA, level by rule": few(start="pca", rule=True, eta=1.0),
+    "tuned": tuned,
 }
 FILTERS = {f"pc {name}": name for name in ("plain", "constant", "tdas", "pds", "schedule")}
 METHODS = (*FILTERS, *FEW)

@@ -9,6 +9,7 @@
     filters = calibrate.constant(shape, run)                     the same without data: the null hypothesis
 
     prior = calibrate.Prior.from_images(images)                  mean image and principal components, or Fourier
+    law = calibrate.Mixture.from_images(images)                  several such laws, as a start
     x = calibrate.start(prior, sigma, shape, noise)              where a run begins that skips the levels above sigma
     level = calibrate.start_level(score, sde, held_out, prior)   at which level that pays, by denoising errors
     run = calibrate.FewStep(sde, evaluations=8, eta=1.0, start=prior, sigma=level.sigma)
@@ -24,6 +25,7 @@ from tdas_ops._gaussian import PC, AnnealedLangevin, Run, Target
 from tdas_ops.calibrate.few_step import FewStep
 from tdas_ops.calibrate.filters import calibrated, choose_alpha, constant, schedule
 from tdas_ops.calibrate.likeness import Likeness
+from tdas_ops.calibrate.mixture import Mixture
 from tdas_ops.calibrate.prediction import Prediction, draw, predict
 from tdas_ops.calibrate.starting import StartLevel, start_level
 from tdas_ops.calibrate.tuning import Filtered, Trial, Tuned, tune
@@ -35,6 +37,7 @@ __all__ = [
     "FewStep",
     "Filtered",
     "Likeness",
+    "Mixture",
     "Prediction",
     "Prior",
     "Run",

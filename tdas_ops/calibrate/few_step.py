@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tdas_ops import _arguments, samplers
 from tdas_ops._gaussian import Array, Law, Target, Trace, off_ladder
+from tdas_ops.calibrate.mixture import Mixture
 from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.prior import Prior
 from tdas_ops.samplers import ScoreFn
@@ -53,7 +54,7 @@ class FewStep:
     prior: Prior | None = None
     covariance: Prior | None = None
     share: float = 1.0
-    start: Prior | None = None
+    start: Prior | Mixture | None = None
     sigma: float | None = None
 
     def __post_init__(self) -> None:
@@ -62,8 +63,8 @@ class FewStep:
         check_sde(self.sde, NoiseLevels, "VE, VP, SubVP, Discrete")
         if self.sigma is not None and not 0 < _arguments.number("sigma", self.sigma) <= self.sde.sigma_max * (1 + 1e-6):
             raise ValueError(f"sigma: got {self.sigma}, expected a level above 0 and up to {self.sde.sigma_max:g}")
-        if self.start is not None and not isinstance(self.start, Prior):
-            raise TypeError(f"start: got {type(self.start).__name__}, expected a calibrate.Prior")
+        if self.start is not None and not isinstance(self.start, Prior | Mixture):
+            raise TypeError(f"start: got {type(self.start).__name__}, expected a calibrate.Prior or Mixture")
         between("eta", self.eta, 0.0, 1.0)
         steps = len(self.levels) - 1
         if self.sampler == "dpmpp":
@@ -143,10 +144,12 @@ def _law(rows: Array) -> Law:
     return Law((rows[1:] ** 2).sum(0), rows[0])
 
 
-def _variance_of(name: str, prior: Prior | None, law: Target | Prior) -> Array | None:
+def _variance_of(name: str, prior: Prior | Mixture | None, law: Target | Prior) -> Array | None:
     """The variances of a prior at the coefficients of the law, whose basis it must share."""
     if prior is None:
         return None
+    if isinstance(prior, Mixture):
+        raise ValueError(f"{name}: got a Mixture, expected a Prior: several bumps have no prediction")
     own = law.field.variance
     if prior.shape != law.shape:
         raise ValueError(f"{name}: got a prior of shape {prior.shape}, expected {law.shape} as the target has it")

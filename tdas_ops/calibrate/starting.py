@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import _arguments, ops, samplers
+from tdas_ops.calibrate.mixture import Mixture
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import Prior
@@ -63,7 +64,7 @@ def start_level(
     score_fn: ScoreFn,
     sde: NoiseLevels,
     images: Tensor,
-    prior: Prior,
+    prior: Prior | Mixture,
     *,
     tolerance: float = TOLERANCE,
     batch: int = 256,
@@ -99,8 +100,8 @@ def start_level(
     Source: both integrals in Song et al., arXiv 2101.09258, theorem 1, and Kong et al., arXiv 2302.03792; that Gaussian
         starts save steps, Wang and Vastola, arXiv 2412.09726.
     """
-    if not isinstance(prior, Prior):
-        raise TypeError(f"prior: got {type(prior).__name__}, expected a calibrate.Prior")
+    if not isinstance(prior, Prior | Mixture):
+        raise TypeError(f"prior: got {type(prior).__name__}, expected a calibrate.Prior or Mixture")
     if not isinstance(images, Tensor):
         raise TypeError(f"images: got {type(images).__name__}, expected a tensor [N >= {_FEWEST}, C, H, W]")
     if images.dim() != 4 or len(images) < _FEWEST or not bool(images.isfinite().all()):
@@ -141,7 +142,7 @@ class Errors:
         self.spend = spend
         self._network: list[float] = []
 
-    def level(self, prior: Prior, tolerance: float) -> StartLevel:
+    def level(self, prior: Prior | Mixture, tolerance: float) -> StartLevel:
         """As `start_level`, with a prior on the device of the images."""
         errors: list[tuple[float, float]] = []
         densities: list[float] = []

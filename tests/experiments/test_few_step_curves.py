@@ -27,10 +27,10 @@ def network() -> networks.Network:
     def pc(score_fn, M, shape, iterations, noise):
         return samplers.pc(score_fn, shape, SDE, M, noise=noise, iterations=iterations, progress=False)
 
-    images = torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(128, *SHAPE, generator=torch.Generator().manual_seed(0))
     return networks.Network(
         name="digits-embedded",
-        data=SimpleNamespace(shape=SHAPE, train=images),  # type: ignore[arg-type]
+        data=SimpleNamespace(shape=SHAPE, train=images[:64], half_a=images[64:]),  # type: ignore[arg-type]
         score=score,
         sde=SDE,
         weights="",
