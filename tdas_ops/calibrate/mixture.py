@@ -16,6 +16,7 @@ from tdas_ops.prior import read_images
 
 _FEWEST = 4
 _RANK = 512
+_IN_A_GROUP, _MOST = 25, 64
 _TRIES, _ROUNDS = 4, 50
 
 
@@ -48,12 +49,12 @@ class Mixture:
         self.device = mean.device
 
     @classmethod
-    def from_images(cls, images: Any, groups: int = 20, *, shrinkage: float = 0.5, seed: int = 0) -> Mixture:
+    def from_images(cls, images: Any, groups: int | None = None, *, shrinkage: float = 0.5, seed: int = 0) -> Mixture:
         """From images in the units of x, some hundreds.
 
         Args:
             images: as in `Prior.from_images`.
-            groups: how many, at most half the number of images.
+            groups: how many, at most half the number of images; by default one for 25 images, 64 at most.
             shrinkage: from 0, every group with the covariance of its own images, to 1, all with that within groups.
             seed: of the groups; the result is a function of it.
 
@@ -63,7 +64,8 @@ class Mixture:
         x = read_images(images)
         if len(x) < _FEWEST:
             raise ValueError(f"images: got {len(x)}, expected at least {_FEWEST}")
-        groups = _arguments.whole("groups", groups, 1)
+        by_default = min(max(len(x) // _IN_A_GROUP, 1), _MOST)
+        groups = by_default if groups is None else _arguments.whole("groups", groups, 1)
         if groups > len(x) // 2:
             raise ValueError(f"groups: got {groups} for {len(x)} images, expected at most {len(x) // 2}")
         shrinkage = _arguments.number("shrinkage", shrinkage)

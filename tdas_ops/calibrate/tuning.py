@@ -16,6 +16,7 @@ from tdas_ops._gaussian import PC, Target
 from tdas_ops.calibrate.few_step import FewStep
 from tdas_ops.calibrate.filters import constant, schedule
 from tdas_ops.calibrate.likeness import Likeness
+from tdas_ops.calibrate.mixture import Mixture
 from tdas_ops.calibrate.starting import TOLERANCE, Errors, StartLevel
 from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.preconditioner import Preconditioner
@@ -25,6 +26,7 @@ from tdas_ops.sde import Ladder, NoiseLevels
 
 _FEWEST = 32
 _CONFIRMED = 3
+_TRIALS = 30
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ class Tuned:
         floor, spectrum_floor: distance and spectrum error of real images that are not the held-out ones.
         calls: evaluations of the network on a batch that were spent.
         samples: images a batch.
-        starts: where the mean image ("mean"), principal components ("pca") and the spectrum ("fourier") pay as starts;
-            empty where `calls` did not suffice, or the network fails at the highest level.
+        starts: where the mean image ("mean"), principal components ("pca"), the spectrum ("fourier") and groups
+            ("mixture") pay as starts; empty where `calls` did not suffice, or the network fails at the highest level.
     """
 
     trials: list[Trial]
@@ -151,9 +153,10 @@ def tune(
     """The settings that suit a network best at a number of evaluations, by trying them.
 
     Half of the images make the priors and filters, the other half judges. Samplers are tried first, from white noise;
-    then starts (mean image and white noise, principal components, Fourier) at several levels with the best two; then
-    eta, covariances, the prior, other levels, ladders and orders with the best; then `pc` without a filter, with
-    `constant` and with `schedule`, where the SDE has it. The best three are run once more with other noise.
+    then starts (mean image and white noise, principal components, Fourier, groups), each from the level of
+    `start_level`, with the ODE and the SDE of second order; then eta, covariances, the prior, other levels, ladders and
+    orders with the best; then `pc` without a filter, with `constant` and with `schedule`, where the SDE has it. The
+    best three are run once more with other noise.
 
     Args:
         score_fn: `(x, what the SDE tells it) -> score`.
@@ -162,7 +165,8 @@ def tune(
             converged run will do.
         evaluations: calls of the network for a batch of samples that the settings may take.
         calls: calls of the network for `samples` samples that the search may take, by default enough for all of it,
-            `52 evaluations` and a converged run. With fewer the first are tried.
+            `30 evaluations`, a converged run, and one call a level from the highest down to where starts pay, a quarter
+            apart. With fewer the first are tried.
         samples: of a trial.
         batch: samples sampled at once.
         seed: of all noise; the result is a function of it.
@@ -210,12 +214,14 @@ class _Search:
         self.target = Target.from_images(known)
         kinds: tuple[Basis, ...] = ("mean", "pca", "fourier")
         self.priors = {kind: Prior.from_images(known, kind).to(images.device) for kind in kinds}
+        self.laws: dict[str, Prior | Mixture] = {kind: prior for kind, prior in self.priors.items()}
+        self.laws["mixture"] = Mixture.from_images(known).to(images.device)
         self.device, self.spent = images.device, 0
         self.trials: dict[str, Trial] = {}
         self.converged: Tensor | None = None
         self.errors = Errors(score_fn, sde, _spread(held_out, samples), batch, seed)
         self.starts: dict[str, StartLevel] = {}
-        every = 52 * evaluations + _converged_count(evaluations) + self.errors.most
+        every = _TRIALS * evaluations + _converged_count(evaluations) + self.errors.most
         self.allowed = every if allowed is None else allowed
         self.spend: Callable[[int], object] = lambda calls: None
 
@@ -228,8 +234,8 @@ class _Search:
         self._try(self._solvers(), reserved)
         self._measure(reserved)
         self._try(self._starts(), reserved)
-        for _ in range(2):
-            self._try(self._refinements(self._best(1)[0]), reserved)
+        for best in self._best(1):
+            self._try(self._refinements(best), reserved)
         self._try(self._filters(), reserved)
         for trial in sorted(self.trials.values(), key=lambda trial: trial.score)[:_CONFIRMED]:
             self._confirm(trial)
@@ -262,7 +268,7 @@ class _Search:
         if self.spent + self.errors.most + reserved > self.allowed:
             return
         with contextlib.suppress(FloatingPointError):  # a network of no use at the highest level
-            self.starts = {kind: self.errors.level(prior, TOLERANCE) for kind, prior in self.priors.items()}
+            self.starts = {kind: self.errors.level(law, TOLERANCE) for kind, law in self.laws.items()}
         self.spent += self.errors.calls
         self.spend(self.errors.calls)
 
@@ -271,16 +277,15 @@ class _Search:
         plain = FewStep(self.sde, self.evaluations, order=min(2, self.evaluations))
         widest = float(self.priors["pca"].variance[:1].sum().sqrt())
         for eta in (0.0, 1.0):
-            for kind, prior in self.priors.items():
+            for kind, law in self.laws.items():
                 level = self.starts[kind].sigma if kind in self.starts else widest
-                yield replace(plain, eta=eta, start=prior, sigma=self._within(level))
+                yield replace(plain, eta=eta, start=law, sigma=self._within(level))
 
     def _refinements(self, best: FewStep) -> Iterator[Settings]:
         if best.sampler in ("dpmpp", "ancestral"):
             yield from (replace(best, eta=eta) for eta in (0.0, 0.5, 1.0) if eta != best.eta)
-            tried: tuple[tuple[Basis, float], ...] = (("pca", 0.5), ("pca", 1.0), ("fourier", 0.5))
-            for kind, share in tried:
-                yield replace(best, eta=best.eta or 1.0, covariance=self.priors[kind], share=share)
+            for share in (0.5, 1.0):
+                yield replace(best, eta=best.eta or 1.0, covariance=self.priors["pca"], share=share)
         if best.sampler == "dpmpp":
             yield replace(best, prior=self.priors["pca"])
         if best.sigma is not None:
