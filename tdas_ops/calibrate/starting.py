@@ -157,8 +157,9 @@ class Errors:
             densities.append((law - network) * math.prod(prior.shape) / sigma**2)
             if i:
                 step = math.log(self.levels[i - 1] / sigma)
-                bound.append(bound[-1] + 0.5 * step * sum(densities[-2:]))
-                lost.append(lost[-1] + 0.5 * step * sum(max(density, 0.0) for density in densities[-2:]))
+                rise = 0.5 * step * sum(densities[-2:])
+                bound.append(bound[-1] + rise)
+                lost.append(lost[-1] + max(rise, 0.0))
             if bound[-1] > min(bound) + _BEYOND + tolerance:
                 break
         least = min(bound)
