@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tdas_ops import _arguments, ops, samplers
+from tdas_ops._gaussian import Array
 from tdas_ops.calibrate.mixture import Mixture
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
@@ -22,6 +24,7 @@ TOLERANCE = 0.02
 """In nats, by default."""
 _RATIO = 1.25
 _BEYOND = 1.0  # nats above the least bound at which lower levels are no longer tried
+_FINER = 16
 _FEWEST = 16
 _DRAWS = 1_000_003  # before the first draw: those of a run with the same seed are others
 
@@ -144,36 +147,41 @@ class Errors:
 
     def level(self, prior: Prior | Mixture, tolerance: float) -> StartLevel:
         """As `start_level`, with a prior on the device of the images."""
-        errors: list[tuple[float, float]] = []
-        densities: list[float] = []
-        bound, lost = [0.0], [0.0]
+        network: list[float] = []
+        law: list[float] = []
         for i, sigma in enumerate(self.levels):
-            network, law = self.network(i), self._error(i, prior.denoise)
-            if not math.isfinite(network):
+            error = self.network(i)
+            if not math.isfinite(error):
                 if i == 0:
                     raise FloatingPointError(f"score_fn: got denoised images that are not finite at level {sigma:g}")
                 break
-            errors.append((network, law))
-            densities.append((law - network) * math.prod(prior.shape) / sigma**2)
-            if i:
-                step = math.log(self.levels[i - 1] / sigma)
-                rise = 0.5 * step * sum(densities[-2:])
-                bound.append(bound[-1] + rise)
-                lost.append(lost[-1] + max(rise, 0.0))
-            if bound[-1] > min(bound) + _BEYOND + tolerance:
+            network.append(error)
+            law.append(self._error(i, prior.denoise))
+            bound = self._bound(network, law)
+            if bound[-1] > bound.min() + _BEYOND + tolerance:
                 break
-        least = min(bound)
-        at = self._lowest(bound, least + tolerance)
+        levels = self.levels[: len(network)]
+        at = int(np.flatnonzero(bound <= bound.min() + tolerance)[-1])
         return StartLevel(
-            sigma=self._between(self.levels, at),
-            gain=-self._between(bound, at),
-            bias=self._between(lost, at),
-            levels=self.levels[: len(bound)],
-            network=[network for network, _ in errors],
-            prior=[law for _, law in errors],
-            bound=[value - least for value in bound],
+            sigma=levels[-1] * (levels[0] / levels[-1]) ** (1 - at / max(len(bound) - 1, 1)),
+            gain=-float(bound[at]),
+            bias=float(np.diff(bound[: at + 1]).clip(0).sum()),
+            levels=levels,
+            network=network,
+            prior=law,
+            bound=(bound[::_FINER] - bound.min()).tolist(),
             calls=self.calls,
         )
+
+    def _bound(self, network: Sequence[float], law: Sequence[float]) -> Array:
+        """Against a start at the highest level, at levels `_FINER` times as close, the difference of the errors a
+        straight line between those that are measured."""
+        levels = np.array(self.levels[: len(network)])
+        excess = np.subtract(law, network) * math.prod(self.images.shape[1:]) / levels**2
+        places = np.arange((len(levels) - 1) * _FINER + 1) / _FINER
+        density = np.interp(places, np.arange(len(levels)), excess)
+        step = math.log(self.levels[0] / self.levels[1]) / _FINER
+        return np.concatenate([[0.0], np.cumsum(0.5 * step * (density[1:] + density[:-1]))])
 
     def network(self, i: int) -> float:
         """The mean squared error of the network at a level."""
@@ -207,17 +215,3 @@ class Errors:
 
     def _stream(self, first: int, i: int) -> NoiseStream:
         return NoiseStream(self.seed, first_sample=first, draw=_DRAWS + i, device=self.images.device)
-
-    @staticmethod
-    def _lowest(bound: Sequence[float], allowed: float) -> float:
-        """The last place, between two levels as a rule, at which the bound is still allowed."""
-        last = max(i for i, value in enumerate(bound) if value <= allowed)
-        if last + 1 == len(bound):
-            return float(last)
-        return last + (allowed - bound[last]) / (bound[last + 1] - bound[last])
-
-    @staticmethod
-    def _between(values: Sequence[float], at: float) -> float:
-        low = min(int(at), len(values) - 1)
-        high = min(low + 1, len(values) - 1)
-        return values[low] + (at - low) * (values[high] - values[low])
