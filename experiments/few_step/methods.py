@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.few_step.networks import IMAGES, Network, spread
 from tdas_ops import NoiseStream, calibrate
-from tdas_ops.calibrate import FewStep, Filtered, Prior
+from tdas_ops.calibrate import FewStep, Filtered, Mixture, Prior
 from tdas_ops.samplers import ScoreFn
 
 Settings = Callable[[Network, int], FewStep | Filtered]
@@ -28,10 +28,22 @@ def prior(network: Network, basis: str) -> Prior:
 
 
 @cache
-def level(network: Network, basis: str) -> float:
+def start_law(network: Network, name: str) -> Prior | Mixture:
+    """What a run starts from: "examples" is one of them and white noise, the null hypothesis of "mixture"."""
+    if name == "mixture":
+        return Mixture.from_images(network.examples)
+    if name != "examples":
+        return prior(network, name)
+    x = network.examples
+    none = x.new_zeros(len(x), 0)
+    return Mixture(torch.full((len(x),), 1 / len(x)), x, none, x.new_zeros(len(x), 0, 0), x[:0])
+
+
+@cache
+def level(network: Network, law: str) -> float:
     """Where a start with a law pays, by the rule, from 256 images of held-out half A."""
     held_out = network.encode(spread(network.data.half_a, 256))
-    return calibrate.start_level(network.score, network.sde, held_out, prior(network, basis)).sigma
+    return calibrate.start_level(network.score, network.sde, held_out, start_law(network, law)).sigma
 
 
 @cache
@@ -43,15 +55,15 @@ def tuned(network: Network, evaluations: int) -> FewStep | Filtered:
     return calibrate.tune(network.score, network.sde, images, evaluations, progress=False).settings
 
 
-def few(start: str = "", rule: bool = False, covariance: str = "", gaussian: str = "", **settings: object) -> Settings:
-    """Settings with priors by the names of their bases; `start` "white" is noise alone; its level is by the rule, or
-    that of STARTS."""
+def few(start: str = "", rule: str = "", covariance: str = "", gaussian: str = "", **settings: object) -> Settings:
+    """Settings with priors by the names of their bases; `start` "white" is noise alone. Its level is that of STARTS, or
+    by the rule that of a law."""
 
     def make(network: Network, evaluations: int) -> FewStep:
         given: dict[str, object] = dict(settings)
         if start:
-            given["sigma"] = level(network, start) if rule else STARTS[network.name]
-            given["start"] = None if start == "white" else prior(network, start)
+            given["sigma"] = level(network, rule) if rule else STARTS[network.name]
+            given["start"] = None if start == "white" else start_law(network, start)
         if covariance:
             given["covariance"] = prior(network, covariance)
         if gaussian:
@@ -81,9 +93,11 @@ FEW: dict[str, Settings] = {
     "2M SDE from a Gaussian, PCA": few(start="pca", eta=1.0),
     "2M SDE from a Gaussian, Fourier": few(start="fourier", eta=1.0),
     "2M SDE from a Gaussian, half covariance, PCA": few(start="pca", eta=1.0, covariance="pca", share=0.5),
-    "2M, mean image, level by rule": few(start="mean", rule=True),
-    "2M, Gaussian, PCA, level by rule": few(start="pca", rule=True),
-    "2M SDE, Gaussian, PCA, level by rule": few(start="pca", rule=True, eta=1.0),
+    "2M, mean image, level by rule": few(start="mean", rule="mean"),
+    "2M, Gaussian, PCA, level by rule": few(start="pca", rule="pca"),
+    "2M, mixture, level by rule": few(start="mixture", rule="mixture"),
+    "2M SDE, mixture, level by rule": few(start="mixture", rule="mixture", eta=1.0),
+    "2M, noised examples, level of the mixture": few(start="examples", rule="mixture"),
     "tuned": tuned,
 }
 FILTERS = {f"pc {name}": name for name in ("plain", "constant", "tdas", "pds", "schedule")}
