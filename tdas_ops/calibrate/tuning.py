@@ -26,7 +26,7 @@ from tdas_ops.sde import Ladder, NoiseLevels
 
 _FEWEST = 32
 _CONFIRMED = 3
-_TRIALS = 30
+_TRIALS = 34
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ def tune(
 
     Half of the images make the priors and filters, the other half judges. Samplers are tried first, from white noise;
     then starts (mean image and white noise, principal components, Fourier, groups), each from the level of
-    `start_level`, with the ODE and the SDE of second order; then eta, covariances, the prior, other levels, ladders and
-    orders with the best; then `pc` without a filter, with `constant` and with `schedule`, where the SDE has it. The
-    best three are run once more with other noise.
+    `start_level`, with the ODE and the SDE of second order; then eta, levels, covariances, the prior, ladders, orders
+    with the best, and once more eta and levels; then `pc` without a filter, with `constant` and with `schedule`, where
+    the SDE has it. The best three are run once more with other noise.
 
     Args:
         score_fn: `(x, what the SDE tells it) -> score`.
@@ -165,7 +165,7 @@ def tune(
             converged run will do.
         evaluations: calls of the network for a batch of samples that the settings may take.
         calls: calls of the network for `samples` samples that the search may take, by default enough for all of it,
-            `30 evaluations`, a converged run, and one call a level from the highest down to where starts pay, a quarter
+            `34 evaluations`, a converged run, and one call a level from the highest down to where starts pay, a quarter
             apart. With fewer the first are tried.
         samples: of a trial.
         batch: samples sampled at once.
@@ -234,8 +234,9 @@ class _Search:
         self._try(self._solvers(), reserved)
         self._measure(reserved)
         self._try(self._starts(), reserved)
-        for best in self._best(1):
-            self._try(self._refinements(best), reserved)
+        for refinements in (self._refinements, self._noises_and_levels):
+            for best in self._best(1):
+                self._try(refinements(best), reserved)
         self._try(self._filters(), reserved)
         for trial in sorted(self.trials.values(), key=lambda trial: trial.score)[:_CONFIRMED]:
             self._confirm(trial)
@@ -282,20 +283,24 @@ class _Search:
                 yield replace(plain, eta=eta, start=law, sigma=self._within(level))
 
     def _refinements(self, best: FewStep) -> Iterator[Settings]:
+        yield from self._noises_and_levels(best)
         if best.sampler in ("dpmpp", "ancestral"):
-            yield from (replace(best, eta=eta) for eta in (0.0, 0.5, 1.0) if eta != best.eta)
             for share in (0.5, 1.0):
                 yield replace(best, eta=best.eta or 1.0, covariance=self.priors["pca"], share=share)
         if best.sampler == "dpmpp":
             yield replace(best, prior=self.priors["pca"])
-        if best.sigma is not None:
-            yield from (replace(best, sigma=self._within(factor * best.sigma)) for factor in (0.7, 1.4))
         kinds: tuple[Ladder, ...] = ("karras", "snr", "time")
-        ladders = {tuple(run.levels): run for run in (replace(best, ladder=kind) for kind in reversed(kinds))}
-        yield from (run for levels, run in ladders.items() if levels != tuple(best.levels))
+        ladders = {_shown(run.levels): run for run in (replace(best, ladder=kind) for kind in reversed(kinds))}
+        yield from (run for levels, run in ladders.items() if levels != _shown(best.levels))
         if best.sampler == "dpmpp":
             orders = [order for order in (1, 2, 3) if order != best.order and order <= self.evaluations]
             yield from (replace(best, order=order) for order in orders)
+
+    def _noises_and_levels(self, best: FewStep) -> Iterator[Settings]:
+        if best.sampler in ("dpmpp", "ancestral"):
+            yield from (replace(best, eta=eta) for eta in (0.0, 0.5, 1.0) if eta != best.eta)
+        if best.sigma is not None:
+            yield from (replace(best, sigma=self._within(factor * best.sigma)) for factor in (0.7, 1.4))
 
     def _within(self, level: float) -> float:
         """To two digits, so that a table can name it, and within what steps can come down from."""
@@ -338,6 +343,11 @@ class _Search:
 
 def _converged_count(evaluations: int) -> int:
     return max(20, 3 * evaluations)
+
+
+def _shown(levels: Sequence[float]) -> tuple[str, ...]:
+    """To six digits: two kinds of ladder are one for some SDEs, but for their rounding."""
+    return tuple(f"{level:.6g}" for level in levels)
 
 
 def _spread(images: Tensor, count: int) -> Tensor:
