@@ -12,6 +12,7 @@ from torch import Tensor
 from experiments.few_step.networks import IMAGES, Network, spread
 from tdas_ops import NoiseStream, calibrate
 from tdas_ops.calibrate import FewStep, Filtered, Mixture, Prior
+from tdas_ops.calibrate.starting import TOLERANCE, Errors
 from tdas_ops.samplers import ScoreFn
 
 Settings = Callable[[Network, int], FewStep | Filtered]
@@ -40,10 +41,14 @@ def start_law(network: Network, name: str) -> Prior | Mixture:
 
 
 @cache
+def errors(network: Network) -> Errors:
+    """Its denoising errors on 256 images of held-out half A."""
+    return Errors(network.score, network.sde, network.encode(spread(network.data.half_a, 256)), 256, 0)
+
+
 def level(network: Network, law: str) -> float:
-    """Where a start with a law pays, by the rule, from 256 images of held-out half A."""
-    held_out = network.encode(spread(network.data.half_a, 256))
-    return calibrate.start_level(network.score, network.sde, held_out, start_law(network, law)).sigma
+    """Where a start with a law pays, by `calibrate.start_level`."""
+    return errors(network).level(start_law(network, law), TOLERANCE).sigma
 
 
 @cache
