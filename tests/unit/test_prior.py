@@ -84,6 +84,7 @@ def test_a_gaussian_law_is_solved_in_one_step(basis: str) -> None:
     x = MEAN + s * random(3)
     x0 = denoiser(p, x, s)
     score = (x0 - x) / s**2
+    assert relative_rms(p.denoise(x, s), x0) < 1e-12
     assert relative_rms(p.implied_mean(x, x0, s), MEAN.expand_as(x)) < 1e-12
     flow = MEAN + applied(power(noised(p, t), 0.5) @ power(noised(p, s), -0.5), x - MEAN)
     assert relative_rms(p.flow(x, x0, score, s, t), flow) < 1e-12
