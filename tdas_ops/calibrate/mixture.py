@@ -128,17 +128,18 @@ class Mixture:
             x: `[B, C, H, W]` float32, `x0 + sigma z`.
             sigma: its level.
         """
-        within = self.within.flatten(1)
-        likely, denoised = [], []
-        for share, mean, variance, vectors in zip(self.share, self.mean, self.variance, self.vectors, strict=True):
-            away = (x - mean).flatten(1)
-            inside = away @ within.T @ vectors.T
-            total = variance + sigma * sigma
-            outside = (away.double().square().sum(1) - inside.double().square().sum(1)) / sigma**2
-            likely.append(share.log() - 0.5 * (outside + (inside.double().square() / total + total.log()).sum(1)))
-            denoised.append(mean.flatten() + (variance / total * inside) @ vectors @ within)
+        within, means, flat = self.within.flatten(1), self.mean.flatten(1), x.flatten(1)
+        coordinates, of_means = flat @ within.T, means @ within.T
+        likely, pulled = [], []
+        for k, (variance, vectors) in enumerate(zip(self.variance, self.vectors, strict=True)):
+            inside = (coordinates - of_means[k]) @ vectors.T
+            power, total = inside.double().square(), variance + sigma * sigma
+            outside = ((flat - means[k]).double().square().sum(1) - power.sum(1)) / sigma**2
+            likely.append(self.share[k].log() - 0.5 * (outside + (power / total + total.log()).sum(1)))
+            pulled.append((variance / total * inside) @ vectors)
         weight = torch.stack(likely).softmax(0).to(x.dtype)
-        return torch.einsum("kb,kbi->bi", weight, torch.stack(denoised)).reshape(x.shape)
+        away = torch.einsum("kb,kbr->br", weight, torch.stack(pulled)) @ within
+        return (weight.T @ means + away).reshape(x.shape)
 
     def check(self, shape: Sequence[int]) -> None:
         """Refuses a batch of another shape.
