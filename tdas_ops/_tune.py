@@ -58,10 +58,6 @@ def tune_model(
     for kind, found in tuned.starts.items():
         gained, lost = f"{found.gain:.2g} nats an image gained", f"at least {found.bias:.2g} lost"
         say(f"start {kind}: from {found.sigma:.2g}, {gained}, {lost}")
-    show(*tuned.cells())
-    for kind, found in tuned.starts.items():
-        gained, lost = f"{found.gain:.2g} nats an image gained", f"at least {found.bias:.2g} lost"
-        say(f"start {kind}: from {found.sigma:.2g}, {gained}, {lost}")
     say(f"best of {len(tuned.trials)} in {tuned.calls} evaluations of a batch: {tuned.settings.name}")
     return tuned
 
