@@ -1,14 +1,19 @@
-"""Score functions from networks of the `diffusers` package, which is needed by `load_ve` alone.
+"""Score functions from networks of the `diffusers` package, and its VE scheduler and pipeline with a preconditioner.
 
 loaded = load_ve("google/ncsnpp-church-256", device="cuda")
 x = tdas_ops.samplers.pc(loaded.score, (4, *loaded.shape), loaded.sde, M, noise=stream, snr=loaded.snr, iterations=200)
+loaded = load_vp("google/ddpm-cifar10-32")
+x = loaded.images(tdas_ops.calibrate.FewStep(loaded.sde, 10).sample(loaded.score, (4, *loaded.shape), stream))
+
+diffusers itself is needed by `load_ve`, `load_vp`, `PreconditionedScoreSdeVeScheduler` and
+`PreconditionedScoreSdeVePipeline` (of the module `score_sde_ve`) alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -74,14 +79,88 @@ def ve_sde(scheduler: Any) -> VE:
     return VE(c.sigma_min, c.sigma_max, native_iterations=c.num_train_timesteps, native_end_time=c.sampling_eps)
 
 
+def vp_sde(scheduler: Any, kind: Literal["discrete", "continuous"] = "discrete") -> VP | Discrete:
+    """The SDE of a scheduler of a DDPM network.
+
+    Args:
+        scheduler: one with `alphas_cumprod`, such as `DDPMScheduler`.
+        kind: "discrete" is the chain of its noise levels, for the samplers on a ladder; "continuous" the VP SDE that
+            linear betas tend to, for `pc`.
+
+    Raises:
+        ValueError: a scheduler without such a table, or betas that are not linear for "continuous".
+    """
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if table is None:
+        raise ValueError(f"scheduler: got {type(scheduler).__name__}, expected one with alphas_cumprod (DDPM, DDIM)")
+    if kind == "discrete":
+        return Discrete(table)
+    c = scheduler.config
+    if kind != "continuous" or c.beta_schedule != "linear" or c.trained_betas is not None:
+        got = f"{kind!r} with beta_schedule {c.beta_schedule!r}"
+        raise ValueError(f"kind: got {got}, expected 'discrete', or 'continuous' with 'linear'")
+    count = c.num_train_timesteps
+    return VP(c.beta_start * count, c.beta_end * count, native_iterations=count)
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """A VE checkpoint: score function, SDE, snr of its corrector, and (C, H, W) of a sample in [0, 1]."""
+    """A checkpoint as the samplers take it.
+
+    Attributes:
+        score, sde: what it says and of which SDE.
+        snr: of the corrector of `pc`.
+        shape: (C, H, W) of a sample.
+        low: the value of black; white is 1. A VE network has 0, a DDPM network -1.
+    """
 
     score: ScoreFn
-    sde: VE
+    sde: VE | VP | Discrete
     snr: float
     shape: tuple[int, int, int]
+    low: float = 0.0
+
+    def images(self, x: Tensor) -> Tensor:
+        """Samples as images, clamped to [0, 1]."""
+        return ((x - self.low) / (1 - self.low)).clamp(0, 1)
+
+
+def from_pipeline(
+    pipeline: Any,
+    *,
+    sde: Literal["discrete", "continuous"] = "discrete",
+    autocast: torch.dtype | None = None,
+) -> Loaded:
+    """What the samplers need of a pipeline, where its network is.
+
+    Args:
+        pipeline: a `ScoreSdeVePipeline`, or one of a `UNet2DModel` with a scheduler that has `alphas_cumprod`, such as
+            `DDPMPipeline` and `DDIMPipeline`.
+        sde: for the latter which SDE, see `vp_sde`; `pc` takes the continuous one.
+        autocast: torch.bfloat16 or torch.float16 for half precision.
+
+    Raises:
+        ValueError: another pipeline, or a network that predicts something unknown.
+    """
+    if not hasattr(pipeline, "unet") or not hasattr(pipeline, "scheduler") or hasattr(pipeline, "text_encoder"):
+        got = type(pipeline).__name__
+        raise ValueError(f"pipeline: got a {got}, expected a ScoreSdeVePipeline, DDPMPipeline or DDIMPipeline")
+    unet, scheduler = pipeline.unet.eval().requires_grad_(False), pipeline.scheduler
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (unet.config.in_channels, height, width)
+    if hasattr(scheduler.config, "sampling_eps"):
+        return Loaded(ve_unet(unet, autocast=autocast), ve_sde(scheduler), scheduler.config.snr, shape)
+    law = vp_sde(scheduler, sde)
+    if isinstance(law, Discrete):
+        kind = scheduler.config.prediction_type
+        score = networks.prediction(_output(unet), law, kind, autocast=autocast)
+    else:
+        if scheduler.config.prediction_type != "epsilon":
+            got = scheduler.config.prediction_type
+            raise ValueError(f"sde: got 'continuous' with prediction_type {got!r}, expected 'epsilon'")
+        score = vp_unet(unet, law, alphas_cumprod=scheduler.alphas_cumprod, autocast=autocast)
+    return Loaded(score, law, 0.16, shape, low=-1.0)
 
 
 def load_ve(
@@ -99,19 +178,58 @@ def load_ve(
         ImportError: `diffusers` is not installed.
         ValueError: a checkpoint of another kind.
     """
-    try:
-        from diffusers import DiffusionPipeline  # type: ignore[import-not-found]
-    except ImportError:
-        raise ImportError("load_ve: the package diffusers is missing; `pip install diffusers` provides it") from None
-    pipeline = DiffusionPipeline.from_pretrained(name, **options)
+    pipeline = _pipeline("load_ve", name, device, options)
     if not hasattr(pipeline, "unet") or not hasattr(pipeline.scheduler.config, "sampling_eps"):
         raise ValueError(f"name: got {name!r}, a {type(pipeline).__name__}, expected a ScoreSdeVePipeline")
-    unet = pipeline.unet.eval().requires_grad_(False).to(device)
-    size = unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    shape = (unet.config.in_channels, height, width)
-    scheduler = pipeline.scheduler
-    return Loaded(ve_unet(unet, autocast=autocast), ve_sde(scheduler), scheduler.config.snr, shape)
+    return from_pipeline(pipeline, autocast=autocast)
+
+
+def load_vp(
+    name: str,
+    *,
+    sde: Literal["discrete", "continuous"] = "discrete",
+    device: torch.device | str = "cpu",
+    autocast: torch.dtype | None = None,
+    **options: Any,
+) -> Loaded:
+    """A `google/ddpm-*` checkpoint, from the hub or from a folder.
+
+    Args:
+        name: repository or folder of a `DDPMPipeline` or `DDIMPipeline`.
+        sde: "discrete" for the samplers on a ladder, "continuous" for `pc`.
+        device, autocast, options: as in `load_ve`.
+
+    Raises:
+        ImportError: `diffusers` is not installed.
+        ValueError: a checkpoint of another kind.
+    """
+    pipeline = _pipeline("load_vp", name, device, options)
+    if not hasattr(pipeline, "unet") or getattr(pipeline.scheduler, "alphas_cumprod", None) is None:
+        raise ValueError(f"name: got {name!r}, a {type(pipeline).__name__}, expected a DDPMPipeline or DDIMPipeline")
+    return from_pipeline(pipeline, sde=sde, autocast=autocast)
+
+
+def _pipeline(caller: str, name: str, device: torch.device | str, options: dict[str, Any]) -> Any:
+    try:
+        from diffusers import DiffusionPipeline
+    except ImportError:
+        raise ImportError(f"{caller}: the package diffusers is missing; `pip install diffusers` provides it") from None
+    pipeline = DiffusionPipeline.from_pretrained(name, **options)
+    if hasattr(pipeline, "unet"):
+        pipeline.unet.to(device)
+    return pipeline
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("PreconditionedScoreSdeVePipeline", "PreconditionedScoreSdeVeScheduler"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from tdas_ops.integrations import score_sde_ve
+    except ModuleNotFoundError as error:
+        if error.name != "diffusers":
+            raise
+        raise ImportError(f"{name}: the package diffusers is missing; `pip install diffusers` provides it") from None
+    return getattr(score_sde_ve, name)
 
 
 def _output(unet: Unet) -> networks.Network:

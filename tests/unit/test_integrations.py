@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -212,6 +213,100 @@ def test_load_ve_refuses_another_pipeline(tmp_path: Path) -> None:
     diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="a DDPMPipeline, expected a ScoreSdeVePipeline"):
         adapter.load_ve(str(tmp_path))
+
+
+def ddpm(**config: object) -> object:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(32,),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    )
+    return diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler(**config))
+
+
+def test_load_vp_is_the_deterministic_sampler_of_diffusers(tmp_path: Path) -> None:
+    """DDIM of the library, and DPM-Solver++ of order 1 on the same labels, which is DDIM."""
+    pipe = ddpm(num_train_timesteps=100)
+    import diffusers
+
+    pipe.save_pretrained(tmp_path)
+    loaded = adapter.load_vp(str(tmp_path))
+    assert loaded.shape == (1, 8, 8) and loaded.low == -1.0 and isinstance(loaded.sde, Discrete)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False, set_alpha_to_one=True)
+    scheduler.set_timesteps(5)
+    expected = x
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            expected = scheduler.step(pipe.unet(expected, t).sample, t, expected).prev_sample
+    levels = [loaded.sde.sigma(int(t)) for t in scheduler.timesteps]
+    start = x / loaded.sde.marginal(levels[0]).mean_scale
+    got = tdas_ops.samplers.dpmpp(
+        loaded.score,
+        x.shape,
+        loaded.sde,
+        noise=tdas_ops.NoiseStream(0),
+        start=start,
+        order=1,
+        ladder=[*levels, 0.0],
+        progress=False,
+    )
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert loaded.images(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 0.5, 1, 1]
+
+
+def test_few_steps_give_a_picture_again_alone() -> None:
+    loaded = adapter.from_pipeline(ddpm())
+    run = tdas_ops.calibrate.FewStep(loaded.sde, 3)
+    draw = lambda n, first: run.sample(
+        loaded.score, (n, *loaded.shape), tdas_ops.NoiseStream(0, first_sample=first), progress=False
+    )
+    torch.testing.assert_close(draw(1, 2), draw(3, 0)[2:], rtol=1e-4, atol=1e-4)
+
+
+def test_from_pipeline_and_pc(x: Tensor) -> None:
+    pipe = ddpm()
+    loaded = adapter.from_pipeline(pipe, sde="continuous")
+    assert loaded.sde == VP(0.1, 20.0) and loaded.sde.native_iterations == 1000
+    y = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        expected = -pipe.unet(y, 499).sample / (1 - pipe.scheduler.alphas_cumprod[499]).sqrt()
+        torch.testing.assert_close(loaded.score(y, torch.tensor([0.5, 0.5])), expected)
+
+
+def test_pipelines_that_are_refused(checkpoint: str, tmp_path: Path) -> None:
+    ddpm(beta_schedule="squaredcos_cap_v2").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="kind: got 'continuous' with beta_schedule 'squaredcos_cap_v2'"):
+        adapter.load_vp(str(tmp_path), sde="continuous")
+    with pytest.raises(ValueError, match="a ScoreSdeVePipeline, expected a DDPMPipeline"):
+        adapter.load_vp(checkpoint)
+    with pytest.raises(ValueError, match="pipeline: got a SimpleNamespace, expected a ScoreSdeVePipeline"):
+        adapter.from_pipeline(SimpleNamespace())
+    with pytest.raises(ValueError, match="prediction_type 'v_prediction', expected 'epsilon'"):
+        adapter.from_pipeline(ddpm(prediction_type="v_prediction"), sde="continuous")
+    with pytest.raises(ValueError, match="scheduler: got SimpleNamespace, expected one with alphas_cumprod"):
+        adapter.vp_sde(SimpleNamespace())
+
+
+def test_what_needs_diffusers_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("diffusers")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.delitem(sys.modules, "tdas_ops.integrations.score_sde_ve", raising=False)
+    monkeypatch.delattr("tdas_ops.integrations.score_sde_ve", raising=False)
+    missing = "the package diffusers is missing; `pip install diffusers` provides it"
+    with pytest.raises(ImportError, match=f"load_vp: {missing}"):
+        adapter.load_vp("x")
+    with pytest.raises(ImportError, match=f"PreconditionedScoreSdeVePipeline: {missing}"):
+        adapter.PreconditionedScoreSdeVePipeline  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        adapter.nothing  # noqa: B018
 
 
 def test_load_ve_in_half_precision(checkpoint: str) -> None:
