@@ -63,6 +63,16 @@ def deepinv() -> ModuleType:
         return importlib.import_module("deepinv")
 
 
+def k_diffusion() -> ModuleType:
+    """The module k_diffusion.sampling; skips the test where it is missing."""
+    if importlib.util.find_spec("k_diffusion") is None:
+        pytest.skip("k-diffusion is missing; `pip install --no-deps k-diffusion` provides what is needed of it")
+    with blank(
+        "cleanfid", "clip", "dctorch", "einops", "jsonmerge", "skimage", "torchdiffeq", "torchsde", "torchvision"
+    ):
+        return importlib.import_module("k_diffusion.sampling")
+
+
 def azula() -> ModuleType:
     """The module azula.sample; skips the test where it is missing."""
     if importlib.util.find_spec("azula") is None:

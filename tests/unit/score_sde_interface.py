@@ -65,10 +65,10 @@ class SDE:
 
 
 class VESDE(SDE):
-    def __init__(self, N: int) -> None:
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0, N: int = 1000) -> None:
         super().__init__(N)
-        self.sigma_min, self.sigma_max = 0.01, 50.0
-        self.discrete_sigmas = torch.linspace(math.log(0.01), math.log(50.0), N).exp()
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.discrete_sigmas = torch.linspace(math.log(sigma_min), math.log(sigma_max), N).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
@@ -86,7 +86,9 @@ class VESDE(SDE):
 
 
 class subVPSDE(SDE):
-    beta_0, beta_1 = 0.1, 20.0
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, N: int = 1000) -> None:
+        super().__init__(N)
+        self.beta_0, self.beta_1 = beta_min, beta_max
 
     def beta(self, t: Tensor) -> Tensor:
         return self.beta_0 + t * (self.beta_1 - self.beta_0)
@@ -102,8 +104,8 @@ class subVPSDE(SDE):
 
 
 class VPSDE(subVPSDE):
-    def __init__(self, N: int) -> None:
-        super().__init__(N)
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, N: int = 1000) -> None:
+        super().__init__(beta_min, beta_max, N)
         self.discrete_betas = torch.linspace(self.beta_0 / N, self.beta_1 / N, N)
         self.alphas = 1 - self.discrete_betas
 
@@ -133,15 +135,71 @@ class Reverse:
         return self._reversed(self.forward.discretize(x, t), x, t)
 
 
-def run(
-    sde: Any, score_fn: Any, predictor: str, corrector: str, shape: Any, n_steps: int = 1, flow: bool = False
-) -> Tensor:
-    """The loop of predictor-corrector sampling; the mean of the last update."""
-    p = _PREDICTORS[predictor](sde, score_fn, flow) if predictor != "none" else None
-    c = _CORRECTORS[corrector](sde, score_fn, 0.16, n_steps) if corrector != "none" else None
-    x = mean = sde.prior_sampling(shape)
-    for t in torch.linspace(sde.T, 1e-3, sde.N):
-        for each in (c, p):
-            if each is not None:
-                x, mean = each.update_fn(x, torch.full((shape[0],), float(t)))
-    return mean
+def get_predictor(name: str) -> type:
+    return _PREDICTORS[name]
+
+
+def get_corrector(name: str) -> type:
+    return _CORRECTORS[name]
+
+
+@register_predictor(name="none")
+class NoPredictor(Predictor):
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+@register_corrector(name="none")
+class NoCorrector(Corrector):
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class PlainReverseDiffusion(Predictor):
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        f, G = self.rsde.discretize(x, t)
+        return x - f + column(G) * torch.randn_like(x), x - f
+
+
+class PlainLangevin(Corrector):
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x
+        for _ in range(self.n_steps):
+            score, z = self.score_fn(x, t), torch.randn_like(x)
+            ratio = self.snr * z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
+            mean = x + 2 * ratio**2 * score
+            x = mean + 2 * ratio * z
+        return x, mean
+
+
+def get_pc_sampler(
+    sde: Any,
+    shape: Any,
+    predictor: Any,
+    corrector: Any,
+    inverse_scaler: Any,
+    snr: float,
+    n_steps: int = 1,
+    probability_flow: bool = False,
+    continuous: bool = False,
+    denoise: bool = True,
+    eps: float = 1e-3,
+    device: Any = "cuda",
+) -> Callable[[Any], tuple[Tensor, int]]:
+    """The loop, for networks that give the score of sigma (continuous VE) or of t."""
+
+    def sample(model: Any) -> tuple[Tensor, int]:
+        def score_fn(x: Tensor, t: Tensor) -> Tensor:
+            score: Tensor = model(x, sde.sigma(t) if continuous else t)
+            return score
+
+        p, c = predictor(sde, score_fn, probability_flow), corrector(sde, score_fn, snr, n_steps)
+        with torch.no_grad():
+            x = x_mean = sde.prior_sampling(shape).to(device)
+            for t in torch.linspace(sde.T, eps, sde.N):
+                times = torch.full((shape[0],), float(t))
+                x, x_mean = c.update_fn(x, times)
+                x, x_mean = p.update_fn(x, times)
+        return inverse_scaler(x_mean if denoise else x), sde.N * (n_steps + 1)
+
+    return sample

@@ -23,8 +23,9 @@ SHAPE, SNR = (3, 2, 8, 8), 0.16
 @pytest.fixture(autouse=True)
 def empty() -> Iterator[None]:
     yield
-    repository._PREDICTORS.clear()
-    repository._CORRECTORS.clear()
+    for registry in (repository._PREDICTORS, repository._CORRECTORS):
+        for name in [name for name in registry if name != "none"]:
+            del registry[name]
 
 
 def pds() -> Preconditioner:
@@ -62,7 +63,7 @@ def ancestral(sde: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("kind", [VESDE, VPSDE, subVPSDE])
 @pytest.mark.parametrize("name", score_sde.PREDICTORS)
 def test_predictors(kind: type[SDE], name: str) -> None:
-    sde, M = kind(N), pds()
+    sde, M = kind(N=N), pds()
     if name == "tdas_ancestral" and kind is subVPSDE:
         score_sde.register(repository, None, 5)
         with pytest.raises(ValueError, match="tdas_ancestral: got subVPSDE, expected a VE or VP SDE"):
@@ -86,7 +87,7 @@ def test_predictors(kind: type[SDE], name: str) -> None:
 @pytest.mark.parametrize("kind", [VESDE, VPSDE, subVPSDE])
 @pytest.mark.parametrize("name", score_sde.CORRECTORS)
 def test_correctors(kind: type[SDE], name: str) -> None:
-    sde = kind(N)
+    sde = kind(N=N)
     alpha = torch.ones(3) if kind is VESDE else 1 - torch.linspace(0.1 / N, 20 / N, N)[INDEX]
     score_sde.register(repository, None, 5)
     got = repository._CORRECTORS[name](sde, score, SNR, 2).update_fn(X, T)
@@ -121,7 +122,9 @@ def test_configurations_run_and_a_shard_is_its_part(case: tuple[type[SDE], str, 
     def sample(shape: Any, first: int) -> Tensor:
         stream = NoiseStream(5, first_sample=first)
         score_sde.register(repository, M, stream)
-        return repository.run(score_sde.prior(kind(N), M, stream), score, predictor, corrector, shape, n_steps=2)
+        sde = score_sde.prior(kind(N=N), M, stream)
+        steps = repository.get_predictor(predictor), repository.get_corrector(corrector)
+        return repository.get_pc_sampler(sde, shape, *steps, lambda x: x, SNR, n_steps=2, device="cpu")(score)[0]
 
     whole = sample((5, *SHAPE[1:]), 0)
     assert bool(whole.isfinite().all())
@@ -129,21 +132,21 @@ def test_configurations_run_and_a_shard_is_its_part(case: tuple[type[SDE], str, 
 
 
 def test_the_start_is_filtered_and_the_sde_is_a_copy() -> None:
-    M, sde = pds(), VESDE(N)
+    M, sde = pds(), VESDE(N=N)
     made = score_sde.prior(sde, M, NoiseStream(5))
     assert isinstance(made, VESDE) and made is not sde and "prior_sampling" not in vars(sde)
     assert torch.equal(made.prior_sampling(SHAPE), tdas_ops.noise(M, SHAPE, NoiseStream(5), 50.0))
-    white = score_sde.prior(VPSDE(N), None, 5).prior_sampling(SHAPE)
+    white = score_sde.prior(VPSDE(N=N), None, 5).prior_sampling(SHAPE)
     assert torch.equal(white, NoiseStream(5).randn(SHAPE))
 
 
 def test_probability_flow_draws_nothing() -> None:
     for name in ("tdas_reverse_diffusion", "tdas_euler_maruyama"):
         score_sde.register(repository, None, 5)
-        x, mean = repository._PREDICTORS[name](VESDE(N), score, True).update_fn(X, T)
+        x, mean = repository._PREDICTORS[name](VESDE(N=N), score, True).update_fn(X, T)
         assert torch.equal(x, mean)
     with pytest.raises(ValueError, match="tdas_ancestral: got probability_flow=True"):
-        repository._PREDICTORS["tdas_ancestral"](VESDE(N), score, True)
+        repository._PREDICTORS["tdas_ancestral"](VESDE(N=N), score, True)
 
 
 def test_what_it_refuses() -> None:
@@ -159,7 +162,7 @@ def test_what_it_refuses() -> None:
         score_sde.register(repository, None, 0, norm="both")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="sde: got int, expected an SDE of score_sde_pytorch"):
         score_sde.prior(5, None, 0)
-    assert not repository._PREDICTORS and not repository._CORRECTORS
+    assert list(repository._PREDICTORS) == list(repository._CORRECTORS) == ["none"]
     score_sde.register(repository, Preconditioner.identity((2, 4, 4)), 0)
     with pytest.raises(ValueError, match=r"M: got a filter of shape \(2, 4, 4\), expected \(2, 8, 8\) \(`tdas-ops"):
-        repository._PREDICTORS["tdas_reverse_diffusion"](VESDE(N), score).update_fn(X, T)
+        repository._PREDICTORS["tdas_reverse_diffusion"](VESDE(N=N), score).update_fn(X, T)
