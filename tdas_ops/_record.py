@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -148,6 +149,9 @@ def device_named(name: str) -> torch.device:
         known = False
     if not known:
         raise ValueError(f"--device: got {name!r}, expected {expected}")
+    local = os.environ.get("LOCAL_RANK", "")
+    if name == "cuda" and local.isdigit() and torch.cuda.is_available():  # each process of a machine on a GPU of its own
+        device = torch.device("cuda", int(local) % torch.cuda.device_count())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device: got {name!r}, expected 'cpu' or one of {torch.cuda.device_count()} CUDA devices")
     return device

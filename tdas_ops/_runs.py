@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from tdas_ops._record import (
     run_of,
 )
 from tdas_ops.calibrate import PC, FewStep, Filtered
+from tdas_ops.integrations.distributed import World
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers import Filters
@@ -48,12 +50,15 @@ class Study:
 
     Making one checks everything and writes nothing.
 
+    Attributes:
+        world: the processes that sample together, by default this one alone.
+
     Raises:
         ValueError: one sentence about what is wrong with the settings or the folder.
     """
 
     def __init__(self, settings: Settings, runs: Sequence[Run], out: Path) -> None:
-        self.settings, self.out = settings, out
+        self.settings, self.out, self.world = settings, out, World()
         for name, highest in (("samples", SAMPLES), ("batch", BATCH), ("threads", THREADS)):
             if getattr(settings, name) > highest:
                 raise ValueError(f"--{name}: got {getattr(settings, name)}, expected at most {highest}")
@@ -107,17 +112,18 @@ class Study:
         return self.folder.finished(run)
 
     def sample(self, run: Run, progress: bool) -> Tensor:
-        """The samples of a run, `[N, C, H, W]` float32 on the CPU.
+        """The samples of a run, `[N, C, H, W]` float32 on the CPU; each process makes its share, and the first has all.
 
         Raises:
             FloatingPointError: the state became non-finite.
+            RankError: another process failed.
         """
         plan, parts = self.plans[run], []
         own = {"norm": self.settings.norm} if isinstance(plan, Filtered) else {}
         steps = plan.run.count if isinstance(plan, Filtered) else len(plan.levels) - 1
-        batches = list(self._streams())
+        batches = list(self._streams())[self.world.rank :: self.world.size]
         hidden = None if progress else True  # None: tqdm itself looks whether it writes to a terminal
-        with tqdm(total=steps * len(batches), desc=run.words, disable=hidden) as bar:
+        with self.world.together(), tqdm(total=steps * len(batches), desc=run.words, disable=hidden) as bar:
             for stream, size in batches:
                 samples = plan.sample(
                     self.model.score,
@@ -129,7 +135,21 @@ class Study:
                     **own,
                 )
                 parts.append(samples.cpu())
-        return torch.cat(parts)
+        shares = self.world.gathered(parts)
+        if shares is None:
+            return torch.empty(0, *self.model.shape)
+        rounds = zip_longest(*shares)  # of batches, in the order of the ranks that made them
+        return torch.cat([batch for each in rounds for batch in each if batch is not None])
+
+    def follow(self) -> None:
+        """Makes this process's share of every run that the first one, which executes the study, begins.
+
+        Raises:
+            RankError: another process failed.
+        """
+        self._set_threads()
+        while (index := self.world.told(None)) is not None:
+            self.sample(self.runs[index], progress=False)
 
     def _streams(self) -> Iterator[tuple[NoiseStream, int]]:
         """The noise stream and the size of each batch."""
@@ -160,15 +180,15 @@ class Study:
 
         To be called while the folder is `opened`.
         """
-        if self.settings.threads:
-            torch.set_num_threads(self.settings.threads)
+        self._set_threads()
         drawn = self.folder.complete(self.runs)
         machine = {} if drawn else machine_info()
-        for run in self.runs:
+        for index, run in enumerate(self.runs):
             if self.finished(run):
                 say(f"{run.words}: finished before, kept")
                 continue
             started = time.perf_counter()
+            self.world.told(index)
             samples = self.sample(run, progress)
             record = self._keep(run, samples, time.perf_counter() - started, machine)
             say(f"{run.words}: {run.network_evaluations} evaluations, {record['seconds']:.1f} s")
@@ -201,8 +221,12 @@ class Study:
         self.folder.keep(run, about, pictures)
         return about
 
+    def _set_threads(self) -> None:
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+
     def draw(self, title: str = "") -> None:
-        """Draws every finished run of the folder into `grid.png`.
+        """Draws every finished run of the folder into `grid.png`, many evaluations first.
 
         Raises:
             FolderError: a picture of an earlier run cannot be read.

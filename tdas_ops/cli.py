@@ -19,6 +19,7 @@ from tdas_ops._files import shown
 from tdas_ops._folder import default_folder
 from tdas_ops._machine import machine_info
 from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Settings, read_record, run_of
+from tdas_ops.integrations import distributed
 
 app = typer.Typer(
     add_completion=False,
@@ -30,19 +31,26 @@ app = typer.Typer(
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
-def _say(line: str) -> None:
+def _speaks() -> bool:
+    """Whether this is the first process of a run, the one that prints."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
+
+
+def _say(line: str, err: bool = False) -> None:
     """One line on stdout. Names of files come from anywhere: what would steer a terminal is escaped."""
-    typer.echo(shown(line))
+    if _speaks():
+        typer.echo(shown(line), err=err)
 
 
 def _complain(sentence: str) -> None:
     """One line on stderr, as `_say`."""
-    typer.echo(shown(f"tdas-ops: {sentence}"), err=True)
+    _say(f"tdas-ops: {sentence}", err=True)
 
 
 def _show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout."""
-    typer.echo(_tables.written(head, rows, sys.stdout))
+    if _speaks():
+        typer.echo(_tables.written(head, rows, sys.stdout))
 
 
 @contextmanager
@@ -59,16 +67,21 @@ def _checked_input() -> Iterator[None]:
 
 
 def _execute(study: _runs.Study, progress: bool, title: str = "") -> None:
-    """Makes the runs of a study and reports them."""
+    """Makes the runs of a study and reports them; under torchrun all processes make them, and the first reports."""
+    with _checked_input():
+        study.world = distributed.world()
     try:
-        with ExitStack() as stack:
+        if study.world.rank:
+            study.follow()
+            return
+        with study.world.leading(), ExitStack() as stack:
             with _checked_input():
                 stack.enter_context(study.opened())
             records = study.execute(_say, progress, title)
     except KeyboardInterrupt:
         _complain(f"interrupted; {_state(study)}")
         raise typer.Exit(INTERRUPTED) from None
-    except FloatingPointError as error:
+    except (FloatingPointError, distributed.RankError) as error:
         _complain(str(error))
         raise typer.Exit(FAILED) from None
     except BrokenPipeError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -34,7 +35,7 @@ def pc(
     predictor: Literal["reverse_diffusion", "euler_maruyama", "ancestral"] | None = "reverse_diffusion",
     corrector: Literal["langevin", "ald"] = "langevin",
     corrector_steps: int = 1,
-    norm: Literal["batch", "sample"] | None = None,
+    norm: Literal["batch", "sample"] | Callable[..., Any] | None = None,
     end_time: float | None = None,
     denoise: bool = True,
     **options: Unpack[Options],
@@ -58,7 +59,8 @@ def pc(
         corrector_steps: Langevin steps per iteration; 0 for predictor-only sampling.
         norm: how the snr rule takes its norms; see `langevin_step`. By default as the stream says
             (`NoiseStream.named`): "sample" where it names its samples, by seeds, a first sample or as a shard, so that
-            a picture is the same in any batch; "batch" with one plain seed, as the papers have it.
+            a picture is the same in any batch; "batch" with one plain seed, as the papers have it. Or a function that
+            makes the step in the place of `langevin_step`, such as that of `integrations.distributed`.
         end_time: by default that of the speed-up rule.
         denoise: return the last x_mean; otherwise the last x.
         options: see `samplers.Options`. The start is by default `noise(M, scale=sigma_max)` (VE) or scale 1 (VP,
@@ -99,7 +101,7 @@ def pc(
     problem = unsuited(run.filters, sde, iterations, snr, end_time=end_time, **steps)
     if problem is not None:
         warnings.warn(problem, RuntimeWarning, stacklevel=3)
-    norm = norm or run.norm
+    langevin = norm if callable(norm) else partial(ops.langevin_step, norm=norm or run.norm)
     linear = any(level.reverse[0] != 0.0 for level in levels)
     clean = predictor is None or run.hook is not None  # whether anyone looks at the corrector's x_mean
 
@@ -114,9 +116,7 @@ def pc(
                 eta = 2 * alpha * (snr * std) ** 2
                 result = ops.step(x, score, M, eta, noise=run.noise, out=x, cast=cast, return_mean=clean)  # type: ignore[call-overload]
             else:
-                result = ops.langevin_step(
-                    x, score, M, snr, noise=run.noise, alpha=alpha, norm=norm, out=x, cast=cast, return_mean=clean
-                )
+                result = langevin(x, score, M, snr, noise=run.noise, alpha=alpha, out=x, cast=cast, return_mean=clean)
             x_mean = run.hooked(result[1] if clean else x, here)
         if predictor is not None:
             score = run.score(told)

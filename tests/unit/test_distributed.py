@@ -1,0 +1,206 @@
+"""Sampling on several processes: equal files for any number of them, resuming, and what happens where one fails."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import distributed_worker
+import pytest
+import torch
+from conftest import relative_rms
+from safetensors.torch import load_file
+from torch import Tensor
+
+import tdas_ops
+from tdas_ops import NoiseStream, samplers
+from tdas_ops.integrations import distributed
+
+ROOT = Path(__file__).parents[2]
+WORKER = str(Path(distributed_worker.__file__))
+SAMPLE = ["sample", "--sampler", "dpmpp", "--samples", "5", "--batch", "2", "--evaluations", "2", "--no-distance"]
+
+
+def start(size: int, *command: str) -> list[subprocess.Popen[str]]:
+    """As many processes of a command, with the environment that torchrun gives them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **together, "PYTHONPATH": paths, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit code and stderr of each."""
+    said = [each.communicate(timeout=300) for each in processes]
+    return [(each.returncode, err) for each, (_, err) in zip(processes, said, strict=True)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "run.json"]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    distributed_worker.run(folder)
+    return folder
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_files_are_equal_for_any_number_of_processes(size: int, alone: Path, tmp_path: Path) -> None:
+    for code, err in ended(start(size, WORKER, str(tmp_path))):
+        assert code == 0, err
+    got, expected = contents(tmp_path), contents(alone)
+    spread = torch.load(tmp_path / "spread.pt"), torch.load(alone / "spread.pt")
+    assert len(got) == len(expected) == 6 + 11 + 2 + 1
+    del got["spread.pt"], expected["spread.pt"]
+    assert got == expected
+    assert torch.equal(*spread)
+    stream = NoiseStream(7, first_sample=0)
+    M = distributed_worker.pds()
+    settings = {"noise": stream, "iterations": 4, "norm": "batch", "progress": False}
+    whole = samplers.pc(distributed_worker.score, tuple(spread[1].shape), distributed_worker.SDE, M, **settings)
+    assert relative_rms(spread[0], whole) < 1e-6
+
+
+def test_a_process_that_fails_ends_the_others_and_the_run_goes_on(alone: Path, tmp_path: Path) -> None:
+    (first, said), (second, own) = ended(start(2, WORKER, str(tmp_path), "raise"))
+    # The third batch, of samples 4 and 5, is that of rank 0 in the second round.
+    assert first == second == 1
+    assert own.strip().splitlines()[-1].endswith("RankError: rank 0 of 2: ArithmeticError: the network is broken")
+    assert said.strip().splitlines()[-1].endswith("ArithmeticError: the network is broken")
+    kept = contents(tmp_path)
+    assert {"safetensors/000000000.safetensors", "safetensors/000000002.safetensors"} <= set(kept)
+    assert all(content == contents(alone)[name] for name, content in kept.items())
+    distributed_worker.run(tmp_path)
+    assert contents(tmp_path) == contents(alone)
+
+
+def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
+    began = time.monotonic()
+    (first, _), (second, said) = ended(start(2, WORKER, str(tmp_path), "exit"))
+    assert first == 9 and second == 1
+    assert "another of 2 processes has ended without a word" in said
+    assert time.monotonic() - began < 200
+    assert load_file(tmp_path / "safetensors" / "000000002.safetensors")["samples"].shape == (2, 2, 8, 8)
+
+
+def test_torchrun_of_the_command_line(tmp_path: Path) -> None:
+    module = [sys.executable, "-m", "tdas_ops.cli", *SAMPLE, "--no-progress", "--out"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*module, str(tmp_path / "1")], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m"]
+    run = subprocess.run([*launch, *module[2:], str(tmp_path / "3")], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert contents(tmp_path / "3") == contents(tmp_path / "1") and len(contents(tmp_path / "1")) == 7
+    assert run.stdout.replace("/3/", "/1/").splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert run.stdout.count("grid.png") == 1
+
+
+def test_the_command_line_refuses_bad_input_once(tmp_path: Path) -> None:
+    (tmp_path / "grid.png").write_text("mine")
+    outcome = ended(start(2, "-m", "tdas_ops.cli", *SAMPLE, "--out", str(tmp_path)))
+    assert [code for code, _ in outcome] == [2, 2]
+    assert "grid.png, which no run of" in outcome[0][1] and outcome[1][1] == ""
+
+
+# One process
+
+
+def white(noise: NoiseStream, n: int) -> Tensor:
+    return noise.randn((n, 1, 4, 4))
+
+
+def test_files_by_index_and_what_is_not_whole_is_made_again(tmp_path: Path) -> None:
+    files = distributed.sample(white, 5, tmp_path / "a", noise=3, batch=2, progress=False)
+    assert [file.name for file in files] == ["000000000.safetensors", "000000002.safetensors", "000000004.safetensors"]
+    made = torch.cat([load_file(file)["samples"] for file in files])
+    assert torch.equal(made, NoiseStream(3).randn((5, 1, 4, 4)))
+    before = contents(tmp_path / "a")
+    files[0].write_bytes(files[0].read_bytes()[:-5])
+    files[2].unlink()
+    asked: list[int] = []
+
+    def watched(noise: NoiseStream, n: int) -> Tensor:
+        asked.append(noise.first_sample)
+        return white(noise, n)
+
+    distributed.sample(watched, 5, tmp_path / "a", noise=3, batch=2, progress=False)
+    assert asked == [0, 4] and contents(tmp_path / "a") == before
+    seeds = distributed.sample(white, 3, tmp_path / "b", noise=[3, 5, 9], batch=2, progress=False)
+    assert torch.equal(load_file(seeds[1])["samples"], NoiseStream(seeds=[9]).randn((1, 1, 4, 4)))
+    shifted = distributed.sample(white, 2, tmp_path / "c", noise=NoiseStream(3, first_sample=3), progress=False)
+    assert torch.equal(load_file(shifted[0])["samples"], made[3:])
+
+
+def test_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    files = distributed.sample(white, 3, tmp_path, noise=3, batch=2, kind="png", progress=False)
+    assert [file.name for file in files] == ["000000000.png", "000000001.png", "000000002.png"]
+    levels = (NoiseStream(3).randn((3, 1, 4, 4)).clamp(0, 1) * 255).round().to(torch.uint8)
+    assert list(Image.open(files[2]).tobytes()) == levels[2].flatten().tolist()
+
+
+def test_what_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = lambda folder, **changes: distributed.sample(
+        changes.pop("draw", white), **{"count": 4, "folder": folder, "batch": 2, "progress": False, **changes}
+    )
+    with pytest.raises(ValueError, match="count: got 0"):
+        call(tmp_path / "a", count=0)
+    with pytest.raises(ValueError, match="kind: got 'jpg'"):
+        call(tmp_path / "a", kind="jpg")
+    with pytest.raises(ValueError, match="noise: got 3 seeds, expected one for each of 4 samples"):
+        call(tmp_path / "a", noise=[1, 2, 3])
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError, match=r"draw: got \(1, 1, 4, 4\) from it, expected samples \[2, C, H, W\]"):
+        call(tmp_path / "a", draw=lambda noise, n: white(noise, 1))
+    call(tmp_path / "b", noise=1)
+    with pytest.raises(ValueError, match="which holds samples of another noise, batch, expected the same or another"):
+        call(tmp_path / "b", noise=2, batch=4)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="c, which holds other files, expected a new or empty folder"):
+        call(tmp_path / "c")
+    (tmp_path / "b" / "samples.json").write_text("{")
+    with pytest.raises(ValueError, match="which is no record of samples"):
+        call(tmp_path / "b", noise=1)
+    with pytest.raises(TypeError, match="noise: got Generator, expected a NoiseStream"):
+        x = torch.zeros(1, 1, 4, 4)
+        identity = tdas_ops.Preconditioner.identity((1, 4, 4))
+        distributed.langevin_step(x, x, identity, 0.1, noise=torch.Generator())  # type: ignore[arg-type]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ValueError, match="environment: got WORLD_SIZE=2 without RANK"):
+        distributed.world()
+
+
+@pytest.mark.parametrize("method", ["pds", "tdas"])
+def test_the_step_of_one_process_is_that_of_the_batch(method: str) -> None:
+    x = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(8, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    M = tdas_ops.Preconditioner.from_images(images, alpha=2.0, method=method)  # type: ignore[arg-type]
+    alpha = torch.tensor([1.0, 0.5, 0.25])
+    for score in (-x, 0 * x):
+        ours, theirs = NoiseStream(4), NoiseStream(4)
+        got = distributed.langevin_step(x, score, M, 0.16, noise=ours, alpha=alpha, return_mean=True)
+        expected = tdas_ops.langevin_step(x, score, M, 0.16, noise=theirs, alpha=alpha, return_mean=True)
+        assert relative_rms(got[0], expected[0]) < 1e-6 and relative_rms(got[1], expected[1]) < 1e-6
+        assert int(ours.draw) == int(theirs.draw) == 1
