@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import re
 import runpy
+import subprocess
 import sys
 import tokenize
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import libraries
@@ -227,3 +230,50 @@ def test_with_azula(model: models.Model, tmp_path: Path, monkeypatch: pytest.Mon
         expected = original(original.init((2, *model.shape)))
     assert relative_rms(got, expected) < 1e-5
     reproducible(lambda count, noise: draw(model.preconditioner("pds"), noise, count))
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.png")}
+
+
+def test_with_torchrun_and_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = load("with_torchrun").sample(tmp_path / "torchrun", 3, 2)
+    assert [file.name for file in files] == ["000000000.png", "000000001.png", "000000002.png"]
+    pytest.importorskip("accelerate", reason="accelerate is missing; `pip install --no-deps accelerate` provides it")
+    load("with_accelerate").sample(tmp_path / "accelerate", 3, 2)
+    assert pictures(tmp_path / "accelerate") == pictures(tmp_path / "torchrun")
+
+
+def test_with_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in of its three functions: what it starts gets the environment of torchrun."""
+    seen: list[tuple[object, ...]] = []
+    remote = lambda function: SimpleNamespace(remote=lambda *given: seen.append((function, *given)))
+    ray = SimpleNamespace(
+        remote=lambda num_gpus: remote, get=list, util=SimpleNamespace(get_node_ip_address=lambda: "host")
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = load("with_ray")
+    example.launch(str(tmp_path), 2)
+    assert [(rank, size, address) for _, rank, size, address, _ in seen] == [(0, 2, "host"), (1, 2, "host")]
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(example, "sample", lambda folder: seen.append((folder,)))
+    function: Any = seen[1][0]
+    function(1, 2, "host", "folder")
+    assert os.environ == {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "host",
+        "MASTER_PORT": "29500",
+    }
+    assert seen[-1] == ("folder",)
+
+
+def test_with_slurm_is_a_script_of_bash() -> None:
+    script = EXAMPLES / "with_slurm.sh"
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(
+        re.findall(r"\b([A-Z_]+)=", script.read_text())
+    )

@@ -1,0 +1,23 @@
+"""The same under accelerate (1.15), which has initialised torch.distributed: its processes are taken as they are.
+
+pip install tdas-ops accelerate
+accelerate launch --num-processes 8 examples/with_accelerate.py samples
+"""
+
+import sys
+
+from accelerate import PartialState
+
+from tdas_ops import models
+from tdas_ops.integrations import distributed
+
+
+def sample(folder, count=4096, batch=64):
+    model = models.load("digits", PartialState().device)
+    run = model.few_step(8, start="gaussian")
+    draw = lambda noise, n: run.sample(model.score, (n, *model.shape), noise, progress=False)
+    return distributed.sample(draw, count, folder, noise=0, batch=batch, kind="png")
+
+
+if __name__ == "__main__":
+    sample(sys.argv[1])
