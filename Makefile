@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1
-K_DIFFUSION ?= k-diffusion==0.1.1.post1
+LIBRARIES ?= k-diffusion==0.1.1.post1 deepinv==0.5.0 azula==0.11.1 einops accelerate==1.15.0 psutil
 DEMO_FLAGS ?=
 BENCH ?=
 BASE ?=
@@ -140,10 +140,11 @@ $(STAMPS)/bench: $(STAMPS)/package
 	@touch $@
 
 # The extra of the package installed just before: nothing is built again. Triton has no wheels outside Linux on x86-64. Of
-# k-diffusion the sampling alone is read, which needs none of its dependencies.
+# the libraries of others the sampling alone is read, which needs few of their dependencies: 16 MB instead of gigabytes.
 $(STAMPS)/tools: $(STAMPS)/package
 	$(PIP) "tdas-ops[test]"
 	@$(PY) -c 'import triton' 2>/dev/null || $(PIP) $(TRITON) || echo "make: $(TRITON) cannot be installed here;" \
 	  "what needs it is skipped"
-	@$(PIP) --no-deps $(K_DIFFUSION) || echo "make: $(K_DIFFUSION) cannot be installed here; what needs it is skipped"
+	@for each in $(LIBRARIES); do $(PIP) --no-deps $$each || \
+	  echo "make: $$each cannot be installed here; what needs it is skipped"; done
 	@touch $@

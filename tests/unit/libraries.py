@@ -1,7 +1,8 @@
 """Libraries of others as the tests load them: what their samplers do not use is left out.
 
-deepinv imports torchvision, h5py and natsort for data sets and pictures. Tests that sample with it put blank modules in
-their places, since torchvision has to match torch to the build and would then be a part of the environment.
+deepinv imports torchvision, h5py and natsort for data sets and pictures, k-diffusion a dozen others for training. Tests
+that sample with them put blank modules in their places: they weigh gigabytes, and torchvision has to match torch to the
+build, else it breaks diffusers too.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
-"""The samplers on a ladder against those of k-diffusion and the schedulers of diffusers, with the same noise.
-
-k-diffusion's module of samplers is loaded alone: the package as a whole needs a dozen others, which these do not use.
-"""
+"""The samplers on a ladder against those of k-diffusion and the schedulers of diffusers, with the same noise."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import libraries
 import pytest
 import torch
 from conftest import relative_rms
@@ -47,26 +42,8 @@ def start() -> Tensor:
 
 
 @pytest.fixture
-def k_diffusion(monkeypatch):
-    spec = importlib.util.find_spec("k_diffusion")
-    if spec is None or spec.origin is None:
-        pytest.skip("k-diffusion is missing; `pip install --no-deps k-diffusion` provides what is needed of it")
-    append_dims = lambda x, dims: x[(...,) + (None,) * (dims - x.ndim)]
-    package = ModuleType("k_diffusion")
-    package.__path__ = []
-    package.utils = SimpleNamespace(append_dims=append_dims)  # type: ignore[attr-defined]
-    for name, module in {
-        "k_diffusion": package,
-        "torchdiffeq": SimpleNamespace(odeint=None),
-        "torchsde": SimpleNamespace(),
-    }.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    file = Path(spec.origin).with_name("sampling.py")
-    loaded = importlib.util.spec_from_file_location("k_diffusion.sampling", file)
-    assert loaded is not None and loaded.loader is not None
-    sampling = importlib.util.module_from_spec(loaded)
-    loaded.loader.exec_module(sampling)
-    return sampling
+def k_diffusion():
+    return libraries.k_diffusion()
 
 
 def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
