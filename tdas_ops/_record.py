@@ -150,7 +150,8 @@ def device_named(name: str) -> torch.device:
     if not known:
         raise ValueError(f"--device: got {name!r}, expected {expected}")
     local = os.environ.get("LOCAL_RANK", "")
-    if name == "cuda" and local.isdigit() and torch.cuda.is_available():  # each process of a machine on a GPU of its own
+    # Each process of a machine has a GPU of its own.
+    if name == "cuda" and local.isdigit() and torch.cuda.is_available():
         device = torch.device("cuda", int(local) % torch.cuda.device_count())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device: got {name!r}, expected 'cpu' or one of {torch.cuda.device_count()} CUDA devices")

@@ -350,7 +350,9 @@ def _whole(file: Path, n: int) -> bool:
     if not file.is_file():
         return False
     if file.suffix == ".png":
-        return file.read_bytes()[-8:-4] == b"IEND"
+        with open(file, "rb") as opened:
+            opened.seek(-min(8, file.stat().st_size), os.SEEK_END)
+            return opened.read(4) == b"IEND"
     try:
         with safe_open(file, framework="pt") as opened:
             return opened.get_slice("samples").get_shape()[0] == n

@@ -167,6 +167,11 @@ def test_pictures(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["000000000.png", "000000001.png", "000000002.png"]
     levels = (NoiseStream(3).randn((3, 1, 4, 4)).clamp(0, 1) * 255).round().to(torch.uint8)
     assert list(Image.open(files[2]).tobytes()) == levels[2].flatten().tolist()
+    before = contents(tmp_path)
+    files[2].write_bytes(before[files[2].name][:-6])
+    files[0].write_bytes(b"")
+    distributed.sample(white, 3, tmp_path, noise=3, batch=2, kind="png", progress=False)
+    assert contents(tmp_path) == before
 
 
 def test_what_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
