@@ -119,9 +119,10 @@ class PreconditionedScoreSdeVeScheduler(ScoreSdeVeScheduler):
             ValueError: the filter is missing or broken.
         """
         if "preconditioner" not in kwargs:
-            config = cls.load_config(name, subfolder=subfolder)
+            where = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
+            config = cls.load_config(name, subfolder=subfolder, **where)
             if config.get("preconditioner_file"):
-                kwargs["preconditioner"] = _loaded(name, subfolder, config["preconditioner_file"])
+                kwargs["preconditioner"] = _loaded(name, subfolder, config["preconditioner_file"], where)
         return super().from_pretrained(name, subfolder=subfolder, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
@@ -382,12 +383,12 @@ def _checked(M: Any) -> Preconditioner | None:
     return M
 
 
-def _loaded(name: Any, subfolder: str | None, file: str) -> Preconditioner:
+def _loaded(name: Any, subfolder: str | None, file: str, where: dict[str, Any]) -> Preconditioner:
     folder = Path(name) / (subfolder or "")
     if not folder.is_dir():
         from huggingface_hub import hf_hub_download
 
-        return Preconditioner.load(hf_hub_download(str(name), file, subfolder=subfolder))
+        return Preconditioner.load(hf_hub_download(str(name), file, subfolder=subfolder, **where))
     if not (folder / file).is_file():
         raise ValueError(f"name: got {folder} without {file}, which its configuration names, expected a whole folder")
     return Preconditioner.load(folder / file)
