@@ -10,19 +10,6 @@
 Noise and drift for k-diffusion, ComfyUI and EDM are `tdas_ops.ColouredNoise` and `tdas_ops.PreconditionedDenoiser`.
 """
 
-from __future__ import annotations
+from tdas_ops.integrations import diffusers, distributed, networks, score_sde
 
-from importlib import import_module
-from types import ModuleType
-
-__all__ = ["azula", "deepinv", "diffusers", "distributed", "networks", "score_sde"]
-
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = ["diffusers", "distributed", "networks", "score_sde"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import ops
-from tdas_ops.integrations._filters import fitting
+from tdas_ops.integrations._filters import checked, fitting
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 
@@ -51,9 +51,7 @@ class PreconditionedSampler(DDIMSampler):
 
     def __init__(self, denoiser: Any, M: Preconditioner, noise: Any, eta: float = 0.0, **options: Any) -> None:
         super().__init__(denoiser, eta=eta, **options)
-        if not isinstance(M, Preconditioner):
-            raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
-        self.filter, self.noise = M, NoiseStream.of(noise)
+        self.filter, self.noise = checked("M", M), NoiseStream.of(noise)
 
     @torch.no_grad()
     def init(self, shape: Sequence[int], mean: Any = 0.0, var: Any = 1.0, **options: Any) -> Tensor:

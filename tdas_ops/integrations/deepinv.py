@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from tdas_ops import ops
-from tdas_ops.integrations._filters import fitting
+from tdas_ops.integrations._filters import checked, fitting
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 
@@ -57,7 +57,7 @@ class PreconditionedULAIterator(ULAIterator):
         self, algo_params: dict[str, float], M: Preconditioner, noise: Any, clip: tuple[float, float] | None = None
     ) -> None:
         super().__init__(algo_params, clip=clip)
-        self.filter, self.noise = _checked(M), NoiseStream.of(noise)
+        self.filter, self.noise = checked("M", M), NoiseStream.of(noise)
 
     def forward(
         self,
@@ -108,7 +108,7 @@ class PreconditionedEulerSolver(EulerSolver):
         num_steps: int | None = None,
     ) -> None:
         super().__init__(timesteps, t_start, t_end, num_steps)
-        self.filter, self.noise = _checked(M), NoiseStream.of(noise)
+        self.filter, self.noise = checked("M", M), NoiseStream.of(noise)
 
     def step(self, sde: Any, t0: Any, t1: Any, x0: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
         """One step from time t0 to t1; arguments and result as there.
@@ -124,9 +124,3 @@ class PreconditionedEulerSolver(EulerSolver):
         n = float(diffusion) * dt**0.5
         made = ops.step(x, drift.to(x.dtype), self.filter, dt, noise_scale=n, noise=self.noise)
         return made.to(x0.dtype), 1
-
-
-def _checked(M: Any) -> Preconditioner:
-    if not isinstance(M, Preconditioner):
-        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
-    return M

@@ -26,7 +26,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from tdas_ops import ops
-from tdas_ops.integrations._filters import fitting
+from tdas_ops.integrations._filters import checked, fitting
 from tdas_ops.noise import NoiseStream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.sde import VE
@@ -78,7 +78,7 @@ class PreconditionedScoreSdeVeScheduler(ScoreSdeVeScheduler):
             raise ValueError(f"sampling_eps: got {sampling_eps}, expected a number between 0 and 1")
         if norm not in (None, "batch", "sample"):
             raise ValueError(f"norm: got {norm!r}, expected 'batch', 'sample' or None")
-        self.preconditioner = _checked(preconditioner)
+        self.preconditioner = None if preconditioner is None else checked("preconditioner", preconditioner)
         # By name: diffusers takes what comes by place for defaults, which from_config leaves out.
         super().__init__(
             num_train_timesteps=num_train_timesteps,
@@ -108,7 +108,9 @@ class PreconditionedScoreSdeVeScheduler(ScoreSdeVeScheduler):
                 raise ValueError(f"config: got {got}, expected that of a ScoreSdeVeScheduler")
         preconditioner = kwargs.pop("preconditioner", None)
         made = super().from_config(config, return_unused_kwargs, **kwargs)
-        (made[0] if return_unused_kwargs else made).preconditioner = _checked(preconditioner)
+        (made[0] if return_unused_kwargs else made).preconditioner = (
+            None if preconditioner is None else checked("preconditioner", preconditioner)
+        )
         return made
 
     @classmethod
@@ -119,7 +121,7 @@ class PreconditionedScoreSdeVeScheduler(ScoreSdeVeScheduler):
             ValueError: the filter is missing or broken.
         """
         if "preconditioner" not in kwargs:
-            where = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
+            where: dict[str, Any] = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
             config = cls.load_config(name, subfolder=subfolder, **where)
             if config.get("preconditioner_file"):
                 kwargs["preconditioner"] = _loaded(name, subfolder, config["preconditioner_file"], where)
@@ -375,12 +377,6 @@ def _on_device(generator: Any) -> bool:
 def _like(score: Tensor, x: Tensor) -> Tensor:
     """A score that a step takes: diffusers' networks may be wider than the state."""
     return score.detach().to(x.dtype) if score.dtype is torch.float64 else score.detach()
-
-
-def _checked(M: Any) -> Preconditioner | None:
-    if M is not None and not isinstance(M, Preconditioner):
-        raise TypeError(f"preconditioner: got {type(M).__name__}, expected a Preconditioner or None")
-    return M
 
 
 def _loaded(name: Any, subfolder: str | None, file: str, where: dict[str, Any]) -> Preconditioner:

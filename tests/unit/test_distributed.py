@@ -22,7 +22,7 @@ from tdas_ops.integrations import distributed
 
 ROOT = Path(__file__).parents[2]
 WORKER = str(Path(distributed_worker.__file__))
-SAMPLE = ["sample", "--sampler", "dpmpp", "--samples", "5", "--batch", "2", "--evaluations", "2", "--no-distance"]
+SAMPLE = ["sample", "--sampler", "dpmpp", "--samples", "5", "--batch", "1", "--evaluations", "2", "--no-distance"]
 
 
 def start(size: int, *command: str) -> list[subprocess.Popen[str]]:

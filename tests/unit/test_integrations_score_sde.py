@@ -164,5 +164,5 @@ def test_what_it_refuses() -> None:
         score_sde.prior(5, None, 0)
     assert list(repository._PREDICTORS) == list(repository._CORRECTORS) == ["none"]
     score_sde.register(repository, Preconditioner.identity((2, 4, 4)), 0)
-    with pytest.raises(ValueError, match=r"M: got a filter of shape \(2, 4, 4\), expected \(2, 8, 8\) \(`tdas-ops"):
+    with pytest.raises(ValueError, match=r"M: got a filter of shape \(2, 4, 4\), expected \(2, 8, 8\) \(M\.resize"):
         repository._PREDICTORS["tdas_reverse_diffusion"](VESDE(N=N), score).update_fn(X, T)

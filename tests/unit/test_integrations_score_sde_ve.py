@@ -120,7 +120,7 @@ def test_what_it_refuses() -> None:
     with pytest.raises(TypeError, match="preconditioner: got str, expected a Preconditioner"):
         make.from_config(make().config, preconditioner="pds")
     ours = make(50, preconditioner=pds((3, 8, 8)))
-    with pytest.raises(ValueError, match=r"shape \(3, 8, 8\), .*`tdas-ops calibrate FOLDER --size 16 16`"):
+    with pytest.raises(ValueError, match=r"shape \(3, 8, 8\), .*M\.resize\(16, 16\) makes a filter"):
         ours.step_pred(X, 0.5, X)
     ours = make(50)
     for t in (-0.1, 1.5, float("nan"), 40):
