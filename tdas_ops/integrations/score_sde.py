@@ -9,8 +9,9 @@ With the identity they are its own ones. What differs in meaning:
 
 - Every drift is preconditioned as a whole, with the linear part of VP and sub-VP, and so is Euler-Maruyama, which the
   published PDS code leaves unfiltered.
-- Networks are told the label that the repository tells them at the time it goes to. A run of N steps visits its own
-  times; those of `samplers.pc` move with the number of iterations, so fewer steps give another picture here than there.
+- Times and labels are those of the repository: it ends at its eps whatever the number of steps, and tells a network of
+  N discrete labels those of the shorter chain. `samplers.pc` moves the end time and keeps the labels, so that runs of
+  fewer steps than the native count differ.
 - With `predictor = "none"` the repository returns the corrector's last x, noise included, also with noise_removal;
   `samplers.pc(predictor=None)` returns the mean.
 - For sub-VP, whose correctors lack a table there, alpha is `1 - beta` of its betas, as in `samplers.pc`.
