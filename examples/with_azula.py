@@ -5,8 +5,7 @@ python examples/with_azula.py
 """
 
 import torch
-from azula.denoise import Denoiser, DiracPosterior
-from azula.noise import VESchedule
+from azula import denoise, noise
 
 from tdas_ops import NoiseStream, models
 from tdas_ops.integrations.azula import PreconditionedSampler
@@ -14,12 +13,11 @@ from tdas_ops.integrations.azula import PreconditionedSampler
 model = models.load("digits")
 
 
-class Digits(Denoiser):
-    schedule = VESchedule(model.sde.sigma_min, model.sde.sigma_max)
+class Digits(denoise.Denoiser):
+    schedule = noise.VESchedule(model.sde.sigma_min, model.sde.sigma_max)
 
     def forward(self, x, t):
-        sigma = self.schedule(t)[1]
-        return DiracPosterior(x + sigma**2 * model.score(x, sigma.expand(len(x))))
+        return denoise.DiracPosterior(x + self.schedule(t)[1] ** 2 * model.score(x, self.schedule(t)[1].expand(len(x))))
 
 
 if __name__ == "__main__":

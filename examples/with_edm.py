@@ -10,19 +10,14 @@ from generate import edm_sampler
 from tdas_ops import ColouredNoise, NoiseStream, PreconditionedDenoiser, models
 
 model = models.load("digits")
-
-
-def denoise(x, sigma, class_labels=None):
-    return x + sigma.reshape(-1, 1, 1, 1) ** 2 * model.score(x.float(), sigma.float().expand(len(x)))
-
-
+denoise = lambda x, s, labels=None: x + s.reshape(-1, 1, 1, 1) ** 2 * model.score(x.float(), s.float().expand(len(x)))
 denoise.sigma_min, denoise.sigma_max, denoise.round_sigma = model.sde.sigma_min, model.sde.sigma_max, torch.as_tensor
 
 
 def sample(M, noise, count=4, **settings):
     coloured, net = ColouredNoise(M.unit_variance(), noise), PreconditionedDenoiser(denoise, M.unit_variance())
     latents = coloured.randn_like(torch.empty(count, *model.shape))
-    return edm_sampler(net, latents, sigma_max=16, randn_like=coloured.randn_like, **settings)
+    return edm_sampler(net, latents, randn_like=coloured.randn_like, **settings)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ from k_diffusion import sampling
 from tdas_ops import ColouredNoise, NoiseStream, PreconditionedDenoiser, models
 
 model = models.load("digits")
-
-
-def denoise(x, sigma):
-    return x + sigma.reshape(-1, 1, 1, 1) ** 2 * model.score(x, sigma)
+denoise = lambda x, sigma: x + sigma.reshape(-1, 1, 1, 1) ** 2 * model.score(x, sigma)
 
 
 def sample(M, noise, count=4, steps=20):

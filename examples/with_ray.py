@@ -12,9 +12,8 @@ from with_torchrun import sample
 
 
 @ray.remote(num_gpus=1)
-def run(rank, size, address, folder):
-    names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": 0, "MASTER_ADDR": address, "MASTER_PORT": 29500}
-    os.environ.update({name: str(value) for name, value in names.items()})
+def run(rank, size, host, folder):
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT="29500")
     sample(folder)
 
 
@@ -24,5 +23,4 @@ def launch(folder, size):
 
 
 if __name__ == "__main__":
-    ray.init()
     launch(sys.argv[1], int(sys.argv[2]))
