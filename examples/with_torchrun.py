@@ -1,7 +1,7 @@
 """Samples on as many processes as torchrun starts, into files by index; started again, it goes on where it was.
 
 torchrun --nproc-per-node 8 examples/with_torchrun.py samples
-tdas-ops sample does the same for the embedded models: torchrun --nproc-per-node 8 -m tdas_ops.cli sample --samples 4096
+tdas-ops sample does the same for the embedded models: torchrun --nproc-per-node 8 -m tdas_ops sample --samples 4096
 """
 
 import sys
