@@ -86,7 +86,10 @@ def main() -> None:
             run.save(checkpoint)
             found = errors(run.average, unseen, (0.03, 0.1, 0.3, 1.0, 3.0))
             text = ", ".join(f"{sigma}: {linear:.4f} {whole:.4f}" for sigma, (linear, whole) in found.items())
-            print(f"{run.step} {float(torch.stack(losses).mean()):.4f} {time.process_time() - began:.0f} s; {text}", flush=True)
+            print(
+                f"{run.step} {float(torch.stack(losses).mean()):.4f} {time.process_time() - began:.0f} s; {text}",
+                flush=True,
+            )
             losses.clear()
     save_weights(run, args.out, {"patches": len(images), "seed": args.seed})
 

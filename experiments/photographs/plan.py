@@ -1,0 +1,66 @@
+"""Which points are measured, in which order: what says most comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+from experiments.photographs.data import SIZES
+from experiments.photographs.methods import METHODS, possible
+
+RESULTS = Path(__file__).with_name("results")
+SAMPLES = {64: 256, 256: 8, 1024: 1}
+COUNTS = (4, 5, 6, 8, 10, 15, 20, 30, 50)
+NATIVE = 200
+REAL, REAL_SEEDS = "photographs", (1, 2, 3, 4, 5, 6, 7, 8)
+MAIN = (
+    "pc plain",
+    "pc constant",
+    "pc tdas",
+    "pc pds",
+    "pc schedule",
+    "DPM-Solver++ 2M",
+    "DPM-Solver++ 2M SDE",
+    "2M from mean colour and white noise",
+    "2M from the colour spectrum",
+    "2M SDE from the colour spectrum",
+)
+KNOWING = (
+    "pc plain",
+    "pc constant",
+    "pc tdas",
+    "pc schedule",
+    "DPM-Solver++ 2M",
+    "DPM-Solver++ 2M SDE",
+    "2M from the colour spectrum",
+    "2M SDE from the colour spectrum",
+)
+Point = tuple[int, str, str, int, int]
+
+
+def plan(sizes: Sequence[int] = SIZES) -> Iterator[Point]:
+    """Size, sight, method, evaluations, seed."""
+    found = dict.fromkeys(point for size in sizes for point in _of(size))
+    yield from found
+
+
+def _of(size: int) -> Iterator[Point]:
+    yield from ((size, "-", REAL, 0, seed) for seed in REAL_SEEDS)
+    blocks: list[tuple[str, Sequence[str], Sequence[int]]] = [
+        ("local", MAIN, (8, 20)),
+        ("whole", KNOWING, (8, 20)),
+        ("local", tuple(METHODS), (8, 5)),
+        ("local", MAIN, (4, 50)),
+        ("whole", KNOWING, (4, 50)),
+        ("local", tuple(METHODS), (20, 15, 4)),
+        ("local", MAIN, (6, 10, 30, 5)),
+        ("whole", KNOWING, (10, 6, 30, 5)),
+        ("local", ("pc plain",), (NATIVE,)),
+        ("local", tuple(METHODS), COUNTS),
+    ]
+    for sight, methods, counts in blocks:
+        if size > 64 or sight == "local":  # at the size of the training patches both are the same
+            for count, name in product(counts, methods):
+                if possible(name, count):
+                    yield size, sight, name, count, 1
