@@ -1,4 +1,4 @@
-"""Crops of photographs, all at one scale: a larger picture shows more of the same world, not the same in more detail."""
+"""Crops of photographs, all at one scale: a larger picture shows more of the world, not the same in more detail."""
 
 from __future__ import annotations
 

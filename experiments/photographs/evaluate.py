@@ -1,6 +1,7 @@
 """Measures points of the curves: `python -m experiments.photographs.evaluate --photos FOLDER`.
 
-It can be stopped at any time and goes on with the first point that the file of its size does not hold for these weights.
+It can be stopped at any time and goes on with the first point that the file of its size does not hold for these
+weights.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def main() -> None:
             if any(all(row[key] == value for key, value in about.items()) for row in read(file)):
                 continue
             judge, began = judge or Judge.of(size, photos), time.process_time()
-            if name == REAL:
-                x = photos.train(size, SAMPLES[size], seed=100 + seed)
+            if name in REAL:
+                x = (photos.train, photos.held_out)[REAL.index(name)](size, SAMPLES[size], 100 + seed)
             else:
                 x, calls = sample(bench, name, score[sight], SAMPLES[size], evaluations, seed)
                 if calls != evaluations:

@@ -1,4 +1,4 @@
-"""The methods that are compared, each beside its null hypotheses; all of them take as many evaluations as they are told.
+"""The methods that are compared, each beside its null hypotheses; all take as many evaluations as they are told.
 
 `pc` is the predictor-corrector sampler of the papers, two evaluations an iteration, with their filters; the others are
 samplers of today, from the highest noise level or from a start at `START` with more or less of the data's law.

@@ -20,7 +20,7 @@ matplotlib.rcParams["svg.hashsalt"] = "photographs"
 PAGE = Path(__file__).with_name("RESULTS.md")
 MEASURES = {
     "patches": "Patches: mean Wasserstein-1 distance along principal components and textures, in standard deviations",
-    "spectrum": "Power in rings: RMS of log2 over that of held-out photographs",
+    "spectrum": "Power in rings: RMS of log2 over that of the photographs of training",
 }
 SIGHTS = {"local": "The denoiser sees 64 pixels", "whole": "Its linear part sees the whole picture"}
 SHOWN = (
@@ -51,13 +51,13 @@ Figures = dict[tuple[str, str, int], Row]
 
 def figures(rows: Sequence[Row]) -> Figures:
     """The rows of one size by sight, method and evaluations, without those of photographs."""
-    return {(r["sight"], r["method"], r["evaluations"]): r for r in rows if r["method"] != REAL}
+    return {(r["sight"], r["method"], r["evaluations"]): r for r in rows if r["method"] not in REAL}
 
 
-def floor(rows: Sequence[Row], measure: str) -> tuple[float, float]:
-    """Mean and standard deviation of a measure over sets of photographs that training saw."""
-    found = [row[measure] for row in rows if row["method"] == REAL]
-    return statistics.fmean(found), statistics.stdev(found)
+def floors(rows: Sequence[Row], measure: str) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of a measure over sets of photographs, those of training and held-out ones."""
+    by_name = {name: [row[measure] for row in rows if row["method"] == name] for name in REAL}
+    return {name: (statistics.fmean(found), statistics.stdev(found)) for name, found in by_name.items()}
 
 
 def table(found: Figures, sight: str, measure: str) -> list[str]:
@@ -122,7 +122,9 @@ def plot(rows: dict[int, list[Row]], path: Path) -> None:
                 points = [point for point in points if point[0] in COUNTS and 0 < point[1] < 100]
                 if points:
                     axis.plot(*zip(*points, strict=True), style, color=colour, label=method, markersize=4)
-            axis.axhline(floor(own, measure)[0], color="#888888", linestyle=":", label="photographs")
+            for name, (value, _) in floors(own, measure).items():
+                style = "--" if name.startswith("held") else ":"
+                axis.axhline(value, color="#888888", linestyle=style, label=name)
             axis.set(xscale="log", yscale="log", title=f"{size} pixels" if line == 0 else "")
             axis.set_xticks(COUNTS, map(str, COUNTS))
             axis.minorticks_off()
@@ -148,11 +150,11 @@ def page(rows: dict[int, list[Row]]) -> str:
         text += [f"{title}; that of the null hypothesis over that of the method:\n", *gains(rows, measure), ""]
     for size, own in rows.items():
         found = figures(own)
-        samples = sorted({row["samples"] for row in own if row["method"] != REAL})
+        samples = sorted({row["samples"] for row in own if row["method"] not in REAL})
         text += [f"## {size} pixels\n", f"{' and '.join(map(str, samples))} pictures a row."]
         for measure, title in MEASURES.items():
-            mean, scatter = floor(own, measure)
-            text += [f"{title}. As many pictures of photographs that training saw: {mean:.3g} ± {scatter:.2g}.\n"]
+            real = [f"{name} {mean:.3g} ± {scatter:.2g}" for name, (mean, scatter) in floors(own, measure).items()]
+            text += [f"{title}. As many real pictures: {', '.join(real)}.\n"]
             for sight, name in SIGHTS.items():
                 if any(key[0] == sight for key in found):
                     text += [f"{name}:\n", *table(found, sight, measure), ""]
