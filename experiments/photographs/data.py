@@ -15,7 +15,9 @@ from tdas_ops._files import write_whole
 
 SIZES = (64, 256, 1024)
 EVERY = 3  # each third photograph is held out: with 37 of them, fewer would be no reference
-SPECTRUM_SIZE, SPECTRUM_CROPS = 256, 480
+# Power falls with the square of frequency: so do crops of 1024 pixels, whose lowest rings crops of 256 have not. These,
+# whose lower rings are steeper, would have the mean colour of a large picture all but fixed.
+SPECTRUM_SIZE, SPECTRUM_CROPS, SLOPE = 256, 480, 2.0
 
 
 @dataclass(frozen=True)
@@ -47,4 +49,4 @@ class Photographs:
 
     def spectrum(self) -> Spectrum:
         """What the denoiser and the starts know of photographs."""
-        return Spectrum.from_images(self.train(SPECTRUM_SIZE, SPECTRUM_CROPS, seed=3))
+        return Spectrum.from_images(self.train(SPECTRUM_SIZE, SPECTRUM_CROPS, seed=3), slope=SLOPE)
