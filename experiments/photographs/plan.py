@@ -47,16 +47,20 @@ def plan(sizes: Sequence[int] = SIZES) -> Iterator[Point]:
 
 def _of(size: int) -> Iterator[Point]:
     yield from ((size, "-", name, 0, seed) for name in REAL for seed in REAL_SEEDS)
+    today = tuple(name for name in MAIN if not name.startswith("pc"))
     blocks: list[tuple[str, Sequence[str], Sequence[int]]] = [
-        ("local", MAIN, (8, 20)),
-        ("whole", KNOWING, (8, 20)),
+        ("local", MAIN, (8,)),
+        ("whole", KNOWING, (8,)),
+        ("local", MAIN, (20,)),
+        ("local", today, (4,)),
+        ("whole", KNOWING, (20,)),
         ("local", tuple(METHODS), (8, 5)),
-        ("local", MAIN, (4, 50)),
-        ("whole", KNOWING, (4, 50)),
-        ("local", tuple(METHODS), (20, 15, 4)),
-        ("local", MAIN, (6, 10, 30, 5)),
-        ("whole", KNOWING, (10, 6, 30, 5)),
+        ("local", MAIN, (50,)),
         ("local", ("pc plain",), (NATIVE,)),
+        ("whole", KNOWING, (50, 4)),
+        ("local", today, (6, 10, 15, 30)),
+        ("local", tuple(METHODS), (4, 20, 15)),
+        ("whole", KNOWING, (10, 6, 30, 5)),
         ("local", tuple(METHODS), COUNTS),
     ]
     for sight, methods, counts in blocks:
