@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.few_step.methods import Counted
-from experiments.photographs import evaluate, measures, methods, network, plan, train
+from experiments.photographs import evaluate, measures, methods, network, plan, predicted, train
 from tdas_ops import NoiseStream, Spectrum
 
 pytestmark = pytest.mark.filterwarnings("ignore:M. got:RuntimeWarning")  # filters at counts where they reach too far
@@ -115,6 +115,20 @@ def test_evaluations_are_what_the_row_says(spectrum, name, evaluations):
     counted = Counted(lambda x, sigma: (0.4 - x) / (0.05 + sigma.reshape(-1, 1, 1, 1) ** 2))
     x = bench.sample(name, counted, 2, evaluations, NoiseStream(1))
     assert counted.calls == evaluations and x.shape == (2, 3, 16, 16) and x.isfinite().all()
+
+
+def test_the_constant_is_that_of_any_size():
+    run = methods.calibrate.PC(methods.VE(0.01, 20.0), 4)
+    for own, other in zip(methods.constant((3, 6, 8), run), methods.calibrate.constant((3, 6, 8), run), strict=True):
+        assert own.shape == other.shape == (3, 6, 8)
+        assert torch.allclose(own.masks(torch.float64)[1], other.masks(torch.float64)[1], rtol=1e-9)
+
+
+def test_predictions_are_those_of_the_law(spectrum):
+    law = predicted.law(spectrum, 16)
+    made = predicted.methods(law, methods.VE(0.01, 20.0))
+    assert predicted.error(made["pc schedule"](40)) < 0.1 < predicted.error(made["pc plain"](8))
+    assert predicted.error(made["2M from the colour spectrum"](8)) < predicted.error(made["DPM-Solver++ 2M"](8))
 
 
 def test_a_start_has_the_colours_that_it_knows(spectrum):

@@ -97,7 +97,7 @@ class Bench:
         if name in ("tdas", "pds"):
             return Preconditioner.from_statistics(*self.statistics, alpha=ALPHA, method=name)
         run = calibrate.PC(self.sde, iterations)
-        return calibrate.constant(shape, run) if name == "constant" else calibrate.schedule(self.resized.target(), run)
+        return constant(shape, run) if name == "constant" else calibrate.schedule(self.resized.target(), run)
 
     def start(self, kind: str, shape: Sequence[int], stream: NoiseStream) -> Tensor:
         """The state at `START`: white noise on black, on the mean colour, or a sample of the spectrum."""
@@ -126,6 +126,13 @@ class Bench:
             settings["start"] = self.start(method.start, shape, stream)
         M = self.resized.posterior(ladder) if method.covariance else None
         return getattr(samplers, method.sampler)(score, shape, self.sde, M, **settings)
+
+
+def constant(shape: Sequence[int], run: calibrate.PC) -> list[Preconditioner]:
+    """`calibrate.constant`, whose numbers are those of any size, found on a small one."""
+    values = [M.provenance["value"] for M in calibrate.constant((1, 2, 2), run)]
+    full = lambda value: torch.full(tuple(shape), value, dtype=torch.float64)
+    return [Preconditioner(tuple(shape), space=full(value), method="tdas") for value in values]
 
 
 def possible(name: str, evaluations: int) -> bool:

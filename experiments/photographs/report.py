@@ -138,6 +138,18 @@ def plot(rows: dict[int, list[Row]], path: Path) -> None:
     pyplot.close(figure)
 
 
+def predictions(rows: Sequence[Row]) -> list[str]:
+    """What the Gaussian model says, a column a size and count."""
+    columns = sorted({(row["size"], row["evaluations"]) for row in rows})
+    found = {(row["method"], row["size"], row["evaluations"]): row["spectrum"] for row in rows}
+    head = [f"{size}: {count}" for size, count in columns]
+    lines = ["| method | " + " | ".join(head) + " |", "|---|" + "---|" * len(head)]
+    for name in dict.fromkeys(row["method"] for row in rows):
+        values = [found.get((name, *column)) for column in columns]
+        lines.append(f"| {name} | " + " | ".join("" if v is None else f"{v:.2f}" for v in values) + " |")
+    return lines
+
+
 def page(rows: dict[int, list[Row]]) -> str:
     """RESULTS.md."""
     text = [
@@ -148,6 +160,13 @@ def page(rows: dict[int, list[Row]]) -> str:
     text += ["## Does the gain grow with resolution?\n"]
     for measure, title in MEASURES.items():
         text += [f"{title}; that of the null hypothesis over that of the method:\n", *gains(rows, measure), ""]
+    if predicted := read(RESULTS / "predicted.jsonl"):
+        text += [
+            "The same in the Gaussian model with the exact score of the spectrum, which knows all distances: power in "
+            "rings, a column a size and number of evaluations:\n",
+            *predictions(predicted),
+            "",
+        ]
     for size, own in rows.items():
         found = figures(own)
         samples = sorted({row["samples"] for row in own if row["method"] not in REAL})
