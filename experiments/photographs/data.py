@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration.pictures import NO_PHOTOGRAPHS, photographs
+from experiments.acceleration.pictures import NO_PHOTOGRAPHS, photographs
 from experiments.high_resolution.data import SIDE, crops, read_all
 from tdas_ops import Spectrum
 from tdas_ops._files import write_whole

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration.evaluate import digest_of, save_strip
-from benchmarks.acceleration.families import NCSNpp
-from benchmarks.acceleration.points import Row, _rounded, read
+from experiments.acceleration.evaluate import digest_of, save_strip
+from experiments.acceleration.families import NCSNpp
+from experiments.acceleration.points import Row, _rounded, read
 from experiments.few_step.evaluate import append
 from experiments.few_step.methods import Counted
 from experiments.photographs.data import SIZES, Photographs

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
-from benchmarks.acceleration.points import Row, read
+from experiments.acceleration.points import Row, read
 from experiments.photographs.data import SIZES
 from experiments.photographs.measures import finite
 from experiments.photographs.methods import METHODS

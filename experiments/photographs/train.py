@@ -1,6 +1,6 @@
 """Trains the denoiser: `python -m experiments.photographs.train --photos FOLDER`.
 
-The loop is that of the other small networks (`benchmarks.acceleration.train`): resumable, averaged weights, bfloat16
+The loop is that of the other small networks (`experiments.acceleration.train`): resumable, averaged weights, bfloat16
 around a linear part in float32. It prints the error of denoising held-out photographs beside that of the linear part.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.acceleration.families import NCSNpp
-from benchmarks.acceleration.train import Run, save_weights
+from experiments.acceleration.families import NCSNpp
+from experiments.acceleration.train import Run, save_weights
 from experiments.photographs.data import Photographs
 from experiments.photographs.network import PATCH, Denoiser
 from tdas_ops.sde import VE
