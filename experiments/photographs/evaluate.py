@@ -22,7 +22,7 @@ from experiments.few_step.evaluate import append
 from experiments.few_step.methods import Counted
 from experiments.photographs.data import SIZES, Photographs
 from experiments.photographs.measures import Judge
-from experiments.photographs.methods import Bench
+from experiments.photographs.methods import METHODS, Bench
 from experiments.photographs.network import load
 from experiments.photographs.plan import REAL, RESULTS, SAMPLES, plan
 from experiments.photographs.train import FOLDER, WEIGHTS
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=SIZES)
     parser.add_argument("--evaluations", type=int, nargs="+", help="without these, all of the plan")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="without these, all of the plan")
     parser.add_argument("--sights", nargs="+", default=["-", "local", "whole"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -73,6 +74,7 @@ def main() -> None:
         bench, judge = Bench.of(size, spectrum, photos), None
         for _, sight, name, evaluations, seed in plan([size]):
             wanted = args.evaluations is None or evaluations in (0, *args.evaluations)
+            wanted = wanted and (args.methods is None or name in (*REAL, *args.methods))
             point: Row = {"sight": sight, "method": name, "evaluations": evaluations, "seed": seed}
             about = {"size": size, "weights": digest if evaluations else "-", **point}
             if not wanted or sight not in args.sights:
