@@ -38,6 +38,10 @@ class Photographs:
             write_whole(cache, lambda partial: torch.save(read, partial))
         return cls(**torch.load(cache, weights_only=True))
 
+    def from_other(self, first: int) -> Photographs:
+        """The same, in an order that begins elsewhere: of few crops, others are then of other photographs."""
+        return Photographs(*(own[first % len(own) :] + own[: first % len(own)] for own in (self.seen, self.unseen)))
+
     def train(self, size: int, count: int, seed: int = 1) -> Tensor:
         """Crops in [0, 1] of what training sees, every second one mirrored."""
         made = crops(self.seen, size, count, seed)

@@ -83,7 +83,8 @@ def main() -> None:
                 continue
             judge, began = judge or Judge.of(size, photos), time.process_time()
             if name in REAL:
-                x = (photos.train, photos.held_out)[REAL.index(name)](size, SAMPLES[size], 100 + seed)
+                own = photos.from_other(seed * SAMPLES[size])
+                x = (own.train, own.held_out)[REAL.index(name)](size, SAMPLES[size], 100 + seed)
             else:
                 x, calls = sample(bench, name, score[sight], SAMPLES[size], evaluations, seed)
                 if calls != evaluations:

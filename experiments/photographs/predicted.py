@@ -27,7 +27,7 @@ from tdas_ops.reference import full_spectrum
 from tdas_ops.sde import VE
 
 FILE = RESULTS / "predicted.jsonl"
-COUNTS = (4, 8, 20, 50, 100, 200)
+COUNTS = (4, 8, 20, 50)
 
 
 def law(spectrum: Spectrum, size: int) -> Target:

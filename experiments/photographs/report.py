@@ -57,7 +57,9 @@ def figures(rows: Sequence[Row]) -> Figures:
 def floors(rows: Sequence[Row], measure: str) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of a measure over sets of photographs, those of training and held-out ones."""
     by_name = {name: [row[measure] for row in rows if row["method"] == name] for name in REAL}
-    return {name: (statistics.fmean(found), statistics.stdev(found)) for name, found in by_name.items()}
+    return {
+        name: (statistics.fmean(found), statistics.stdev(found)) for name, found in by_name.items() if len(found) > 1
+    }
 
 
 def table(found: Figures, sight: str, measure: str) -> list[str]:
@@ -140,7 +142,7 @@ def plot(rows: dict[int, list[Row]], path: Path) -> None:
 
 def predictions(rows: Sequence[Row]) -> list[str]:
     """What the Gaussian model says, a column a size and count."""
-    columns = sorted({(row["size"], row["evaluations"]) for row in rows})
+    columns = sorted({(row["size"], row["evaluations"]) for row in rows if row["evaluations"] in COUNTS})
     found = {(row["method"], row["size"], row["evaluations"]): row["spectrum"] for row in rows}
     head = [f"{size}: {count}" for size, count in columns]
     lines = ["| method | " + " | ".join(head) + " |", "|---|" + "---|" * len(head)]
