@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from experiments.acceleration.points import Row, read
 from experiments.photographs.data import SIZES
 from experiments.photographs.measures import finite
 from experiments.photographs.methods import METHODS
+from experiments.photographs.network import PATCH
 from experiments.photographs.plan import COUNTS, REAL, RESULTS
 
 matplotlib.use("svg")
@@ -22,6 +24,8 @@ MEASURES = {
     "patches": "Patches: mean Wasserstein-1 distance along principal components and textures, in standard deviations",
     "spectrum": "Power in rings: RMS of log2 over that of the photographs of training",
 }
+FAR = "far"
+MEASURES[FAR] = "Power in rings of waves of 64 pixels and longer, which training never saw whole: the same"
 SIGHTS = {"local": "The denoiser sees 64 pixels", "whole": "Its linear part sees the whole picture"}
 SHOWN = (
     ("pc plain", "#9a9a9a", "o-"),
@@ -47,6 +51,12 @@ PAIRS = (
     ("ancestral, posterior covariance", "ancestral"),
 )
 Figures = dict[tuple[str, str, int], Row]
+
+
+def with_far(row: Row) -> Row:
+    """A row, and the error of its rings that are no finer than a patch."""
+    rings = row["rings"][: (row["size"] // PATCH).bit_length()] if row["finite"] else []
+    return row | {FAR: math.sqrt(sum(v * v for v in rings) / len(rings)) if rings else None}
 
 
 def figures(rows: Sequence[Row]) -> Figures:
@@ -112,10 +122,12 @@ def shapes(found: Figures, count: int) -> list[str]:
 
 def plot(rows: dict[int, list[Row]], path: Path) -> None:
     """Both measures against evaluations, a column a size."""
-    figure, axes = pyplot.subplots(len(MEASURES), len(rows), figsize=(4.2 * len(rows), 7.2), squeeze=False)
+    figure, axes = pyplot.subplots(
+        len(MEASURES), len(rows), figsize=(4.2 * len(rows), 3.6 * len(MEASURES)), squeeze=False
+    )
     for column, (size, own) in enumerate(rows.items()):
         found = figures(own)
-        for line, (measure, title) in enumerate(MEASURES.items()):
+        for line, measure in enumerate(MEASURES):
             axis = axes[line][column]
             for method, colour, style in SHOWN:
                 points = sorted(
@@ -131,7 +143,7 @@ def plot(rows: dict[int, list[Row]], path: Path) -> None:
             axis.set_xticks(COUNTS, map(str, COUNTS))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
-            axis.set_ylabel(title.split(":")[0].lower() if column == 0 else "")
+            axis.set_ylabel({FAR: "power, 64 pixels and longer"}.get(measure, measure) if column == 0 else "")
     axes[0][0].legend(fontsize=6)
     for axis in axes[-1]:
         axis.set_xlabel("network evaluations")
@@ -188,7 +200,7 @@ def results() -> dict[int, list[Row]]:
     rows = {size: read(RESULTS / f"{size}.jsonl") for size in SIZES}
     if len({row["weights"] for own in rows.values() for row in own if row["weights"] != "-"}) > 1:
         raise SystemExit(f"report: {RESULTS} has rows of several networks, expected those of one")
-    return {size: own for size, own in rows.items() if own}
+    return {size: [with_far(row) for row in own] for size, own in rows.items() if own}
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -197,12 +196,13 @@ def test_the_report_says_what_the_rows_say():
 
 def test_tables_show_the_best_and_what_is_not_finite(tmp_path):
     report = pytest.importorskip("experiments.photographs.report", reason="matplotlib is missing")
-    shared = {"sight": "local", "seed": 1, "samples": 4, "finite": True, "rings": [0.0], "kurtosis": [1.0]}
+    shared = {"size": 64, "sight": "local", "seed": 1, "samples": 4, "finite": True, "rings": [0.0], "kurtosis": [1.0]}
     real = {**shared, "sight": "-", "evaluations": 0, "spectrum": 1.0}
     rows = [{**real, "method": name, "patches": p} for name in plan.REAL for p in (1, 2)]
     for method, patches in (("pc plain", None), ("pc constant", 2.0), ("pc tdas", 1.0)):
         rows.append({**shared, "method": method, "evaluations": 8, "patches": patches, "spectrum": 1.0})
-    rows = json.loads(json.dumps(rows))
+    rows = [report.with_far(row) for row in rows]
+    assert report.with_far({**rows[0], "size": 256, "rings": [1.0, 2.0, 2.0, 9.0]})["far"] == math.sqrt(3)
     text = report.page({64: rows, 256: rows})
     assert "| pc tdas | **1** |" in text and "| pc plain | inf |" in text and "1.5 ± 0.71" in text
     assert "| pc tdas / pc constant | 8 | 2.00 | 2.00 |" in text and "| local | pc tdas | 0.0 | 1.0 |" in text
