@@ -101,7 +101,7 @@ def gains(rows: dict[int, list[Row]], measure: str) -> list[str]:
             for size, sight in sights:
                 pair = [found[size].get((sight, name, count)) for name in (null, method)]
                 values = [None if row is None else finite(row[measure]) for row in pair]
-                both = values[0] is not None and values[1] is not None
+                both = None not in values and 0 < values[1] < math.inf  # type: ignore[operator]
                 cells.append(f"{values[0] / values[1]:.2f}" if both else "")  # type: ignore[operator]
             if sum(map(bool, cells)) > 1:
                 lines.append(f"| {method} / {null} | {count} | " + " | ".join(cells) + " |")
