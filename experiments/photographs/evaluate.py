@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experiments.acceleration.evaluate import digest_of, save_strip
+from benchmarks.rows import Row, append, read, rounded, select
+from experiments.acceleration.evaluate import digest_of
 from experiments.acceleration.families import NCSNpp
-from experiments.acceleration.points import Row, _rounded, read
-from experiments.few_step.evaluate import append
 from experiments.few_step.methods import Counted
 from experiments.photographs.data import SIZES, Photographs
 from experiments.photographs.measures import Judge
@@ -26,6 +25,7 @@ from experiments.photographs.methods import METHODS, Bench
 from experiments.photographs.network import load
 from experiments.photographs.plan import REAL, RESULTS, SAMPLES, plan
 from experiments.photographs.train import FOLDER, WEIGHTS
+from experiments.sampling import in_batches, save_strip
 from tdas_ops import NoiseStream
 from tdas_ops.samplers import ScoreFn
 
@@ -36,13 +36,16 @@ def sample(
     bench: Bench, name: str, score: Callable[..., Tensor], count: int, evaluations: int, seed: int
 ) -> tuple[Tensor, int]:
     """Pictures, and the calls of the network that a batch of them took."""
-    parts, calls = [], 0
-    for first in range(0, count, BATCH):
+    calls = 0
+
+    def some(part: int, stream: NoiseStream) -> Tensor:
+        nonlocal calls
         counted = Counted(score)
-        stream = NoiseStream(seed, first_sample=first)
-        parts.append(bench.sample(name, counted, min(BATCH, count - first), evaluations, stream))
+        made = bench.sample(name, counted, part, evaluations, stream)
         calls = counted.calls
-    return torch.cat(parts), calls
+        return made
+
+    return in_batches(some, count, BATCH, seed), calls
 
 
 def scores(weights: Path) -> dict[str, ScoreFn]:
@@ -79,7 +82,7 @@ def main() -> None:
             about = {"size": size, "weights": digest if evaluations else "-", **point}
             if not wanted or sight not in args.sights:
                 continue
-            if any(all(row[key] == value for key, value in about.items()) for row in read(file)):
+            if select(read(file), **about):
                 continue
             judge, began = judge or Judge.of(size, photos), time.process_time()
             if name in REAL:
@@ -91,7 +94,7 @@ def main() -> None:
                     raise SystemExit(f"evaluate: {name} took {calls} evaluations, expected {evaluations}")
             seconds = time.process_time() - began
             row = judge(x)
-            append(file, {**about, "samples": len(x), **_rounded(row), "cpu_seconds": round(seconds, 1)})
+            append(file, {**about, "samples": len(x), **rounded(row), "cpu_seconds": round(seconds, 1)})
             picture = f"{size}-{sight}-{name}-{evaluations}-{seed}.png".replace(" ", "_").replace(",", "")
             args.pictures.mkdir(parents=True, exist_ok=True)
             save_strip(x[:8], args.pictures / picture)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.acceleration.points import read
+from benchmarks.rows import read
 from experiments.high_resolution.measures import ring_numbers
 from experiments.photographs.data import SIZES
 from experiments.photographs.methods import ALPHA, SIGMA_MAX, SIGMA_MIN, START, constant

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
-from experiments.acceleration.points import Row, read
+from benchmarks.rows import Row, read
 from experiments.photographs.data import SIZES
 from experiments.photographs.measures import finite
 from experiments.photographs.methods import METHODS

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from experiments.acceleration.families import NCSNpp
-from experiments.acceleration.train import Run, save_weights
+from experiments.acceleration.train import of_family, save_weights
 from experiments.photographs.data import Photographs
 from experiments.photographs.network import PATCH, Denoiser
+from tdas_ops.models.training import Training
 from tdas_ops.sde import VE
 
 FOLDER = Path("build/photographs")
@@ -76,15 +77,16 @@ def main() -> None:
     unseen = photos.held_out(PATCH, 256)
     family = Patches("photographs", native=1000, centred=False)
     score = family.score(network, torch.bfloat16 if args.bfloat16 else None)
-    run, checkpoint = Run(network, args.steps, args.batch, args.rate, args.seed), args.runs / "denoiser.pt"
+    loss = of_family(family, score, network)
+    run, checkpoint = Training(network, args.steps, args.batch, args.rate, args.seed), args.runs / "denoiser.pt"
     if checkpoint.exists():
         run.load(checkpoint)
     losses, began = [], time.process_time()
     while run.step < args.steps:
-        losses.append(run.advance(family, score, images))
+        losses.append(run.advance(images, loss))
         if run.step % args.report_every == 0 or run.step == args.steps:
             run.save(checkpoint)
-            found = errors(run.average, unseen, (0.03, 0.1, 0.3, 1.0, 3.0))
+            found = errors(run.average.module, unseen, (0.03, 0.1, 0.3, 1.0, 3.0))
             text = ", ".join(f"{sigma}: {linear:.4f} {whole:.4f}" for sigma, (linear, whole) in found.items())
             print(
                 f"{run.step} {float(torch.stack(losses).mean()):.4f} {time.process_time() - began:.0f} s; {text}",
