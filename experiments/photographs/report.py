@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
+from benchmarks import page as drawing
 from benchmarks.rows import Row, read
 from experiments.photographs.data import SIZES
 from experiments.photographs.measures import finite
@@ -18,7 +19,7 @@ from experiments.photographs.network import PATCH
 from experiments.photographs.plan import COUNTS, REAL, RESULTS
 
 matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "photographs"
+matplotlib.rcParams |= {"svg.hashsalt": "photographs", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
 PAGE = Path(__file__).with_name("RESULTS.md")
 MEASURES = {
     "patches": "Patches: mean Wasserstein-1 distance along principal components and textures, in standard deviations",
@@ -148,8 +149,7 @@ def plot(rows: dict[int, list[Row]], path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("network evaluations")
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    drawing.save(figure, path)
 
 
 def predictions(rows: Sequence[Row]) -> list[str]:

@@ -22,7 +22,7 @@ from tdas_ops.models.training import Training
 from tdas_ops.sde import VE
 
 FOLDER = Path("build/photographs")
-WEIGHTS = Path(__file__).with_name("weights.safetensors")
+WEIGHTS = Path("build/photographs/weights.safetensors")
 PATCHES = 30_000
 
 
