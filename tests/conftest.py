@@ -37,7 +37,7 @@ WARNINGS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not torch.cuda.is_available():  # the minutes of a GPU session are not lost to a warning
+    if not torch.cuda.is_available():  # minutes on a GPU are not lost to a warning
         for line in WARNINGS:
             config.addinivalue_line("filterwarnings", line)
 
