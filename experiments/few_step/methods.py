@@ -107,6 +107,7 @@ FEW: dict[str, Settings] = {
 }
 FILTERS = {f"pc {name}": name for name in ("plain", "constant", "tdas", "pds", "schedule")}
 METHODS = (*FILTERS, *FEW)
+COPIES = ("2M, noised examples, level of the mixture",)  # no contest for the best: what it draws are its examples
 # Methods on the plots: name, colour, style.
 SHOWN = (
     ("pc plain", "#9a9a9a", "o-"),
@@ -118,6 +119,8 @@ SHOWN = (
     ("2M SDE from mean and white noise", "#7fbf7f", "^--"),
     ("2M SDE from a Gaussian, PCA", "#1e7d32", "^-"),
     ("2M from a Gaussian, PCA", "#66a61e", "v-"),
+    ("2M, mixture, level by rule", "#8e44ad", "v-"),
+    ("tuned", "#000000", "*"),
 )
 
 

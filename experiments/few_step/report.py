@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import page
 from benchmarks.rows import Row, read
 from experiments.few_step.evaluate import COUNTS, RESULTS
-from experiments.few_step.methods import METHODS, SHOWN
+from experiments.few_step.methods import COPIES, METHODS, SHOWN
 
 PAGE = Path(__file__).resolve().with_name("RESULTS.md")
 Figures = dict[tuple[str, int], Row]
@@ -36,9 +36,10 @@ def _mean(group: list[Row]) -> Row:
 
 
 def table(found: Figures, measure: str) -> list[str]:
-    """One row a method, one column a count; bold: the best of a count."""
+    """One row a method, one column a count; bold: the best of a count, copies apart."""
     counts = sorted({count for _, count in found if count in COUNTS})
-    best = {c: min(row[measure] for (_, count), row in found.items() if count == c) for c in counts}
+    contest = [(count, row[measure]) for (name, count), row in found.items() if name not in COPIES]
+    best = {c: min((value for count, value in contest if count == c), default=math.nan) for c in counts}
     lines = []
     for name in METHODS:
         cells = []
