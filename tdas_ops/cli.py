@@ -32,8 +32,9 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def _speaks() -> bool:
-    """Whether this is the first process of a run, the one that prints."""
-    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
+    """Whether this is the first process of a run, the one that prints; one without a usable rank has to complain."""
+    rank = os.environ.get("RANK", "")
+    return os.environ.get("WORLD_SIZE", "1") == "1" or not rank.isdecimal() or int(rank) == 0
 
 
 def _say(line: str, err: bool = False) -> None:

@@ -157,8 +157,10 @@ def world() -> World:
         if size == "1":
             return World()
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
-        if missing or not size.isdigit():
-            got = f"WORLD_SIZE={size} without {', '.join(missing)}" if missing else f"WORLD_SIZE={size}"
+        rank = os.environ.get("RANK", "")
+        # Past the last rank the others would be waited for, for as long as they may take.
+        if missing or not (size.isdecimal() and rank.isdecimal() and int(rank) < int(size)):
+            got = f"WORLD_SIZE={size} " + (f"without {', '.join(missing)}" if missing else f"with RANK={rank}")
             raise ValueError(f"environment: got {got}, expected what torchrun sets")
         dist.init_process_group("gloo", timeout=_PATIENCE)
         atexit.register(_leave)

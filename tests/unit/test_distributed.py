@@ -131,6 +131,28 @@ def test_the_first_process_alone_speaks(
     assert ("grid.png, which no run of" in capsys.readouterr().err) == (rank == "0")
 
 
+@pytest.mark.parametrize("rank", [None, "", "x"])
+def test_a_process_without_a_rank_complains(
+    rank: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as left:
+        cli.main([*SAMPLE, "--out", str(tmp_path)])
+    assert left.value.code == 2
+    assert "environment: got WORLD_SIZE=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "rank"), [("2", "2"), ("0", "0"), ("2", "x"), ("x", "0"), ("2", "-1")])
+def test_an_environment_without_such_a_rank_is_refused(size: str, rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": size, "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"environment: got WORLD_SIZE={size} with RANK={rank}, expected"):
+        distributed.world()
+
+
 # One process
 
 
