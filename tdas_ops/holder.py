@@ -39,11 +39,21 @@ class PreconditionerModule(torch.nn.Module):
             text = json.dumps(about).encode()
         except (TypeError, ValueError, RecursionError):
             raise ValueError("M: got a provenance of other values, expected values that JSON knows") from None
-        self.M = M
+        self._held = M
         self.register_buffer("about", torch.frombuffer(bytearray(text), dtype=torch.uint8).to(M.device))
         for name in _MASKS:
             mask = getattr(M, name)
             self.register_buffer(name, None if mask is None else mask.to(M.device))
+
+    @property
+    def M(self) -> Preconditioner:
+        return self._held
+
+    @M.setter
+    def M(self, M: Preconditioner) -> None:
+        if not isinstance(M, Preconditioner):
+            raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
+        self._hold(M)  # its state too: a checkpoint has the filter that is in use
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PreconditionerModule:
         self._hold(self.M.to(fn(torch.empty(0, device=self.M.device)).device))
@@ -60,6 +70,9 @@ class PreconditionerModule(torch.nn.Module):
         error_msgs: list[str],
     ) -> None:
         """Makes a filter of what the state has, checked as any other."""
+        known = {prefix + name for name in ("about", *_MASKS)}
+        if strict:
+            unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
         if prefix + "about" not in state_dict:
             missing_keys.append(prefix + "about")
             return

@@ -161,3 +161,22 @@ def test_a_module_takes_filters_alone():
         PreconditionerModule(3)
     with pytest.raises(ValueError, match="M: got a provenance of other values"):
         PreconditionerModule(Preconditioner(SHAPE, provenance={"x": object()}))
+
+
+def test_a_filter_that_is_put_into_a_module_is_the_one_it_saves() -> None:
+    module, M = PreconditionerModule(Preconditioner.identity((3, 8, 8))), Preconditioner.identity((1, 2, 2), "tdas")
+    module.M = M
+    other = PreconditionerModule(Preconditioner.identity((3, 8, 8)))
+    other.load_state_dict(module.state_dict())
+    assert (other.M.shape, other.M.method) == (M.shape, M.method)
+    with pytest.raises(TypeError, match="M: got int, expected a Preconditioner"):
+        module.M = 3  # type: ignore[assignment]
+    assert module.M is M
+
+
+def test_a_strict_module_refuses_a_state_with_more() -> None:
+    model = torch.nn.Sequential(PreconditionerModule(Preconditioner.identity((3, 8, 8))))
+    more = {**model.state_dict(), "0.other": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"0\.other"'):
+        model.load_state_dict(more)
+    assert model.load_state_dict(more, strict=False).unexpected_keys == ["0.other"]
