@@ -77,7 +77,10 @@ class Brownian:
             if here == there:
                 got = f"{_arguments.shown(sigma)} and {_arguments.shown(sigma_next)}"
                 raise ValueError(f"sigma, sigma_next: got {got}, expected levels that differ by more than 1e-5 of them")
-            scale = 1 / math.sqrt(abs(self._time(there) - self._time(here)))
+            between = abs(self._time(there) - self._time(here))
+            if not between > 0:
+                raise ValueError("transform: got one that does not rise or fall throughout, expected one that does")
+            scale = 1 / math.sqrt(between)
         start, end = self._weights(here), self._weights(there)
         double = self.dtype is torch.float64 and self.device.type == "cpu"
         dtype = torch.float64 if double else torch.float32
@@ -145,6 +148,8 @@ def level(name: str, sigma: Any) -> float:
         ValueError, TypeError: it is something else, or not finite, or below 0.
     """
     expected = "a number, or a tensor of one"
+    if isinstance(sigma, Tensor) and sigma.numel() == 0:
+        raise ValueError(f"{name}: got shape {tuple(sigma.shape)}, expected {expected}")
     if isinstance(sigma, Tensor) and sigma.numel() > 1:
         if not bool((sigma == sigma.flatten()[0]).all()):
             raise ValueError(f"{name}: got several levels from {float(sigma.min()):.4g}, expected one for all samples")

@@ -219,3 +219,11 @@ def test_steps_do_not_matter_while_the_denoised_image_stands_still():
     x = 10 * NoiseStream(3).randn(SHAPE)
     runs = [sde_dpmpp(x, n, path(4, transform=TIMES["precision"]), variance=0.0) for n in (1, 2, 17)]
     assert relative_rms(runs[1], runs[0]) < 1e-3 and relative_rms(runs[2], runs[0]) < 1e-3
+
+
+def test_a_transform_that_stands_still_and_an_empty_level_are_refused() -> None:
+    flat = NoiseStream(0).brownian((1, 2), transform=lambda sigma: 0 * sigma)
+    with pytest.raises(ValueError, match="transform: got one that does not rise or fall"):
+        flat(2.0, 1.0)
+    with pytest.raises(ValueError, match=r"sigma: got shape \(0,\), expected a number"):
+        NoiseStream(0).brownian((1, 2))(torch.empty(0), 1.0)
