@@ -46,12 +46,12 @@ class RadialTable:
             _arrays.own(name, torch.tensor(v, dtype=torch.float64) if isinstance(v, list | tuple) else v, "fiu")
             for name, v in (("sigmas", sigmas), ("radii", radii), ("values", values))
         )
-        if levels.dim() != 1 or not bool((levels > 0).all()) or not bool(levels.isfinite().all()):
+        if levels.dim() != 1 or not len(levels) or not bool((levels > 0).all()) or not bool(levels.isfinite().all()):
             raise ValueError(f"sigmas: got {_arguments.shown(levels.tolist())}, expected levels above 0, [S]")
         order = levels.argsort()
         if not torch.equal(order, order.sort(descending=bool(levels[0] > levels[-1])).values):
             raise ValueError("sigmas: got levels out of order, expected rising or falling ones")
-        if radii.dim() != 1 or not bool((radii.diff() > 0).all()) or not bool((radii >= 0).all()):
+        if radii.dim() != 1 or not len(radii) or not bool((radii.diff() > 0).all()) or not bool((radii >= 0).all()):
             raise ValueError(f"radii: got {_arguments.shown(radii.tolist())}, expected rising ones from 0 on, [K]")
         if table.shape != (len(levels), len(radii)) or not bool(table.isfinite().all()):
             got = f"shape {tuple(table.shape)}" if table.shape != (len(levels), len(radii)) else "non-finite values"
@@ -206,11 +206,12 @@ class ColouredNoise:
     def _filters(self, at: float | None, shape: tuple[int, ...], device: torch.device) -> Filters:
         """For latents of a shape, without its first axis: the filter of a frame, and that of all planes in one draw."""
         key = (at, shape, device)
-        if key not in self._kept:
+        found = self._kept.get(key)  # which another thread may clear in between
+        if found is None:
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
-            self._kept[key] = self._made_filters(*key)
-        return self._kept[key]
+            found = self._kept[key] = self._made_filters(*key)
+        return found
 
     def _made_filters(self, at: float | None, shape: tuple[int, ...], device: torch.device) -> Filters:
         M: Any = self.M if at is None else self.M(at)  # type: ignore[operator]

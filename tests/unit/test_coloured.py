@@ -265,3 +265,22 @@ def test_a_foreign_sampler_with_both_doors_is_a_step_of_ours():
         d = s * (s - math.sqrt(t**2 - up**2))
         expected = tdas_ops.step(expected, score, M, d, noise=stream, noise_scale=up)
     assert relative_rms(got, expected) < 1e-5
+
+
+@pytest.mark.parametrize(("sigmas", "radii", "name"), [([], [], "sigmas"), ([1.0], [], "radii")])
+def test_an_empty_table_is_refused(sigmas: list[float], radii: list[float], name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: got \[\], expected"):
+        RadialTable(sigmas, radii, [[] for _ in sigmas])
+
+
+def test_filters_that_are_forgotten_meanwhile_do_no_harm() -> None:
+    noise = ColouredNoise(lambda sigma: lambda radii: radii + sigma, NoiseStream(0))
+
+    class Forgetful(dict):  # type: ignore[type-arg]
+        """As if another thread had cleared it at once."""
+
+        def __setitem__(self, key: object, value: object) -> None:
+            pass
+
+    noise._kept = Forgetful()
+    assert noise.randn_like(torch.zeros(1, 1, 4, 4), 1.0).isfinite().all()
