@@ -34,6 +34,8 @@ def unit_variance(freq: Tensor | None, space: Tensor | None, skew: Tensor | None
     found = deviations(freq, space, shape)
     if not bool((found > 0).all()):
         raise ValueError(f"M: got a filter that leaves nothing of channel {int(found.argmin())}, expected some noise")
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"M: got a filter whose noise in channel {int(found.argmax())} is infinite, expected finite")
     factor = found.reciprocal()[:, None, None]
     skew = None if skew is None else skew * factor.square()
     if freq is None:

@@ -190,3 +190,9 @@ def test_resize_of_matrices_keeps_them_hermitian():
         assert bool(tdas_ops.noise(made.unit_variance(), (2, 2, *size), 0).isfinite().all())
     with pytest.raises(ValueError, match="height: got 0, expected a positive integer"):
         M.resize(0, 4)
+
+
+def test_a_filter_of_infinite_variance_is_not_scaled_to_nothing() -> None:
+    huge = torch.full((1, 2, 2), 1e200, dtype=torch.float64)
+    with pytest.raises(ValueError, match="M: got a filter whose noise in channel 0 is infinite"):
+        Preconditioner.from_masks(space=huge, method="noise").unit_variance()
