@@ -1,4 +1,4 @@
-"""The same under accelerate (1.15), which has initialised torch.distributed: its processes are taken as they are.
+"""What with_torchrun.py does, under accelerate (1.15), whose processes are taken as they are.
 
 pip install tdas-ops accelerate
 accelerate launch --num-processes 8 examples/with_accelerate.py samples

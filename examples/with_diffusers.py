@@ -18,5 +18,5 @@ def sample(pipe, M, noise, count=4, steps=100):
 if __name__ == "__main__":
     pipe = PreconditionedScoreSdeVePipeline.from_pretrained(sys.argv[1])
     M = Preconditioner.from_images(sys.argv[2], size=(pipe.unet.config.sample_size,) * 2)
-    for i, image in enumerate(sample(pipe.to("cuda"), M, NoiseStream(0, first_sample=0))):
+    for i, image in enumerate(sample(pipe, M, NoiseStream(0, first_sample=0))):
         image.save(f"{i:06d}.png")

@@ -1,4 +1,4 @@
-"""The same under Ray: one actor a GPU, which gets the environment of torchrun; files go to a folder that all see.
+"""What with_torchrun.py does, under Ray: an actor a GPU with the environment of torchrun; all see the folder of the files.
 
 pip install tdas-ops ray
 python examples/with_ray.py /shared/samples 8

@@ -82,7 +82,7 @@ def start_level(
     denoisers err alike. There a network that is better than the law at every level would start at the top; since few
     steps cover a short way better, the lowest level within `tolerance` of the least bound is taken.
 
-    Levels fall from the highest by a quarter each, until the bound is one nat above its least.
+    Levels fall from the highest by a factor of about 1.25 each, until the bound is one nat above its least.
 
     Args:
         score_fn: `(x, what the SDE tells it) -> score`.
@@ -90,7 +90,7 @@ def start_level(
         images: `[N >= 16, C, H, W]` in the units of x, on the device to work on: not those that the prior was made of,
             whose own components would denoise them too well, and best not those that the network was trained on. One or
             two hundred do.
-        prior: the law of the start.
+        prior: the law of the start, which `FewStep(sde, N, start=prior, sigma=found.sigma)` takes with the result.
         tolerance: nats, see above; 0 for the least bound.
         batch: images denoised at once.
         seed: of the noise; the result is a function of it.
@@ -122,7 +122,7 @@ class Errors:
     """Denoising errors of a network on held-out images, measured level by level as they are asked for.
 
     Attributes:
-        levels: falling by a quarter each, from the highest of the SDE.
+        levels: falling by a factor of about 1.25 each, from the highest of the SDE.
         calls: evaluations of the network on a batch so far.
         most: that there can be.
     """
