@@ -1,4 +1,4 @@
-"""What with_torchrun.py does, under Ray: an actor a GPU with the environment of torchrun; all see the folder of the files.
+"""What with_torchrun.py does, under Ray: an actor a GPU with the environment of torchrun, and a folder that all see.
 
 pip install tdas-ops ray
 python examples/with_ray.py /shared/samples 8

@@ -165,8 +165,8 @@ def tune(
             converged run will do.
         evaluations: calls of the network for a batch of samples that the settings may take.
         calls: calls of the network for `samples` samples that the search may take, by default enough for all of it,
-            `34 evaluations`, a converged run, and one call a level from the highest down to where starts pay, a factor of
-            1.25 apart. With fewer the first are tried.
+            `34 evaluations`, a converged run, and one call a level from the highest down to where starts pay, a factor
+            of 1.25 apart. With fewer the first are tried.
         samples: of a trial.
         batch: samples sampled at once.
         seed: of all noise; the result is a function of it.
