@@ -209,11 +209,17 @@ class NoiseStream:
             raise ValueError(f"batch: got {batch} from sample {self.first_sample} on, expected samples below 2^32")
         made = copy.copy(self)
         with torch.inference_mode(False):
-            made.draw = self.draw.clone()
             made.seeds = (self.seeds[rank * each : (rank + 1) * each] if self.per_sample else self.seeds).clone()
         if not self.per_sample:
             made.first_sample = self.first_sample + rank * each
         made.named = True
+        return made
+
+    def __copy__(self) -> NoiseStream:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        with torch.inference_mode(False):
+            made.draw = self.draw.clone()
         return made
 
     # White noise for code that is not of this package

@@ -157,6 +157,8 @@ class Errors:
                 break
             network.append(error)
             law.append(self._error(i, prior.denoise))
+            if not math.isfinite(law[-1]):
+                raise FloatingPointError(f"prior: got denoised images that are not finite at level {sigma:g}")
             bound = self._bound(network, law)
             if bound[-1] > bound.min() + _BEYOND + tolerance:
                 break

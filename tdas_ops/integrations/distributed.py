@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from tdas_ops import _arguments, ops
 from tdas_ops._files import write_whole
+from tdas_ops._inputs import scale_of
 from tdas_ops.noise import NoiseStream
 from tdas_ops.ops import Scale
 from tdas_ops.preconditioner import Preconditioner
@@ -275,10 +276,11 @@ def langevin_step(
         noise: the stream of this process's share, for example `stream.shard(rank, world_size, batch)`.
 
     Raises:
-        TypeError: noise is no stream.
+        TypeError, ValueError: noise is no stream, snr is no number that the step takes; before anything is drawn.
     """
     if not isinstance(noise, NoiseStream):
         raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
+    scale_of("snr", snr, x)
     draw = noise.draw.clone()
     coloured = ops.noise(M, x.shape, noise, dtype=x.dtype)
     with torch.inference_mode(False):

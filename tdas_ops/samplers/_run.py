@@ -152,6 +152,8 @@ class Run:
         self.options, start, network_dtype = options, options.get("start"), options.get("network_dtype")
         noise = NoiseStream.of(noise)
         self.cuda_graph, self.hook = options.get("cuda_graph", False), options.get("hook")
+        if not callable(score_fn):
+            raise TypeError(f"score_fn: got {type(score_fn).__name__}, expected a function of x and the level")
         self.score_fn, self.noise, self.levels = score_fn, noise, levels
         self.noise_sampler, self.between, self.at = noise_sampler, between, 0
         if noise_sampler is not None and (self.cuda_graph or not callable(noise_sampler)):

@@ -223,6 +223,10 @@ def test_what_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         x = torch.zeros(1, 1, 4, 4)
         identity = tdas_ops.Preconditioner.identity((1, 4, 4))
         distributed.langevin_step(x, x, identity, 0.1, noise=torch.Generator())  # type: ignore[arg-type]
+    stream = NoiseStream(0)
+    with pytest.raises(ValueError, match="snr: got nan"):
+        distributed.langevin_step(x, x, identity, float("nan"), noise=stream)
+    assert stream.state_dict()["draw"] == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(ValueError, match="environment: got WORLD_SIZE=2 without RANK"):

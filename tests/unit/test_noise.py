@@ -258,6 +258,6 @@ def test_a_copy_takes_the_draws_of_the_original():
     """What the docstring says of workers and forks."""
     M, stream = Preconditioner.identity((1, 4, 4)), NoiseStream(1, draw=3)
     noise = lambda stream: tdas_ops.noise(M, (1, 1, 4, 4), stream)
-    copies = [copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))]
+    copies = [copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))]
     assert all(torch.equal(noise(each), noise(NoiseStream(1, draw=3))) for each in copies)
     assert stream.state_dict()["draw"] == 3

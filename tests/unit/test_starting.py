@@ -109,6 +109,8 @@ def test_levels_below_one_that_fails_are_left_out() -> None:
     assert level.levels[-1] > 5 and math.isfinite(level.sigma)
     with pytest.raises(FloatingPointError, match="not finite at level 20"):
         found(Network(lambda sigma: math.nan))
+    with pytest.raises(FloatingPointError, match="prior: got denoised images that are not finite"):
+        calibrate.start_level(Network(), SDE, images(20), calibrate.Prior.from_images(1e30 * images(20)))
 
 
 BAD: dict[str, Callable[[], object]] = {
@@ -124,6 +126,7 @@ BAD: dict[str, Callable[[], object]] = {
     "batch: got 0": lambda: found(Network(), batch=0),
     "seed: got -1": lambda: found(Network(), seed=-1),
     "sde: got the class VE": lambda: calibrate.start_level(Network(), VE, images(20), LAW),
+    "score_fn: got NoneType": lambda: calibrate.start_level(None, SDE, images(20), LAW),  # type: ignore[arg-type]
     "score_fn: got (20, 1, 8, 4)": lambda: calibrate.start_level(lambda x, s: x[..., :4], SDE, images(20), LAW),
 }
 
