@@ -46,7 +46,7 @@ test: $(STAMPS)/tools  ## tests of the package, some minutes
 	$(PY) -m pytest -q -n auto --dist worksteal tests/unit
 
 test-kernels: $(STAMPS)/tools  ## tests of the kernels: emulated GPU, sanitizers, Triton's interpreter, random comparisons
-	$(PY) -m pytest -q -n auto tests/kernels
+	$(PY) -m pytest -q -n auto --dist loadfile tests/kernels
 
 gates: check-cpu check-cuda check-triton test-gates  ## instructions, registers, spills of the kernels; test-gates
 
