@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.few_step import methods, networks
+from experiments.few_step import methods, networks, report
 from tdas_ops import NoiseStream, Preconditioner, calibrate, samplers
 from tdas_ops.sde import VE
 
@@ -57,7 +57,6 @@ def test_evaluations_are_what_the_row_says(network, name, evaluations):
 
 
 def test_tables_show_the_best_and_what_is_not_finite(tmp_path):
-    report = pytest.importorskip("experiments.few_step.report", reason="matplotlib is missing")
     row = {"network": "n", "weights": "w", "evaluations": 8, "seed": 1, "samples": 4, "finite": 1.0, "likeness": 1.0}
     rows = [{**row, "method": "pc plain", "distance": 2.0, "spectrum": 1.0}]
     rows += [{**row, "method": "ancestral", "distance": d, "spectrum": 1.0, "seed": s} for s, d in ((1, 0.5), (2, 1.5))]
@@ -66,6 +65,7 @@ def test_tables_show_the_best_and_what_is_not_finite(tmp_path):
     assert found["ancestral", 8]["distance"] == 1.0 and math.isinf(found["Heun", 8]["distance"])
     table = report.table(found, "distance")
     assert "| ancestral | **1** |" in table and "| Heun | inf |" in table
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the curves, is missing")
     (tmp_path / "n.jsonl").write_text("\n".join(map(json.dumps, rows)))
     real = {"network": "n", "weights": "w", "native": 8, "samples": 4, "distance": 0.1, "likeness": 0.1}
     (tmp_path / "n-real.json").write_text(json.dumps({**real, "spectrum": 0.1, "floor": [0.2, 0.1, 4]}))
