@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdas_ops import _arguments, ops, samplers
+from tdas_ops import _arguments, _tables, ops, samplers
 from tdas_ops._gaussian import Array
 from tdas_ops.calibrate.mixture import Mixture
 from tdas_ops.noise import NoiseStream
@@ -56,10 +56,9 @@ class StartLevel:
 
     def table(self) -> str:
         """The measured levels as text."""
-        lines = ["   level   network     prior  nats above the least"]
         rows = zip(self.levels, self.network, self.prior, self.bound, strict=True)
-        lines += [f"{s:8.3g}  {a:8.3g}  {b:8.3g}  {c:20.3g}" for s, a, b, c in rows]
-        return "\n".join(lines)
+        head = ("level", "network", "prior", "nats above the least")
+        return _tables.text(head, [[f"{figure:.3g}" for figure in row] for row in rows])
 
 
 @torch.no_grad()
