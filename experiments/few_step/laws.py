@@ -1,4 +1,4 @@
-"""What the laws of starts are worth without any network: `python -m experiments.few_step.laws NETWORK --data FOLDER`."""
+"""What laws of starts are worth without any network: `python -m experiments.few_step.laws NETWORK --data FOLDER`."""
 
 from __future__ import annotations
 
