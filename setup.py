@@ -1,49 +1,57 @@
-"""Builds tdas_ops._C. Everything else about the package is in pyproject.toml.
+"""Builds the compiled kernels: the library libtdas_ops.so, and tdas_ops._C beside it. The rest is in pyproject.toml.
 
-TDAS_OPS_BUILD: auto (the default: what torch can run, so CUDA kernels where torch and nvcc are of one CUDA), cpu, cuda
-(beside any torch), or none (pure Python). CUDA kernels are compiled for the GPUs that torch sees, elsewhere for
-ARCHITECTURES. TORCH_CUDA_ARCH_LIST and MAX_JOBS mean what they mean to torch.utils.cpp_extension. What was built, and
-why, is left beside the package's modules as RECORD, which `tdas-ops info` prints. TDAS_OPS_NVCC_DEFINES: choices of
-csrc/cuda/tuning.h that differ from the defaults, as "NAME=VALUE NAME=VALUE".
+Neither is of any one torch, and none is needed to build them (csrc/torch_abi.h).
+
+TDAS_OPS_BUILD: auto (the default: CUDA kernels where nvcc is found, unless the torch that is seen could not run them),
+cpu, cuda, or none (pure Python). CUDA kernels are compiled for TORCH_CUDA_ARCH_LIST, else for the GPUs that torch sees,
+else for ARCHITECTURES. CXX, CXXFLAGS, LDFLAGS, CUDA_HOME, PYTORCH_NVCC (in the place of nvcc) and MAX_JOBS mean what
+they mean elsewhere. What was built, and why, is left beside the package's modules as RECORD, which `tdas-ops info`
+prints. TDAS_OPS_NVCC_DEFINES: choices of csrc/cuda/tuning.h that differ from the defaults, as "NAME=VALUE NAME=VALUE".
 """
 
 import json
 import os
 import re
+import shlex
 import shutil
 import site
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 BUILDS = ("auto", "cpu", "cuda", "none")
 ARCHITECTURES = "8.0;9.0;10.0+PTX"
 OLDEST = (8, 0)  # bfloat16 in hardware
-RECORD = "_build.json"
+RECORD, LIBRARY = "_build.json", "libtdas_ops.so"
+
+# Contraction: `a * b + c` is rounded once where the machine can. On a GPU kernels that share a formula shall share its
+# bits, so that contraction is not left to the environment.
+CXX_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "--fmad=true"]
+SHARED = ["-fPIC", "-fvisibility=hidden"]
 
 
-def import_torch():
-    """torch.utils.cpp_extension, from the invoking environment when pip builds in isolation.
+def seen_torch():
+    """The torch of the environment, also from within an isolated build of pip, or None.
 
-    An isolated build runs the environment's own interpreter with its site-packages taken off the path. Put back at the
-    end, after the isolated build tools, they give the torch that the extension must match.
+    Such a build runs the environment's own interpreter with its site-packages taken off the path. Put back at the end,
+    after the isolated build tools, they have its torch.
     """
+    path = list(sys.path)
+    sys.path += site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
     try:
-        import torch  # noqa: F401
+        import torch
     except ImportError:
-        sys.path += site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
-    try:
-        import torch.utils.cpp_extension as cpp_extension
-    except ImportError:
-        raise SystemExit(
-            "tdas_ops: the kernels are built against torch, and this build sees none: run `pip install torch "
-            "setuptools ninja pybind11` and then `pip install --no-build-isolation .`, or set TDAS_OPS_BUILD=none "
-            "to go without them."
-        ) from None
-    return cpp_extension
+        return None
+    finally:
+        sys.path[:] = path
+    return torch
 
 
 def find_cuda():
@@ -61,42 +69,49 @@ def nvcc_says(home, option, pattern):
     return re.findall(pattern, subprocess.check_output([home / "bin/nvcc", option], text=True))
 
 
-def seen_gpus():
+def seen_gpus(torch):
     """The compute capabilities of the GPUs that torch sees, such as (9, 0)."""
-    import torch
-
-    return {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    return {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())} if torch else set()
 
 
-def cuda_obstacle(home, build):
+def cuda_obstacle(home, build, torch):
     """Why the CUDA kernels cannot be built, or could not be run by this torch on this machine, in words, or None."""
-    import torch
-
-    if build == "auto":
+    if build == "auto" and torch:
         if not torch.version.cuda:
             return f"torch {torch.__version__} is one without CUDA"
-        if max(seen_gpus(), default=OLDEST) < OLDEST:
+        if max(seen_gpus(torch), default=OLDEST) < OLDEST:
             return "the GPUs that torch sees are older than compute capability 8.0"
     if home is None:
         return "nvcc is not found (set CUDA_HOME to the CUDA toolkit)"
-    if torch.version.cuda:
+    if build == "auto" and torch:  # its driver may be no newer
         release = nvcc_says(home, "--version", r"release (\d+)")[0]
         if release != torch.version.cuda.split(".")[0]:
             return f"nvcc is of CUDA {release} and torch {torch.__version__} of CUDA {torch.version.cuda}"
     return None
 
 
-def choose_architectures(home):
-    """Sets TORCH_CUDA_ARCH_LIST unless it is set; returns in words what it is and why."""
-    given = os.environ.get("TORCH_CUDA_ARCH_LIST")
-    if given:
-        return f"for {given}, from TORCH_CUDA_ARCH_LIST"
+def choose_architectures(home, torch):
+    """As in TORCH_CUDA_ARCH_LIST; and in words what they are and why."""
+    if given := os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return given, f"for {given}, from TORCH_CUDA_ARCH_LIST"
     known = {divmod(int(number), 10) for number in nvcc_says(home, "--list-gpu-arch", r"compute_(\d+)")}
     # A GPU newer than nvcc runs the code for the newest that nvcc knows, as PTX.
-    taken = sorted({max(n for n in known if n <= gpu) for gpu in seen_gpus() if gpu >= OLDEST})
+    taken = sorted({max(n for n in known if n <= gpu) for gpu in seen_gpus(torch) if gpu >= OLDEST})
     chosen = ";".join(f"{major}.{minor}" for major, minor in taken) + "+PTX" if taken else ARCHITECTURES
-    os.environ["TORCH_CUDA_ARCH_LIST"] = chosen
-    return f"for {chosen}, " + ("by the GPUs that torch sees" if taken else "since torch sees no GPU to choose by")
+    return chosen, f"for {chosen}, " + ("by the GPUs that torch sees" if taken else "since torch sees no GPU to choose by")
+
+
+def code_flags(architectures):
+    """The flags of nvcc for architectures such as "8.0;9.0a;10.0+PTX"."""
+    flags = []
+    for name in re.split(r"[;,\s]+", architectures.strip("; ")):
+        found = re.fullmatch(r"(\d+)\.(\d[af]?)(\+PTX)?", name)
+        if not found:
+            raise SystemExit(f"tdas_ops: TORCH_CUDA_ARCH_LIST has '{name}'; expected versions such as {ARCHITECTURES}.")
+        number = found[1] + found[2]
+        kinds = ("sm", "compute") if found[3] else ("sm",)
+        flags += [f"-gencode=arch=compute_{number},code={kind}_{number}" for kind in kinds]
+    return flags
 
 
 def nvcc_defines():
@@ -111,70 +126,107 @@ def nvcc_defines():
     return [f"-D{define}" for define in defines]
 
 
-def extension(build):
-    """The extension, the command that builds it, and in words whether CUDA kernels are in it and why."""
-    cpp_extension = import_torch()
-    import pybind11
-    import torch
-
-    home, cuda = None, "no: TDAS_OPS_BUILD is 'cpu'"
-    if build != "cpu":
-        home = find_cuda()
-        obstacle = cuda_obstacle(home, build)
-        if obstacle and build == "cuda":
-            raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is 'cuda', but {obstacle}.")
-        home = None if obstacle else home
-        cuda = f"no: {obstacle}" if obstacle else choose_architectures(home)
-    # Contraction: `a * b + c` is rounded once where the machine can. -fopenmp compiles and does not link: at run time
-    # the symbols are those of the OpenMP that torch has loaded, so that torch.set_num_threads rules here too. On a GPU
-    # kernels that share a formula shall share its bits, so that contraction is not left to the environment.
-    cxx = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wno-psabi"]
-    arguments = {
-        "sources": sorted(str(path) for path in Path("csrc").rglob("*.cpp") if home or path.name != "cuda_ops.cpp"),
-        "depends": sorted(map(str, Path("csrc").rglob("*.*h"))),
-        "include_dirs": [pybind11.get_include()],
-        "extra_compile_args": {"cxx": cxx, "nvcc": ["-O3", "--expt-relaxed-constexpr", "--fmad=true"]},
-    }
-    if home:
-        cpp_extension.CUDA_HOME = str(home)  # a CPU-only torch leaves it empty
-        arguments["sources"] += sorted(map(str, Path("csrc/cuda").glob("*.cu")))
-        arguments["include_dirs"].append(str(home / "include"))
-        arguments["library_dirs"] = [str(home / "lib64")]
-        arguments["libraries"] = ["cudart"] if torch.version.cuda else ["cudart_static", "dl", "rt", "pthread"]
-        cxx.append("-DTDAS_OPS_WITH_CUDA")
-        arguments["extra_compile_args"]["nvcc"] += nvcc_defines()
-    # Objects for another torch are others, whatever the times of its headers.
-    cxx.append(f"-DTDAS_OPS_TORCH={torch.__version__}")
-    return cpp_extension.CppExtension("tdas_ops._C", **arguments), cpp_extension.BuildExtension, cuda
+def words(name, default=""):
+    return shlex.split(os.environ.get(name) or default)
 
 
-def recorded(command, **facts):
-    """A build command that leaves a record where it leaves the package."""
+class Kernels(build_ext):
+    """Compiles and links with ninja, and leaves library, module and record where the package is."""
 
-    class Recorded(command):
-        record = facts
+    def run(self):
+        build, torch = os.environ.get("TDAS_OPS_BUILD") or "auto", None
+        home, self.architectures, cuda = None, None, "no: TDAS_OPS_BUILD is 'cpu'"
+        if build != "cpu":
+            home, torch = find_cuda(), seen_torch()
+            obstacle = cuda_obstacle(home, build, torch)
+            if obstacle and build == "cuda":
+                raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is 'cuda', but {obstacle}.")
+            home, cuda = (None, f"no: {obstacle}") if obstacle else (home, "")
+        if home:
+            self.architectures, cuda = choose_architectures(home, torch)
+        self.home = home
+        super().run()
+        folder = Path("tdas_ops") if self.editable_mode or self.inplace else Path(self.build_lib) / "tdas_ops"
+        shutil.copy2(Path(self.build_temp) / LIBRARY, folder)
+        (folder / RECORD).write_text(json.dumps({"asked": build, "cuda_kernels": cuda}))
 
-        def run(self):
-            super().run()
-            in_tree = self.editable_mode or getattr(self, "inplace", False)
-            folder = Path("tdas_ops") if in_tree else Path(self.build_lib) / "tdas_ops"
-            (folder / RECORD).write_text(json.dumps(self.record))
+    def build_extension(self, extension):
+        import pybind11
+        from ninja import BIN_DIR
+        from ninja.ninja_syntax import Writer, escape_path
 
-    return Recorded
+        compiler = words("CXX", "c++")
+        if shutil.which(compiler[0]) is None:
+            raise SystemExit(f"tdas_ops: no C++ compiler is found ({compiler[0]}): install one, or name it with CXX.")
+        module, temp = Path(self.get_ext_fullpath(extension.name)).resolve(), Path(self.build_temp).resolve()
+        temp.mkdir(parents=True, exist_ok=True)
+        module.parent.mkdir(parents=True, exist_ok=True)
+        flags = [*words("CPPFLAGS"), *CXX_FLAGS, *SHARED, *words("CXXFLAGS")]
+        python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+        static = []
+        if self.home:
+            flags += ["-DTDAS_OPS_WITH_CUDA", f"-I{self.home / 'include'}"]
+            # Of its own: then the CUDA of torch, or whether it has one, does not matter.
+            static = [f"-L{self.home / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        with (temp / "build.ninja").open("w") as file:
+            ninja = Writer(file, width=10000)
+            line = shlex.join(compiler)
+            depends = {"depfile": "$out.d", "deps": "gcc"}
+            ninja.rule("cxx", f"{line} $flags -MMD -MF $out.d -c $in -o $out", **depends)
+            ninja.rule("link", f"{line} -shared {shlex.join(words('LDFLAGS'))} $in $flags -o $out")
+            if self.home:
+                nvcc = os.environ.get("PYTORCH_NVCC") or str(self.home / "bin/nvcc")
+                options = [*NVCC_FLAGS, *nvcc_defines(), *code_flags(self.architectures)]
+                options += ["-Xcompiler", ",".join(SHARED), *(["-ccbin", compiler[0]] if "CXX" in os.environ else [])]
+                command = f"{shlex.quote(nvcc)} {shlex.join(options)} -MD -MF $out.d -c $in -o $out"
+                ninja.rule("nvcc", command, **depends)
+
+            def compiled(source, rule, **variables):
+                (target,) = ninja.build(
+                    escape_path(f"{temp / source}".rpartition(".")[0] + ".o"), rule, escape_path(str(Path(source).resolve())),
+                    variables=variables,
+                )
+                return target
+
+            def linked(target, objects, *options, after=None):
+                quoted = shlex.join(options).replace("$", "$$")
+                ninja.build(escape_path(str(target)), "link", objects, after, variables={"flags": quoted})
+
+            objects = [
+                compiled(source, "nvcc") if source.endswith(".cu") else compiled(source, "cxx", flags=shlex.join(flags))
+                for source in extension.sources
+                if source != "csrc/binding.cpp" and (self.home or not source.startswith(("csrc/cuda/", "csrc/cuda_ops")))
+            ]
+            # In the place of torch's library, which has what the library lacks where it is loaded.
+            stand_in = temp / "stand-in" / "libtorch.so"
+            linked(stand_in, [], "-xc++", os.devnull, "-nostdlib", "-Wl,-soname,libtorch.so")
+            binding = compiled("csrc/binding.cpp", "cxx", flags=shlex.join([*flags, *python]))
+            needed = ["-Wl,--no-as-needed", str(stand_in), "-Wl,--as-needed"]
+            hidden = ["-Wl,--exclude-libs,ALL", f"-Wl,-soname,{LIBRARY}"]
+            linked(temp / LIBRARY, objects, *needed, *static, *hidden, after=escape_path(str(stand_in)))
+            linked(module, [binding, escape_path(str(temp / LIBRARY))], "-Wl,-rpath,$ORIGIN")
+        jobs = [f"-j{os.environ['MAX_JOBS']}"] if os.environ.get("MAX_JOBS") else []
+        verbose = ["-v"] if self.verbose > 1 else []
+        if subprocess.run([Path(BIN_DIR) / "ninja", "-C", temp, *jobs, *verbose]).returncode:
+            raise SystemExit("tdas_ops: the kernels do not compile; the compiler says why above.")
+
+
+class WithoutKernels(build_py):
+    def run(self):
+        super().run()
+        folder = Path("tdas_ops") if self.editable_mode else Path(self.build_lib) / "tdas_ops"
+        (folder / RECORD).write_text(json.dumps({"asked": "none"}))
 
 
 def main():
     build = os.environ.get("TDAS_OPS_BUILD") or "auto"
     if build not in BUILDS:
         raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is '{build}'; expected one of {', '.join(BUILDS)}.")
-    if not {"build_ext", "bdist_wheel", "editable_wheel", "develop", "install"} & set(sys.argv):
-        setup()
-    elif build == "none":
-        setup(cmdclass={"build_py": recorded(build_py, asked=build)})
+    if build == "none":
+        setup(cmdclass={"build_py": WithoutKernels})
     else:
-        module, build_extension, cuda = extension(build)
-        command = recorded(build_extension, asked=build, cuda_kernels=cuda)
-        setup(ext_modules=[module], cmdclass={"build_ext": command})
+        sources = sorted(str(path) for path in Path("csrc").rglob("*.c*") if path.suffix in (".cpp", ".cu"))
+        setup(ext_modules=[Extension("tdas_ops._C", sources)], cmdclass={"build_ext": Kernels})
 
 
 main()

@@ -2,20 +2,15 @@
 // is written, and what one op is made of.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <optional>
 #include <string_view>
-#include <vector>
 
 #include "params.h"
+#include "tensor.h"
 
 namespace tdas_ops {
 
-using OptionalTensor = std::optional<at::Tensor>;
-
 // Arguments of the op `normals`. out: complex64 [B, C, H, ceil(W / 2)].
-NormalsArgs normals_args(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
+NormalsArgs normals_args(const Tensor& out, const Tensor& seeds, const Tensor& draw, int64_t first_sample,
                          bool spectral);
 
 // The filter that the op `precondition` names.
@@ -24,17 +19,17 @@ Filter filter_of(const char* backend, std::string_view which);
 // What the kernels of one backend demand of tensors; messages start with its name.
 class Arguments {
  public:
-  Arguments(const char* backend, const at::Tensor& out);
+  Arguments(const char* backend, const Tensor& out);
 
-  Field input(const char* name, const at::Tensor& tensor) const;
-  OutField output(const char* name, const at::Tensor& tensor) const;
+  Field input(const char* name, const Tensor& tensor) const;
+  OutField output(const char* name, const Tensor& tensor) const;
 
   // The scale `name`, where it is a tensor: one value or one for each sample.
-  void check_scale(const char* name, const at::Tensor& tensor) const;
+  void check_scale(const char* name, const Tensor& tensor) const;
 
   // The sizes, the output and the masks of an update.
   template <class Args>
-  Args update(Filter filter, const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space,
+  Args update(Filter filter, const Tensor& out, const OptionalTensor& freq, const OptionalTensor& space,
               const OptionalTensor& skew) const {
     Args args = {};
     args.filter = filter;
@@ -48,7 +43,7 @@ class Arguments {
   }
 
   // R as matrices of real or complex numbers.
-  const float* matrices(const at::Tensor& freq) const;
+  const float* matrices(const Tensor& freq) const;
 
   // The noise of an update, the caller's z or one draw of a stream. Returns the draw counter, or null.
   template <class Args>
@@ -58,26 +53,26 @@ class Arguments {
       args.z = input("z", *z);
     } else if (seeds && draw) {
       check_stream(*seeds, *draw, first_sample);
-      args.seeds = seeds->const_data_ptr<int64_t>();
+      args.seeds = seeds->const_data<int64_t>();
       args.seed_per_sample = seeds->numel() > 1;
       args.first_sample = args.seed_per_sample ? 0 : first_sample;
-      return draw->mutable_data_ptr<int64_t>();
+      return draw->mutable_data<int64_t>();
     }
     return nullptr;
   }
 
  private:
   template <class T>
-  FieldOf<T> field(const char* name, T* data, const at::Tensor& tensor) const;
-  void check_shape(const char* name, const at::Tensor& tensor, at::IntArrayRef shape) const;
-  void check_mask(const char* name, const at::Tensor& mask, at::IntArrayRef shape, at::ScalarType type) const;
-  const float* mask(const char* name, const OptionalTensor& mask, at::IntArrayRef shape) const;
+  FieldOf<T> field(const char* name, T* data, const Tensor& tensor) const;
+  void check_shape(const char* name, const Tensor& tensor, Sizes shape) const;
+  void check_mask(const char* name, const Tensor& mask, Sizes shape, int32_t type) const;
+  const float* mask(const char* name, const OptionalTensor& mask, Sizes shape) const;
   Masks masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const;
-  void check_stream(const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample) const;
+  void check_stream(const Tensor& seeds, const Tensor& draw, int64_t first_sample) const;
 
   const char* backend_;
-  at::Device device_;
-  std::vector<int64_t> shape_;
+  Device device_;
+  Sizes shape_;  // of the output, which outlives this
 };
 
 template <class Args>
@@ -87,7 +82,7 @@ bool has_noise(const Args& args) {
 
 // mean = x + d D v and out = mean + n M z, with D as args.filter says, by one update or two.
 template <class Args, class Update>
-void update_with_mean(const Arguments& arguments, Args args, const at::Tensor& out, const OptionalTensor& mean,
+void update_with_mean(const Arguments& arguments, Args args, const Tensor& out, const OptionalTensor& mean,
                       Update update) {
   if (mean) {
     Args clean = args;
@@ -97,7 +92,7 @@ void update_with_mean(const Arguments& arguments, Args args, const at::Tensor& o
     if (args.filter == Filter::noise) clean.masks = {};
     update(clean);
     if (!has_noise(args)) {
-      out.copy_(*mean);
+      out.copy_from(*mean);
       return;
     }
     args.base = constant(clean.out);

@@ -1,20 +1,11 @@
-// Where the schemas of tdas_ops/_schema.py get their implementations, and the compiled module its functions.
-#include <ATen/core/Tensor.h>
+// The Python module _C: the facts and switches of the library that it is linked to. It knows nothing of torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <torch/library.h>
-#include <torch/version.h>
 
 #include <array>
 
-#include "cpu/kernels.h"
-#include "cpu_ops.h"
+#include "library.h"
 #include "philox.h"
-
-#ifdef TDAS_OPS_WITH_CUDA
-#include "cuda/build.h"
-#include "cuda_ops.h"
-#endif
 
 namespace tdas_ops {
 namespace {
@@ -24,45 +15,21 @@ std::array<uint32_t, 4> philox_words(std::array<uint32_t, 4> counter, std::array
   return {words.w0, words.w1, words.w2, words.w3};
 }
 
-pybind11::dict build_info() {
-  pybind11::dict info;
-  info["torch"] = TORCH_VERSION;
-  info["compiler"] = __VERSION__;
-  info["cpu_instruction_set"] = cpu::kernels().name;
-#ifdef TDAS_OPS_WITH_CUDA
-  info["cuda"] = cuda::toolkit_version();
-  info["cuda_architectures"] = cuda::architectures();
-#else
-  info["cuda"] = pybind11::none();
-  info["cuda_architectures"] = pybind11::list();
-#endif
-  return info;
+pybind11::dict info() {
+  const BuildInfo build = build_info();
+  pybind11::dict facts;
+  facts["compiler"] = build.compiler;
+  facts["cpu_instruction_set"] = build.cpu_instruction_set;
+  facts["cuda"] = build.cuda.empty() ? pybind11::object(pybind11::none()) : pybind11::str(build.cuda);
+  facts["cuda_architectures"] = build.cuda_architectures;
+  return facts;
 }
 
 }  // namespace
 }  // namespace tdas_ops
 
-TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
-  library.impl("normals.cpp", &tdas_ops::normals_cpp);
-  library.impl("noise.cpp", &tdas_ops::noise_cpp);
-  library.impl("precondition.cpp", &tdas_ops::precondition_cpp);
-  library.impl("step.cpp", &tdas_ops::step_cpp);
-  library.impl("langevin_step.cpp", &tdas_ops::langevin_step_cpp);
-}
-
-#ifdef TDAS_OPS_WITH_CUDA
-TORCH_LIBRARY_IMPL(tdas_ops, CUDA, library) {
-  library.impl("normals.cuda", &tdas_ops::normals_cuda);
-  library.impl("noise.cuda", &tdas_ops::noise_cuda);
-  library.impl("precondition.cuda", &tdas_ops::precondition_cuda);
-  library.impl("step.cuda", &tdas_ops::step_cuda);
-  library.impl("langevin_step.cuda", &tdas_ops::langevin_step_cuda);
-}
-#endif
-
 PYBIND11_MODULE(_C, module) {
-  module.attr("torch_version") = TORCH_VERSION;
-  module.def("build_info", &tdas_ops::build_info, "Facts of this build: torch, compiler, instruction set, CUDA.");
+  module.def("build_info", &tdas_ops::info, "Facts of this build: compiler, instruction set, CUDA.");
 #ifdef TDAS_OPS_WITH_CUDA
   module.def("limit_scratch", &tdas_ops::limit_scratch, pybind11::arg("bytes"),
              "Limits the scratch of the CUDA kernels for planes that do not fit on chip; 0 is what keeps a GPU busy.");

@@ -1,7 +1,5 @@
 #include "cpu_ops.h"
 
-#include <ATen/ops/empty.h>
-
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -15,13 +13,13 @@ namespace tdas_ops {
 namespace {
 
 // The sizes, the output and the masks of an update, `freq` being a mask or matrices.
-UpdateArgs update_args(const Arguments& arguments, Filter filter, const at::Tensor& out, const OptionalTensor& freq,
+UpdateArgs update_args(const Arguments& arguments, Filter filter, const Tensor& out, const OptionalTensor& freq,
                        const OptionalTensor& space, const OptionalTensor& skew) {
   if (!freq || freq->dim() != 4) return arguments.update<UpdateArgs>(filter, out, freq, space, skew);
-  TORCH_CHECK_VALUE(!skew, "cpp kernels: `skew` is there beside matrices; expected none.");
+  TDAS_OPS_CHECK(!skew, "cpp kernels: `skew` is there beside matrices; expected none.");
   UpdateArgs args = arguments.update<UpdateArgs>(filter, out, {}, space, {});
   args.masks.matrices = arguments.matrices(*freq);
-  args.masks.complex_matrices = freq->is_complex();
+  args.masks.complex_matrices = freq->dtype() == dtype::complex64;
   return args;
 }
 
@@ -30,8 +28,8 @@ std::vector<float> scale_of(const Arguments& arguments, const char* name, double
                             int64_t batch) {
   if (!tensor) return std::vector<float>(batch, static_cast<float>(number));
   arguments.check_scale(name, *tensor);
-  const at::Tensor values = tensor->to(at::kFloat).contiguous();
-  const float* data = values.const_data_ptr<float>();
+  const Tensor values = tensor->contiguous(dtype::float32);
+  const float* data = values.const_data<float>();
   return values.numel() == 1 ? std::vector<float>(batch, data[0]) : std::vector<float>(data, data + batch);
 }
 
@@ -51,16 +49,17 @@ class Noise {
   int64_t* counter_;
 };
 
-bool overlap(const at::Tensor& a, const OptionalTensor& b) {
-  if (!b) return false;
-  const auto span = [](const at::Tensor& tensor) {
+bool overlap(const Tensor& a, const Tensor& b) {
+  const auto span = [](const Tensor& tensor) {
     int64_t last = 0;
-    for (int64_t i = 0; i < tensor.dim(); ++i) last += (tensor.size(i) - 1) * tensor.stride(i);
-    const char* begin = static_cast<const char*>(tensor.const_data_ptr());
-    return std::pair(begin, begin + (last + 1) * tensor.element_size());
+    const Sizes sizes = tensor.sizes(), strides = tensor.strides();
+    for (size_t i = 0; i < sizes.size(); ++i) last += (sizes[i] - 1) * strides[i];
+    const int64_t bytes = tensor.dtype() == dtype::float32 ? 4 : 2;
+    const char* begin = tensor.const_data<char>();
+    return std::pair(begin, begin + (last + 1) * bytes);
   };
   const auto [a_begin, a_end] = span(a);
-  const auto [b_begin, b_end] = span(*b);
+  const auto [b_begin, b_end] = span(b);
   return a_begin < b_end && b_begin < a_end;
 }
 
@@ -104,12 +103,11 @@ std::vector<float> langevin_noise(const std::vector<float>& d) {
 
 }  // namespace
 
-void normals_cpp(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
-                 bool spectral) {
+void normals_cpp(const Tensor& out, const Tensor& seeds, const Tensor& draw, int64_t first_sample, bool spectral) {
   draw_normals(normals_args(out, seeds, draw, first_sample, spectral));
 }
 
-void noise_cpp(const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
+void noise_cpp(const Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
                const OptionalTensor& n_tensor, const OptionalTensor& z, const OptionalTensor& seeds,
                const OptionalTensor& draw, int64_t first_sample) {
   const Arguments arguments("cpp", out);
@@ -121,15 +119,15 @@ void noise_cpp(const at::Tensor& out, const OptionalTensor& freq, const Optional
   update(args);
 }
 
-void precondition_cpp(const at::Tensor& out, const at::Tensor& v, const OptionalTensor& freq,
-                      const OptionalTensor& space, std::string_view which) {
+void precondition_cpp(const Tensor& out, const Tensor& v, const OptionalTensor& freq, const OptionalTensor& space,
+                      std::string_view which) {
   const Arguments arguments("cpp", out);
   UpdateArgs args = update_args(arguments, filter_of("cpp", which), out, freq, space, {});
   args.v = arguments.input("v", v);
   update(args);
 }
 
-void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
+void step_cpp(const Tensor& out, const OptionalTensor& mean, const Tensor& x, const Tensor& v,
               const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
               double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
               const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
@@ -149,10 +147,10 @@ void step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tenso
   args.n = noise_scale.data();
   noise.take(args);
   update_with_mean(arguments, args, out, mean, [](const UpdateArgs& part) { update(part); });
-  if (cast) cast->copy_(out);
+  if (cast) cast->copy_from(out);
 }
 
-void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
+void langevin_step_cpp(const Tensor& out, const OptionalTensor& mean, const Tensor& x, const Tensor& score,
                        const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
                        bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor, bool per_sample,
                        const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw,
@@ -164,32 +162,33 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
   if (mean) arguments.output("mean", *mean);
   if (cast) arguments.output("cast", *cast);
   const Noise noise(arguments, args, z, seeds, draw, first_sample);
-  TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cpp: there is no noise; expected `z`, or `seeds` and `draw`.");
+  TDAS_OPS_CHECK(has_noise(args), "langevin_step.cpp: there is no noise; expected `z`, or `seeds` and `draw`.");
   const std::vector<float> each_alpha = scale_of(arguments, "alpha_tensor", alpha, alpha_tensor, args.batch);
   noise.take(args);
 
   // Room for the spectra of D v: an output that nothing reads before it is written, or a tensor of its own, so that the
   // bits do not depend on where the outputs lie. Where nothing is transformed, there is room for the noise instead.
-  at::Tensor room;
+  OptionalTensor own;
+  const Tensor* room = nullptr;
   float* keep = nullptr;
   const bool keep_noise = pixels_alone(args) && args.seeds != nullptr;
   if (keep_noise || can_keep(args)) {
-    room = mean && !keep_noise ? *mean : out;
-    const bool aligned = reinterpret_cast<uintptr_t>(room.const_data_ptr()) % keep_alignment == 0;
-    if (!room.is_contiguous() || !aligned || overlap(room, x) || overlap(room, score) || overlap(room, z))
-      room = at::empty(out.sizes(), at::kFloat);
+    room = mean && !keep_noise ? &*mean : &out;
+    const bool aligned = reinterpret_cast<uintptr_t>(room->const_data()) % keep_alignment == 0;
+    if (!room->is_contiguous() || !aligned || overlap(*room, x) || overlap(*room, score) || (z && overlap(*room, *z)))
+      room = &own.emplace(Tensor::empty(out.sizes(), dtype::float32, out.device()));
   }
   if (keep_noise) {
     UpdateArgs drawn = args;
     drawn.filter = Filter::noise;
-    drawn.out = arguments.output("room", room);
+    drawn.out = arguments.output("room", *room);
     drawn.base = drawn.v = {};
     drawn.masks = {};
     update(drawn);
     args.seeds = nullptr;
     args.z = constant(drawn.out);
-  } else if (room.defined()) {
-    keep = room.mutable_data_ptr<float>();
+  } else if (room != nullptr) {
+    keep = room->mutable_data<float>();
   }
   std::vector<double> squares(2 * args.batch * args.channels);
   measure(args, reinterpret_cast<double (*)[2]>(squares.data()), keep);
@@ -200,7 +199,7 @@ void langevin_step_cpp(const at::Tensor& out, const OptionalTensor& mean, const 
   update_with_mean(arguments, args, out, mean, [&](const UpdateArgs& part) {
     update(part, std::exchange(keep, nullptr));  // the first of two
   });
-  if (cast) cast->copy_(out);
+  if (cast) cast->copy_from(out);
 }
 
 }  // namespace tdas_ops

@@ -1,8 +1,5 @@
 #include "cuda_ops.h"
 
-#include <ATen/ops/empty.h>
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <atomic>
 
@@ -12,30 +9,26 @@
 #include "cuda/plane.h"
 #include "cuda/snr.h"
 #include "cuda_stream.h"
+#include "library.h"
 
 namespace tdas_ops {
 namespace {
 
 // A scale that is a tensor, as the kernels read it; `kept` owns a copy where they cannot read the tensor itself.
 cuda::Scale scale_of(const Arguments& arguments, const char* name, double number, const OptionalTensor& tensor,
-                     at::Tensor& kept) {
+                     OptionalTensor& kept) {
   if (!tensor) return {nullptr, cuda::Number::float32, false, static_cast<float>(number)};
   arguments.check_scale(name, *tensor);
-  kept = tensor->contiguous();
-  const bool per_sample = kept.numel() > 1;
-  switch (kept.scalar_type()) {
-    case at::kFloat:
-      return {kept.const_data_ptr(), cuda::Number::float32, per_sample, 0.0f};
-    case at::kDouble:
-      return {kept.const_data_ptr(), cuda::Number::float64, per_sample, 0.0f};
-    case at::kBFloat16:
-      return {kept.const_data_ptr(), cuda::Number::bfloat16, per_sample, 0.0f};
-    case at::kHalf:
-      return {kept.const_data_ptr(), cuda::Number::float16, per_sample, 0.0f};
-    default:
-      TORCH_CHECK_TYPE(false, "cuda kernels: `", name, "` has dtype ", kept.scalar_type(),
-                       "; expected float32, float64, bfloat16 or float16.");
-  }
+  kept.emplace(tensor->contiguous());
+  const bool per_sample = kept->numel() > 1;
+  const int32_t type = kept->dtype();
+  const void* const values = kept->const_data();
+  if (type == dtype::float32) return {values, cuda::Number::float32, per_sample, 0.0f};
+  if (type == dtype::float64) return {values, cuda::Number::float64, per_sample, 0.0f};
+  if (type == dtype::bfloat16) return {values, cuda::Number::bfloat16, per_sample, 0.0f};
+  TDAS_OPS_CHECK(type == dtype::float16, "cuda kernels: `", name, "` has dtype ", name_of_dtype(type),
+                 "; expected float32, float64, bfloat16 or float16.");
+  return {values, cuda::Number::float16, per_sample, 0.0f};
 }
 
 // Whether an update needs no transform; throws where it needs one of planes that have no kernel.
@@ -43,20 +36,20 @@ bool without_transform(const cuda::UpdateArgs& args) {
   if (args.masks.freq == nullptr && args.masks.skew == nullptr) return true;
   const bool has_kernel =
       cuda::has_plane_kernel(args.height, args.width) || cuda::has_large_kernel(args.height, args.width);
-  TORCH_CHECK_VALUE(args.masks.freq != nullptr && has_kernel, "cuda kernels: `out` has planes of ", args.height, " x ",
-                    args.width, args.masks.freq == nullptr ? " without a frequency mask" : "",
-                    "; expected a frequency mask, and H and W powers of two from 32 to 2048.");
+  TDAS_OPS_CHECK(args.masks.freq != nullptr && has_kernel, "cuda kernels: `out` has planes of ", args.height, " x ",
+                 args.width, args.masks.freq == nullptr ? " without a frequency mask" : "",
+                 "; expected a frequency mask, and H and W powers of two from 32 to 2048.");
   return false;
 }
 
-void check_float32(const char* name, const at::Tensor& tensor) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat, "cuda kernels: `", name, "` has dtype ", tensor.scalar_type(),
-                   "; expected float32.");
+void check_float32(const char* name, const Tensor& tensor) {
+  TDAS_OPS_CHECK(tensor.dtype() == dtype::float32, "cuda kernels: `", name, "` has dtype ",
+                 name_of_dtype(tensor.dtype()), "; expected float32.");
 }
 
 // An update of the state x along v, all but its noise and scales.
-cuda::UpdateArgs state_update(const Arguments& arguments, const at::Tensor& out, const OptionalTensor& mean,
-                              const OptionalTensor& cast, const at::Tensor& x, const char* v_name, const at::Tensor& v,
+cuda::UpdateArgs state_update(const Arguments& arguments, const Tensor& out, const OptionalTensor& mean,
+                              const OptionalTensor& cast, const Tensor& x, const char* v_name, const Tensor& v,
                               const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
                               bool filter_drift) {
   cuda::UpdateArgs args =
@@ -77,6 +70,10 @@ cuda::Scale scale_from(cuda::Scale scale, int64_t first) {
   const int64_t bytes = scale.type == cuda::Number::float64 ? 8 : scale.type == cuda::Number::float32 ? 4 : 2;
   if (scale.per_sample) scale.values = static_cast<const char*>(scale.values) + first * bytes;
   return scale;
+}
+
+Tensor floats(int64_t count, Device device) {
+  return Tensor::empty(Sizes(&count, 1), dtype::float32, device);
 }
 
 struct Samples {
@@ -104,9 +101,9 @@ cuda::UpdateArgs of_samples(cuda::UpdateArgs args, Samples samples) {
 // Planes, and the elements of a sample, are counted in 32 bits.
 void check_count(const cuda::UpdateArgs& args) {
   const int64_t planes = args.batch * args.channels, elements = args.channels * args.height * args.width;
-  TORCH_CHECK_VALUE(planes <= cuda::most_planes && elements < (int64_t{1} << 32), "cuda kernels: `out` has ", planes,
-                    " planes and ", elements, " elements a sample; expected at most ", cuda::most_planes,
-                    " planes and fewer than 2^32 elements.");
+  TDAS_OPS_CHECK(planes <= cuda::most_planes && elements < (int64_t{1} << 32), "cuda kernels: `out` has ", planes,
+                 " planes and ", elements, " elements a sample; expected at most ", cuda::most_planes,
+                 " planes and fewer than 2^32 elements.");
 }
 
 // Of the spectra that stay from the norms of langevin_step to its update, unless told otherwise.
@@ -116,12 +113,12 @@ std::atomic<bool> tickets_chosen{false};
 std::atomic<bool> cooperative_chosen{false};
 
 void check_tickets(const cuda::UpdateArgs& args) {
-  TORCH_CHECK_VALUE(cuda::has_ticket_kernel(args), "cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has planes of ",
-                    args.height, " x ", args.width,
-                    args.masks.space != nullptr ? " with a space mask"
-                    : args.z.data != nullptr    ? " with noise of the caller's"
-                                                : "",
-                    "; expected planes of 1024 x 1024, without a space mask, noise by seed, and no filter M or Mt.");
+  TDAS_OPS_CHECK(cuda::has_ticket_kernel(args), "cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has planes of ",
+                 args.height, " x ", args.width,
+                 args.masks.space != nullptr ? " with a space mask"
+                 : args.z.data != nullptr    ? " with noise of the caller's"
+                                             : "",
+                 "; expected planes of 1024 x 1024, without a space mask, noise by seed, and no filter M or Mt.");
 }
 
 // What the planes of one op go through: no transform, one on chip, or passes over memory, which is allocated here, in
@@ -129,7 +126,7 @@ void check_tickets(const cuda::UpdateArgs& args) {
 class Planes {
  public:
   // Where norms are measured before the update, `together` samples have one step size.
-  Planes(const OnDevice& device, const cuda::UpdateArgs& args, const at::Tensor& out, int64_t together = 0)
+  Planes(const OnDevice& device, const cuda::UpdateArgs& args, const Tensor& out, int64_t together = 0)
       : device_(device), out_(out), at_once_(args.batch) {
     if (without_transform(args)) {
       path_ = Path::pixels;
@@ -173,8 +170,8 @@ class Planes {
     cuda::UpdateArgs of_pixels = args;
     if (passes) of_pixels.seeds = nullptr, of_pixels.z = {}, of_pixels.masks = {};
     const int64_t planes = args.batch * args.channels, of_plane = cuda::pixel_parts(args.height, args.width);
-    const at::Tensor parts = at::empty({planes, of_plane, 2}, out_.options().dtype(at::kFloat));
-    float* const data = parts.mutable_data_ptr<float>();
+    const Tensor parts = floats(planes * of_plane * 2, out_.device());
+    float* const data = parts.mutable_data<float>();
     device_.check(cuda::measure_pixels(of_pixels, data, device_.stream()));
     device_.check(cuda::sum_squares(data, of_plane, squares, planes, true, !passes, device_.stream()));
   }
@@ -187,67 +184,67 @@ class Planes {
   void allocate(const cuda::UpdateArgs& args, int64_t together) {
     const int64_t planes = std::max<int64_t>(args.batch * args.channels, 1);
     const int64_t spectra = measured_ ? cuda::measured_spectra(args.filter) : 1;
-    const int64_t floats = cuda::scratch_of_plane(args.height, args.width, spectra);
+    const int64_t of_plane = cuda::scratch_of_plane(args.height, args.width, spectra);
     const int64_t most = most_scratch_bytes.load(std::memory_order_relaxed);
     const int64_t wanted = most > 0 ? most : cuda::busy_scratch_bytes(device_.multiprocessors()) * spectra;
-    const int64_t chunk = std::clamp<int64_t>(wanted / (4 * floats), 1, planes);
+    const int64_t chunk = std::clamp<int64_t>(wanted / (4 * of_plane), 1, planes);
     int64_t count = chunk, least = 1;
     if (path_ == Path::tickets)
       count = least = std::min(planes, cuda::ring_planes(args.height, args.width, device_.multiprocessors()));
     if (measured_ && together > 0) {
-      const int64_t room = (most > 0 ? most : most_kept_bytes) / (4 * floats) / together * together;
+      const int64_t room = (most > 0 ? most : most_kept_bytes) / (4 * of_plane) / together * together;
       count = std::max(count, std::min(planes, room));
     }
     for (;; count = (count + 1) / 2) {
       try {
-        memory_ = at::empty({count * floats}, out_.options().dtype(at::kFloat));
+        memory_.emplace(floats(count * of_plane, out_.device()));
         break;
-      } catch (const c10::OutOfMemoryError&) {
-        TORCH_CHECK_WITH(OutOfMemoryError, count > least, "cuda kernels: planes of ", args.height, " x ", args.width,
-                         " need ", 4 * floats * least, " bytes of scratch for ", least,
-                         " of them, which the device does not have.");
+      } catch (const std::runtime_error&) {  // which torch says nothing else of
+        if (count <= least)
+          fail<std::runtime_error>("cuda kernels: planes of ", args.height, " x ", args.width, " need ",
+                                   4 * of_plane * least, " bytes of scratch for ", least,
+                                   " of them, which the device does not have.");
       }
     }
-    scratch_ = {memory_.mutable_data_ptr<float>(), count, std::min(chunk, count), spectra};
+    scratch_ = {memory_->mutable_data<float>(), count, std::min(chunk, count), spectra};
   }
 
   const OnDevice& device_;
-  const at::Tensor& out_;
+  const Tensor& out_;
   int64_t at_once_;
   Path path_;
   bool measured_ = false;  // its terms are in the scratch
-  at::Tensor memory_;
+  OptionalTensor memory_;
   cuda::Scratch scratch_ = {};
 };
 
 // The update of some samples of a state, with its mean and its copy in another format where they are asked for.
 void update_state(const Arguments& arguments, const cuda::UpdateArgs& args, const Planes& planes, Samples samples,
-                  const at::Tensor& out, const OptionalTensor& mean, const OptionalTensor& cast) {
+                  const Tensor& out, const OptionalTensor& mean, const OptionalTensor& cast) {
   update_with_mean(arguments, args, out, mean, [&](cuda::UpdateArgs part) {
     if (part.out.data != args.out.data) part.cast = {};  // of the mean
     planes.update(of_samples(part, samples));
   });
-  if (cast && mean && !has_noise(args)) cast->copy_(out);  // which is the mean
+  if (cast && mean && !has_noise(args)) cast->copy_from(out);  // which is the mean
 }
 
 }  // namespace
 
-void normals_cuda(const at::Tensor& out, const at::Tensor& seeds, const at::Tensor& draw, int64_t first_sample,
-                  bool spectral) {
+void normals_cuda(const Tensor& out, const Tensor& seeds, const Tensor& draw, int64_t first_sample, bool spectral) {
   const NormalsArgs args = normals_args(out, seeds, draw, first_sample, spectral);
   const OnDevice device("normals.cuda", out);
   device.check(cuda::normals(args, device.stream()));
 }
 
-void noise_cuda(const at::Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
+void noise_cuda(const Tensor& out, const OptionalTensor& freq, const OptionalTensor& space, double n,
                 const OptionalTensor& n_tensor, const OptionalTensor& z, const OptionalTensor& seeds,
                 const OptionalTensor& draw, int64_t first_sample) {
   const Arguments arguments("cuda", out);
   cuda::UpdateArgs args = arguments.update<cuda::UpdateArgs>(Filter::noise, out, freq, space, {});
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
-  TORCH_CHECK_VALUE(has_noise(args), "noise.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
-  at::Tensor kept;
+  TDAS_OPS_CHECK(has_noise(args), "noise.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
+  OptionalTensor kept;
   args.n = scale_of(arguments, "n_tensor", n, n_tensor, kept);
   check_count(args);
   const OnDevice device("noise.cuda", out);
@@ -255,8 +252,8 @@ void noise_cuda(const at::Tensor& out, const OptionalTensor& freq, const Optiona
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 
-void precondition_cuda(const at::Tensor& out, const at::Tensor& v, const OptionalTensor& freq,
-                       const OptionalTensor& space, std::string_view which) {
+void precondition_cuda(const Tensor& out, const Tensor& v, const OptionalTensor& freq, const OptionalTensor& space,
+                       std::string_view which) {
   const Arguments arguments("cuda", out);
   const Filter filter = filter_of("cuda", which);
   cuda::UpdateArgs args = arguments.update<cuda::UpdateArgs>(filter, out, freq, space, {});
@@ -267,7 +264,7 @@ void precondition_cuda(const at::Tensor& out, const at::Tensor& v, const Optiona
   Planes(device, args, out).update(args);
 }
 
-void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& v,
+void step_cuda(const Tensor& out, const OptionalTensor& mean, const Tensor& x, const Tensor& v,
                const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew, bool filter_drift,
                double d, const OptionalTensor& d_tensor, std::optional<double> n, const OptionalTensor& n_tensor,
                const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw, int64_t first_sample,
@@ -276,7 +273,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
   cuda::UpdateArgs args = state_update(arguments, out, mean, cast, x, "v", v, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
-  at::Tensor kept_d, kept_n;
+  OptionalTensor kept_d, kept_n;
   args.d = scale_of(arguments, "d_tensor", d, d_tensor, kept_d);
   args.langevin_noise = !n && !n_tensor;
   if (!args.langevin_noise) args.n = scale_of(arguments, "n_tensor", n.value_or(0.0), n_tensor, kept_n);
@@ -287,7 +284,7 @@ void step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tens
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
 
-void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const at::Tensor& x, const at::Tensor& score,
+void langevin_step_cuda(const Tensor& out, const OptionalTensor& mean, const Tensor& x, const Tensor& score,
                         const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
                         bool filter_drift, double snr, double alpha, const OptionalTensor& alpha_tensor,
                         bool per_sample, const OptionalTensor& z, const OptionalTensor& seeds,
@@ -296,17 +293,17 @@ void langevin_step_cuda(const at::Tensor& out, const OptionalTensor& mean, const
   cuda::UpdateArgs args = state_update(arguments, out, mean, cast, x, "score", score, freq, space, skew, filter_drift);
   int64_t* const counter = arguments.noise(args, z, seeds, draw, first_sample);
   args.draw = counter;
-  TORCH_CHECK_VALUE(has_noise(args), "langevin_step.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
-  at::Tensor kept;
+  TDAS_OPS_CHECK(has_noise(args), "langevin_step.cuda: there is no noise; expected `z`, or `seeds` and `draw`.");
+  OptionalTensor kept;
   const cuda::Scale each_alpha = scale_of(arguments, "alpha_tensor", alpha, alpha_tensor, kept);
   check_count(args);
-  TORCH_CHECK_VALUE(!(filter_drift && space && skew),
-                    "langevin_step.cuda: got a skew part beside a space mask; expected one of the two.");
+  TDAS_OPS_CHECK(!(filter_drift && space && skew),
+                 "langevin_step.cuda: got a skew part beside a space mask; expected one of the two.");
   const OnDevice device("langevin_step.cuda", out);
   const Planes planes(device, args, out, per_sample ? 1 : args.batch);
   const int64_t count = args.batch * args.channels;
-  const at::Tensor numbers = at::empty({2 * count + args.batch}, out.options());
-  float* const squares = numbers.mutable_data_ptr<float>();
+  const Tensor numbers = floats(2 * count + args.batch, out.device());
+  float* const squares = numbers.mutable_data<float>();
   float* const eta = squares + 2 * count;
   if (!mean && cooperative_chosen.load(std::memory_order_relaxed) &&
       cuda::has_snr_kernel(args, per_sample, device.multiprocessors())) {

@@ -2,25 +2,36 @@
 // a thread.
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 
 #include "cpu/kernels.h"
+#include "tensor.h"
 
 namespace tdas_ops {
 
-// work(begin, end) on parts of [0, count), in which each one is so many `elements` of a tensor.
+// work(begin, end) on parts of [0, count), of at least `grain` each, so that torch is not asked about one.
+template <class Work>
+void parallel_for(int64_t count, int64_t grain, const Work& work) {
+  if (count <= grain) {
+    if (count > 0) work(0, count);
+    return;
+  }
+  const auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<const Work*>(context))(begin, end); };
+  TDAS_OPS_TORCH(torch_parallel_for(0, count, grain, call, const_cast<Work*>(&work)));
+}
+
+// The same where each one is so many `elements` of a tensor.
 template <class Work>
 void in_parallel(int64_t count, int64_t elements, const Work& work) {
-  at::parallel_for(0, count, std::max<int64_t>(1, 30000 / elements), work);
+  parallel_for(count, std::max<int64_t>(1, 30000 / elements), work);
 }
 
 // All blocks of the op `normals`.
 inline void draw_normals(const NormalsArgs& args) {
   constexpr int64_t blocks_per_task = 512;
-  at::parallel_for(0, cpu::normals_blocks(args), blocks_per_task,
-                   [&](int64_t begin, int64_t end) { cpu::kernels().normals(args, begin, end); });
+  const cpu::Kernels& kernels = cpu::kernels();
+  parallel_for(cpu::normals_blocks(args), blocks_per_task,
+               [&](int64_t begin, int64_t end) { kernels.normals(args, begin, end); });
 }
 
 }  // namespace tdas_ops

@@ -1,14 +1,9 @@
 #include "spectra.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/fft_fft2.h>
-#include <ATen/ops/fft_ifft2.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -73,53 +68,51 @@ class Chunk {
   Chunk(const UpdateArgs& args, const Angles& angles) : args_(args), angles_(angles) {}
 
   // The spectrum of what the update adds to `base`, but for what stands in front of F^-1.
-  at::Tensor update(const float* kept) const {
+  Tensor update(const float* kept) const {
     const bool drift = args_.filter == Filter::drift || args_.filter == Filter::MMt;
     if (kept != nullptr || args_.filter == Filter::noise) return noise_spectrum(kept);
     if (drift) return drift_spectrum(args_.d, true);
-    const at::Tensor v = transformed(Filter::M, args_.v, args_.filter == Filter::M, nullptr, false);
-    return filtered(args_.filter == Filter::Mt ? adjoint(v) : terms(v, 1));
+    const Tensor v = transformed(Filter::M, args_.v, args_.filter == Filter::M, nullptr, false);
+    return filtered(args_.filter == Filter::Mt ? adjoint(floats(v)) : terms(floats(v), 1));
   }
 
   // d D v, and n M z where asked for.
-  at::Tensor drift_spectrum(const float* d, bool with_noise) const {
-    const at::Tensor v = transformed(Filter::noise, args_.v, false, nullptr, false);
+  Tensor drift_spectrum(const float* d, bool with_noise) const {
+    const Tensor v = transformed(Filter::noise, args_.v, false, nullptr, false);
     const bool noise_in_pixels = with_noise && has_noise() && !noise_is_spectral();
     if (args_.masks.space == nullptr && !noise_in_pixels) {
-      cpu::SpectraArgs terms = this->terms(v, 2);
+      cpu::SpectraArgs terms = this->terms(floats(v), 2);
       terms.data = d;
       terms.skew = args_.masks.skew;
-      const at::Tensor g = with_noise && has_noise() ? normals() : at::Tensor();
-      if (g.defined()) terms.normals = floats(g);
+      OptionalTensor g;
+      if (with_noise && has_noise()) terms.normals = floats(g.emplace(normals()));
       return filtered(terms);
     }
-    at::Tensor skew;
+    OptionalTensor skew;
     if (args_.masks.skew != nullptr) {
-      cpu::SpectraArgs terms = this->terms(v, cpu::SpectraArgs::skew_only);
+      cpu::SpectraArgs terms = this->terms(floats(v), cpu::SpectraArgs::skew_only);
       terms.data = d;
       terms.skew = args_.masks.skew;
-      skew = filtered(terms);
+      skew.emplace(filtered(terms));
     }
-    const at::Tensor pixels = inverse(filtered(adjoint(v)));
-    const at::Tensor again = transformed(Filter::drift, constant(field(pixels)), true, d, noise_in_pixels);
-    cpu::SpectraArgs terms = this->terms(again, 1);
-    if (skew.defined()) terms.kept = floats(skew);
+    const Tensor pixels = inverse(filtered(adjoint(floats(v))));
+    const Tensor again = transformed(Filter::drift, constant(field(pixels)), true, d, noise_in_pixels);
+    cpu::SpectraArgs terms = this->terms(floats(again), 1);
+    if (skew) terms.kept = floats(*skew);
     return filtered(terms);
   }
 
   // n M z, plus d times the spectrum `kept`.
-  at::Tensor noise_spectrum(const float* kept) const {
-    at::Tensor drawn;
+  Tensor noise_spectrum(const float* kept) const {
+    OptionalTensor drawn;
     cpu::SpectraArgs terms;
     if (noise_is_spectral()) {
-      terms = this->terms(drawn, 0);
-      drawn = normals();
-      terms.normals = floats(drawn);
+      terms = this->terms(nullptr, 0);
+      terms.normals = floats(drawn.emplace(normals()));
     } else if (has_noise()) {
-      drawn = transformed(Filter::noise, {}, true, nullptr, true);
-      terms = this->terms(drawn, 1);
+      terms = this->terms(floats(drawn.emplace(transformed(Filter::noise, {}, true, nullptr, true))), 1);
     } else {
-      terms = this->terms(drawn, 0);
+      terms = this->terms(nullptr, 0);
     }
     terms.kept = kept;
     terms.kept_scale = args_.d;
@@ -127,8 +120,8 @@ class Chunk {
   }
 
   // out = base + F^-1 spectrum, for M^T times A; with Filter::noise plus d v.
-  void finish(const at::Tensor& spectrum) const {
-    const at::Tensor pixels = inverse(spectrum);
+  void finish(const Tensor& spectrum) const {
+    const Tensor pixels = inverse(spectrum);
     UpdateArgs last = args_;
     last.filter = Filter::noise;
     last.seeds = nullptr;
@@ -153,23 +146,20 @@ class Chunk {
     pixels.masks = {};
     pixels.z = {};
     pixels.seeds = nullptr;
-    at::parallel_for(0, planes(), 1,
-                     [&](int64_t begin, int64_t end) { cpu::kernels().measure_rows(pixels, to, begin, end); });
+    parallel_for(planes(), 1, [&](int64_t begin, int64_t end) { cpu::kernels().measure_rows(pixels, to, begin, end); });
   }
 
   // The squared norm of every plane that has this spectrum, as the term 0 or 1.
-  void squares(const at::Tensor& spectrum, double (*to)[2], int term) const {
+  void squares(const Tensor& spectrum, double (*to)[2], int term) const {
     const int64_t count = args_.height * columns();
     const float* values = floats(spectrum);
-    at::parallel_for(0, planes(), 1, [&](int64_t begin, int64_t end) {
+    parallel_for(planes(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane)
         to[plane][term] = cpu::kernels().square(values + plane * 2 * count, 2 * count) / static_cast<double>(count);
     });
   }
 
-  static float* floats(const at::Tensor& complex) {
-    return reinterpret_cast<float*>(complex.mutable_data_ptr<c10::complex<float>>());
-  }
+  static float* floats(const Tensor& complex) { return complex.mutable_data<float>(); }
 
  private:
   bool packed() const { return args_.width % 2 == 0; }
@@ -182,15 +172,20 @@ class Chunk {
   }
 
   // The real planes inside complex ones.
-  OutField field(const at::Tensor& complex) const {
+  OutField field(const Tensor& complex) const {
     const int64_t step = packed() ? 1 : 2, row = step * args_.width, plane = row * args_.height;
     return {floats(complex), Element::float32, {plane * args_.channels, plane, row, step}};
   }
 
-  at::Tensor scratch() const {
-    const auto options = at::TensorOptions(at::kComplexFloat);
-    const std::array<int64_t, 4> shape = {args_.batch, args_.channels, args_.height, columns()};
-    return packed() ? at::empty(shape, options) : at::zeros(shape, options);
+  Tensor complex(int64_t width) const {
+    const std::array<int64_t, 4> shape = {args_.batch, args_.channels, args_.height, width};
+    return Tensor::empty(shape, dtype::complex64, {cpu_device, 0});
+  }
+
+  Tensor scratch() const {
+    Tensor made = complex(columns());
+    if (!packed()) std::fill_n(floats(made), 2 * made.numel(), 0.0f);
+    return made;
   }
 
   static void run(const UpdateArgs& args) {
@@ -199,8 +194,8 @@ class Chunk {
   }
 
   // F of the pixels d A^power v + n A z, the power being that of the filter; A = 1 without `with_space`.
-  at::Tensor transformed(Filter filter, const Field& v, bool with_space, const float* d, bool with_noise) const {
-    const at::Tensor made = scratch();
+  Tensor transformed(Filter filter, const Field& v, bool with_space, const float* d, bool with_noise) const {
+    const Tensor made = scratch();
     UpdateArgs pixels = args_;
     pixels.filter = filter;
     pixels.out = field(made);
@@ -214,14 +209,14 @@ class Chunk {
       pixels.seeds = nullptr;
     }
     run(pixels);
-    return at::fft_fft2(made).contiguous();
+    return fft2(made, false);
   }
 
-  static at::Tensor inverse(const at::Tensor& spectrum) { return at::fft_ifft2(spectrum).contiguous(); }
+  static Tensor inverse(const Tensor& spectrum) { return fft2(spectrum, true); }
 
-  at::Tensor normals() const {
+  Tensor normals() const {
     const int64_t half = (args_.width + 1) / 2;
-    const at::Tensor g = at::empty({args_.batch, args_.channels, args_.height, half}, at::kComplexFloat);
+    Tensor g = complex(half);
     const NormalsArgs normals = {floats(g),
                                  args_.seeds,
                                  &args_.draw,
@@ -235,10 +230,10 @@ class Chunk {
     return g;
   }
 
-  // The filter R^power on `from`, where defined; the noise scale is n.
-  cpu::SpectraArgs terms(const at::Tensor& from, int power) const {
+  // The filter R^power on `from`, where not null; the noise scale is n.
+  cpu::SpectraArgs terms(const float* from, int power) const {
     cpu::SpectraArgs terms = {};
-    terms.from = from.defined() ? floats(from) : nullptr;
+    terms.from = from;
     terms.batch = args_.batch;
     terms.channels = args_.channels;
     terms.height = args_.height;
@@ -254,14 +249,14 @@ class Chunk {
   }
 
   // R^T on `from`.
-  cpu::SpectraArgs adjoint(const at::Tensor& from) const {
+  cpu::SpectraArgs adjoint(const float* from) const {
     cpu::SpectraArgs terms = this->terms(from, 1);
     terms.adjoint = true;
     return terms;
   }
 
-  at::Tensor filtered(cpu::SpectraArgs terms) const {
-    const at::Tensor to = scratch();
+  Tensor filtered(cpu::SpectraArgs terms) const {
+    Tensor to = scratch();
     terms.to = floats(to);
     if (terms.matrices != nullptr) {
       in_parallel(cpu::mixed_rows(terms) * args_.batch, 2 * args_.channels * args_.width,
@@ -300,7 +295,7 @@ void measure_spectra(const UpdateArgs& args, double (*squares)[2], float* keep) 
     if (args.filter == Filter::noise) {
       chunk.pixel_squares(here);
     } else {
-      const at::Tensor drift = chunk.drift_spectrum(nullptr, false);
+      const Tensor drift = chunk.drift_spectrum(nullptr, false);
       chunk.squares(drift, here, 0);
       if (keep != nullptr) std::copy_n(Chunk::floats(drift), count * sample, keep + first * sample);
     }

@@ -1,4 +1,8 @@
-"""The compiled kernels, `tdas_ops._C`: loaded where they were built, explained where they were not."""
+"""The compiled kernels: loaded where they were built, explained where they were not.
+
+They are a library on torch's stable ABI, for torch 2.11 and every newer one, and `tdas_ops._C`, for one Python, which has
+its switches.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,22 @@ import torch
 
 from tdas_ops import _remedy
 
+LIBRARY = "libtdas_ops.so"
+
 
 @functools.cache
 def _load() -> tuple[ModuleType | None, str | None]:
     if importlib.util.find_spec("tdas_ops._C") is None:
         _adopt()
-    if importlib.util.find_spec("tdas_ops._C") is None:
+    spec = importlib.util.find_spec("tdas_ops._C")
+    if spec is None:
         return None, _not_built()
     try:
+        torch.ops.load_library(str(Path(spec.origin or "").with_name(LIBRARY)))
         module = importlib.import_module("tdas_ops._C")
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         detail = str(error).splitlines()[0]
         problem = f"tdas_ops._C does not load beside torch {torch.__version__} ({detail})"
-        return None, f"{problem}: type `{_remedy.reinstall()}`"
-    built, running = (version.split(".")[:2] for version in (module.torch_version, torch.__version__))
-    if built != running:
-        problem = f"tdas_ops._C was built for torch {module.torch_version} and this is torch {torch.__version__}"
         return None, f"{problem}: type `{_remedy.reinstall()}`"
     return module, None
 

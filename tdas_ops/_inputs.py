@@ -131,9 +131,10 @@ def output_for(out: Tensor | None, x: Tensor, inputs: dict[str, Any], in_place: 
     _dense("out", out)
     if is_dynamo_compiling():
         return out
-    if in_place and not (out is x or (address(out) == address(x) and out.stride() == x.stride())):
+    begin = address(out)
+    if in_place and not (out is x or (begin == address(x) and out.stride() == x.stride())):
         inputs = {"x": x, **inputs}
-    _check_apart("out", out, inputs, "x itself or a tensor apart" if in_place else "a tensor apart")
+    _check_apart("out", out, begin, inputs, "x itself or a tensor apart" if in_place else "a tensor apart")
     return out
 
 
@@ -142,12 +143,11 @@ def check_cast(cast: Tensor, x: Tensor, others: dict[str, Any]) -> None:
     check_like("cast", cast, x, SCORES[x.dtype])
     _dense("cast", cast)
     if not is_dynamo_compiling():
-        _check_apart("cast", cast, {"x": x, **others}, "a tensor apart")
+        _check_apart("cast", cast, address(cast), {"x": x, **others}, "a tensor apart")
 
 
-def _check_apart(name: str, t: Tensor, others: dict[str, Any], expected: str) -> None:
-    """Whether no element of what else is a tensor lies in the memory of a dense one."""
-    begin = address(t)
+def _check_apart(name: str, t: Tensor, begin: int, others: dict[str, Any], expected: str) -> None:
+    """Whether no element of what else is a tensor lies in the memory of a dense one, which starts at `begin`."""
     if begin == 0:
         return
     if t.is_neg():

@@ -54,6 +54,10 @@ def _fake(*args: object) -> None:
     """Nothing to allocate: every output is an argument."""
 
 
+def _refuse_conjugate(*args: object) -> None:
+    raise ValueError("normals: `out` is a conjugate view; expected a tensor of its own.")
+
+
 LIBRARY = torch.library.Library("tdas_ops", "DEF")
 
 for _name, _schema in SCHEMAS.items():
@@ -63,4 +67,4 @@ for _name, _schema in SCHEMAS.items():
 
 for _backend in BACKENDS:
     # torch's own handling of conjugate views writes to the results of an op, of which there are none here.
-    LIBRARY.impl(f"normals.{_backend}", torch.library.fallthrough_kernel, "Conjugate")
+    LIBRARY.impl(f"normals.{_backend}", _refuse_conjugate, "Conjugate")

@@ -43,18 +43,16 @@ def compile_ops() -> Path:
         has = " || ".join(f"n == {n}" for n in sorted({shape[i] for shape in LARGE}))
         flags += [f"-DSIMT_HAS_{name}(n)=({has})"]
     flags += [f"-DSIMT_TICKETS={TICKETS[1]}, {TICKETS[2]}", "-DSIMT_TICKET_KINDS=7"]
-    libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10")
+    libraries = (f"-L{torch_folder / 'lib'}", "-ltorch")
 
     def build(target: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             csrc = Path(folder, "csrc")
             shutil.copytree(CSRC, csrc)
             shutil.copy(SIMT / "cuda_stream.h", csrc / "cuda_stream.h")
-            include = (SIMT, csrc, torch_folder / "include", torch_folder / "include/torch/csrc/api/include")
-            paths = [f"-I{path}" for path in include]
-            run_compiler(*flags, *paths, SIMT / "ops_library.cpp", "-o", target, *libraries)
+            run_compiler(*flags, f"-I{SIMT}", f"-I{csrc}", SIMT / "ops_library.cpp", "-o", target, *libraries)
 
-    return compiled("ops", (flags, libraries, torch.__version__, digest_of(CSRC, CSRC / "cuda", SIMT)), build)
+    return compiled("ops", (flags, libraries, digest_of(CSRC, CSRC / "cuda", SIMT)), build)
 
 
 @pytest.fixture(scope="module")
@@ -318,14 +316,14 @@ def arguments(**changed):
 
 X = torch.zeros(3, *PLANE)
 WRONG = {
-    "x of another dtype": ({"x": X.bfloat16()}, TypeError, "`x` has dtype BFloat16; expected float32."),
-    "mean of another dtype": ({"mean": X.half()}, TypeError, "`mean` has dtype Half; expected float32."),
-    "v of another dtype": ({"v": X.double()}, TypeError, "`v` has dtype Double; expected float32"),
+    "x of another dtype": ({"x": X.bfloat16()}, ValueError, "`x` has dtype BFloat16; expected float32."),
+    "mean of another dtype": ({"mean": X.half()}, ValueError, "`mean` has dtype Half; expected float32."),
+    "v of another dtype": ({"v": X.double()}, ValueError, "`v` has dtype Double; expected float32"),
     "v of another shape": ({"v": X[:1]}, ValueError, "`v` has shape [1, 2, 64, 32]; expected [3, 2, 64, 32]."),
     "a mask of another shape": ({"freq": X[0]}, ValueError, "`freq` has shape [2, 64, 32]; expected [2, 64, 17]."),
     "a strided mask": ({"space": torch.ones(2, 64, 64)[..., ::2]}, ValueError, "expected a contiguous tensor."),
     "two scales": ({"d_tensor": torch.ones(2)}, ValueError, "`d_tensor` has 2 elements on cpu; expected 1 or one"),
-    "whole scales": ({"d_tensor": torch.ones(1).int()}, TypeError, "`d_tensor` has dtype Int; expected float32"),
+    "whole scales": ({"d_tensor": torch.ones(1).int()}, ValueError, "`d_tensor` has dtype Int; expected float32"),
     "short seeds": ({"seeds": torch.tensor([1, 2])}, ValueError, "expected int64 on cpu, 1 or one a sample, 3"),
     "a sample below 0": ({"first_sample": -1}, ValueError, "samples in [0, 2^32)"),
     "samples past 2^32": ({"first_sample": (1 << 32) - 2}, ValueError, "samples in [0, 2^32)"),

@@ -256,7 +256,7 @@ def test_what_cannot_mix_says_so():
         )
     with pytest.raises(ValueError, match=r"`freq` has shape \[3, 3, 4, 3\]; expected \[3, 3, 4, 4\]"):
         torch.ops.tdas_ops.precondition.cpp(v, v, freq[..., :3], None, "M")
-    with pytest.raises(TypeError, match="`freq` has dtype ComplexDouble; expected float32 or complex64"):
+    with pytest.raises(ValueError, match="`freq` has dtype ComplexDouble; expected float32 or complex64"):
         torch.ops.tdas_ops.precondition.cpp(v, v, freq.to(torch.complex128), None, "M")
     with pytest.raises(ValueError, match="expected a contiguous tensor"):
         torch.ops.tdas_ops.precondition.cpp(v, v, freq.transpose(0, 1), None, "M")

@@ -295,5 +295,5 @@ def test_float64_is_reference_work():
     with tdas_ops.use_backend("cpp"):
         assert tdas_ops._backends.kernel("step", x, None).name().endswith("step.cpp")
         assert tdas_ops._backends.kernel("step", x.double(), None).name().endswith("step.reference")
-    with pytest.raises(TypeError, match="`out` has dtype Double; expected float32"):
+    with pytest.raises(ValueError, match="`out` has dtype Double; expected float32"):
         torch.ops.tdas_ops.precondition.cpp(v.double(), v.double(), None, None, "M")

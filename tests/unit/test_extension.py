@@ -154,11 +154,11 @@ def test_moments():
 ONE, COUNT = torch.tensor([1]), torch.tensor([0])
 OUT = torch.zeros(3, 1, 2, 4, dtype=torch.complex64)
 ERRORS = [
-    ((OUT.real.contiguous(), ONE, COUNT, 0), TypeError, "`out` has dtype Float; expected complex64"),
+    ((OUT.real.contiguous(), ONE, COUNT, 0), ValueError, "`out` has dtype Float; expected complex64"),
     ((OUT[0], ONE, COUNT, 0), ValueError, r"`out` has shape \[1, 2, 4\]; expected \[B, C, H, ceil\(W / 2\)\]"),
     ((OUT.transpose(2, 3), ONE, COUNT, 0), ValueError, "`out` has strides .* expected a contiguous tensor"),
-    ((OUT, ONE.int(), COUNT, 0), TypeError, "`seeds` has dtype Int; expected int64"),
-    ((OUT, ONE, COUNT.float(), 0), TypeError, "`draw` has dtype Float; expected int64"),
+    ((OUT, ONE.int(), COUNT, 0), ValueError, "`seeds` has dtype Int; expected int64"),
+    ((OUT, ONE, COUNT.float(), 0), ValueError, "`draw` has dtype Float; expected int64"),
     ((OUT, ONE.repeat(2), COUNT, 0), ValueError, "`seeds` has 2 elements; expected 1 or one a sample, 3"),
     ((OUT, ONE.repeat(6)[::2], COUNT, 0), ValueError, "`seeds` has strides .* expected a contiguous tensor"),
     ((OUT, ONE, COUNT.repeat(2), 0), ValueError, "`draw` has 2 elements; expected 1"),
@@ -196,7 +196,6 @@ def test_opcheck():
 
 def test_build_info():
     info = extension.build_info()
-    assert info["torch"].split(".")[:2] == torch.__version__.split(".")[:2]
     assert info["cpu_instruction_set"] in ("avx512", "avx2", "baseline")
     assert (info["cuda"] is None) == (not info["cuda_architectures"])
     json.dumps(info)

@@ -1,16 +1,18 @@
 // Stands in for csrc/cuda_stream.h: launches run at once.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include "tensor.h"
 
 namespace tdas_ops {
 
 class OnDevice {
  public:
-  OnDevice(const char* op, const at::Tensor&) : op_(op) {}
+  OnDevice(const char* op, const Tensor&) : op_(op) {}
   cudaStream_t stream() const { return nullptr; }
   int multiprocessors() const { return simt::multiprocessors(); }
-  void check(cudaError_t error) const { TORCH_CHECK(error == cudaSuccess, op_, ": ", simt::last_error()); }
+  void check(cudaError_t error) const {
+    if (error != cudaSuccess) fail<std::runtime_error>(op_, ": ", simt::last_error());
+  }
 
  private:
   const char* op_;

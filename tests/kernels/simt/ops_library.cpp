@@ -2,17 +2,17 @@
 // sizes of SIMT_SIZE, SIMT_HAS_HEIGHT and SIMT_HAS_WIDTH. Blocks of cooperative launches run at once.
 #define SIMT_THREADS
 #define SIMT_SNR
-#include <ATen/core/Tensor.h>
-#include <torch/library.h>
-
+#define TDAS_OPS_WITH_CUDA
 #include "large_sizes.h"
 #include "plane_sizes.h"
-// After torch and the harness.
+// After the harness.
 #include "arguments.cpp"
 #include "cuda/noise.cu"
 #include "cuda/pixelwise.cu"
 #include "cuda/snr.cu"
 #include "cuda_ops.cpp"
+#include "registration.h"
+#include "tensor.cpp"
 
 extern "C" {
 
@@ -25,10 +25,10 @@ void simt_use_cooperative(int chosen) { tdas_ops::use_cooperative(chosen != 0); 
 int simt_launches() { return simt::launches(); }
 }
 
-TORCH_LIBRARY_IMPL(tdas_ops, CPU, library) {
-  library.impl("normals.cuda", &tdas_ops::normals_cuda);
-  library.impl("noise.cuda", &tdas_ops::noise_cuda);
-  library.impl("precondition.cuda", &tdas_ops::precondition_cuda);
-  library.impl("step.cuda", &tdas_ops::step_cuda);
-  library.impl("langevin_step.cuda", &tdas_ops::langevin_step_cuda);
-}
+static const bool registered = tdas_ops::implement("CPU", {
+    {"normals.cuda", &tdas_ops::Kernel<&tdas_ops::normals_cuda>::call},
+    {"noise.cuda", &tdas_ops::Kernel<&tdas_ops::noise_cuda>::call},
+    {"precondition.cuda", &tdas_ops::Kernel<&tdas_ops::precondition_cuda>::call},
+    {"step.cuda", &tdas_ops::Kernel<&tdas_ops::step_cuda>::call},
+    {"langevin_step.cuda", &tdas_ops::Kernel<&tdas_ops::langevin_step_cuda>::call},
+});
