@@ -97,7 +97,7 @@ train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs g
 	$(PY) -m tdas_ops.models.digits.train --data $(DIGITS) --out build/digits/run
 
 clean:  ## removes everything that was built or installed here
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache tdas_ops/_C.*.so tdas_ops/_build.json
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache tdas_ops/*.so tdas_ops/_build.json
 
 $(STAMPS)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not found: install Python 3.10 or newer," \

@@ -21,18 +21,25 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 BUILDS = ("auto", "cpu", "cuda", "none")
 ARCHITECTURES = "8.0;9.0;10.0+PTX"
 OLDEST = (8, 0)  # bfloat16 in hardware
-RECORD, LIBRARY = "_build.json", "libtdas_ops.so"
+RECORD, LIBRARY, BINDING = "_build.json", "libtdas_ops.so", "csrc/binding.cpp"
 
 # Contraction: `a * b + c` is rounded once where the machine can. On a GPU kernels that share a formula shall share its
 # bits, so that contraction is not left to the environment.
-CXX_FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+CXX_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-DNDEBUG",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+]
 NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "--fmad=true"]
 SHARED = ["-fPIC", "-fvisibility=hidden"]
 
@@ -98,7 +105,9 @@ def choose_architectures(home, torch):
     # A GPU newer than nvcc runs the code for the newest that nvcc knows, as PTX.
     taken = sorted({max(n for n in known if n <= gpu) for gpu in seen_gpus(torch) if gpu >= OLDEST})
     chosen = ";".join(f"{major}.{minor}" for major, minor in taken) + "+PTX" if taken else ARCHITECTURES
-    return chosen, f"for {chosen}, " + ("by the GPUs that torch sees" if taken else "since torch sees no GPU to choose by")
+    return chosen, f"for {chosen}, " + (
+        "by the GPUs that torch sees" if taken else "since torch sees no GPU to choose by"
+    )
 
 
 def code_flags(architectures):
@@ -130,85 +139,96 @@ def words(name, default=""):
     return shlex.split(os.environ.get(name) or default)
 
 
+class Ninja:
+    """A build file for ninja."""
+
+    def __init__(self, **rules):
+        self.lines = []
+        for name, command in rules.items():
+            depends = ["  depfile = $out.d", "  deps = gcc"] if "$out.d" in command else []
+            self.lines += [f"rule {name}", f"  command = {command}", f"  description = {name} $out", *depends]
+
+    def build(self, target, rule, inputs, options=(), after=()):
+        named = [re.sub(r"([$ :])", r"$\1", str(path)) for path in (target, *inputs, "|", *after)]
+        self.lines += [f"build {named[0]}: {rule} {' '.join(named[1:])}"]
+        self.lines += [f"  options = {shlex.join(map(str, options)).replace('$', '$$')}"]
+        return target
+
+    def run(self, folder):
+        (folder / "build.ninja").write_text("\n".join([*self.lines, ""]))
+        jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+        try:
+            if subprocess.run(["ninja", "-C", folder, *jobs]).returncode:
+                raise SystemExit("tdas_ops: the kernels do not compile; the compiler says why above.")
+        except FileNotFoundError:
+            raise SystemExit("tdas_ops: ninja is not found: install it, such as by `pip install ninja`.") from None
+
+
 class Kernels(build_ext):
     """Compiles and links with ninja, and leaves library, module and record where the package is."""
 
-    def run(self):
+    def choose(self):
+        """Whether CUDA kernels are built, and for what."""
         build, torch = os.environ.get("TDAS_OPS_BUILD") or "auto", None
-        home, self.architectures, cuda = None, None, "no: TDAS_OPS_BUILD is 'cpu'"
+        self.home, self.architectures, cuda = None, None, "no: TDAS_OPS_BUILD is 'cpu'"
         if build != "cpu":
             home, torch = find_cuda(), seen_torch()
-            obstacle = cuda_obstacle(home, build, torch)
-            if obstacle and build == "cuda":
-                raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is 'cuda', but {obstacle}.")
-            home, cuda = (None, f"no: {obstacle}") if obstacle else (home, "")
-        if home:
-            self.architectures, cuda = choose_architectures(home, torch)
-        self.home = home
+            if obstacle := cuda_obstacle(home, build, torch):
+                if build == "cuda":
+                    raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is 'cuda', but {obstacle}.")
+                cuda = f"no: {obstacle}"
+            else:
+                self.home = home
+                self.architectures, cuda = choose_architectures(home, torch)
+        self.record = {"asked": build, "cuda_kernels": cuda}
+
+    def run(self):
+        self.choose()
         super().run()
         folder = Path("tdas_ops") if self.editable_mode or self.inplace else Path(self.build_lib) / "tdas_ops"
         shutil.copy2(Path(self.build_temp) / LIBRARY, folder)
-        (folder / RECORD).write_text(json.dumps({"asked": build, "cuda_kernels": cuda}))
+        (folder / RECORD).write_text(json.dumps(self.record))
 
     def build_extension(self, extension):
         import pybind11
-        from ninja import BIN_DIR
-        from ninja.ninja_syntax import Writer, escape_path
 
         compiler = words("CXX", "c++")
         if shutil.which(compiler[0]) is None:
             raise SystemExit(f"tdas_ops: no C++ compiler is found ({compiler[0]}): install one, or name it with CXX.")
         module, temp = Path(self.get_ext_fullpath(extension.name)).resolve(), Path(self.build_temp).resolve()
-        temp.mkdir(parents=True, exist_ok=True)
-        module.parent.mkdir(parents=True, exist_ok=True)
-        flags = [*words("CPPFLAGS"), *CXX_FLAGS, *SHARED, *words("CXXFLAGS")]
+        for folder in (temp, module.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        cxx = [*words("CPPFLAGS"), *CXX_FLAGS, *SHARED, *words("CXXFLAGS")]
         python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-        static = []
+        static, options, nvcc = [], [], ""
         if self.home:
-            flags += ["-DTDAS_OPS_WITH_CUDA", f"-I{self.home / 'include'}"]
+            cxx += ["-DTDAS_OPS_WITH_CUDA", f"-I{self.home / 'include'}"]
             # Of its own: then the CUDA of torch, or whether it has one, does not matter.
             static = [f"-L{self.home / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
-        with (temp / "build.ninja").open("w") as file:
-            ninja = Writer(file, width=10000)
-            line = shlex.join(compiler)
-            depends = {"depfile": "$out.d", "deps": "gcc"}
-            ninja.rule("cxx", f"{line} $flags -MMD -MF $out.d -c $in -o $out", **depends)
-            ninja.rule("link", f"{line} -shared {shlex.join(words('LDFLAGS'))} $in $flags -o $out")
-            if self.home:
-                nvcc = os.environ.get("PYTORCH_NVCC") or str(self.home / "bin/nvcc")
-                options = [*NVCC_FLAGS, *nvcc_defines(), *code_flags(self.architectures)]
-                options += ["-Xcompiler", ",".join(SHARED), *(["-ccbin", compiler[0]] if "CXX" in os.environ else [])]
-                command = f"{shlex.quote(nvcc)} {shlex.join(options)} -MD -MF $out.d -c $in -o $out"
-                ninja.rule("nvcc", command, **depends)
+            options = [*NVCC_FLAGS, *nvcc_defines(), *code_flags(self.architectures), "-Xcompiler", ",".join(SHARED)]
+            options += ["-ccbin", compiler[0]] if "CXX" in os.environ else []
+            nvcc = shlex.quote(os.environ.get("PYTORCH_NVCC") or str(self.home / "bin/nvcc"))
+        line = shlex.join(compiler)
+        ninja = Ninja(
+            cxx=f"{line} $options -MMD -MF $out.d -c $in -o $out",
+            nvcc=f"{nvcc} $options -MD -MF $out.d -c $in -o $out",
+            link=f"{line} -shared {shlex.join(words('LDFLAGS'))} $in $options -o $out",
+        )
 
-            def compiled(source, rule, **variables):
-                (target,) = ninja.build(
-                    escape_path(f"{temp / source}".rpartition(".")[0] + ".o"), rule, escape_path(str(Path(source).resolve())),
-                    variables=variables,
-                )
-                return target
+        def compiled(source, *more):
+            rule, flags = ("nvcc", options) if source.endswith(".cu") else ("cxx", [*cxx, *more])
+            return ninja.build((temp / source).with_suffix(".o"), rule, [Path(source).resolve()], flags)
 
-            def linked(target, objects, *options, after=None):
-                quoted = shlex.join(options).replace("$", "$$")
-                ninja.build(escape_path(str(target)), "link", objects, after, variables={"flags": quoted})
-
-            objects = [
-                compiled(source, "nvcc") if source.endswith(".cu") else compiled(source, "cxx", flags=shlex.join(flags))
-                for source in extension.sources
-                if source != "csrc/binding.cpp" and (self.home or not source.startswith(("csrc/cuda/", "csrc/cuda_ops")))
-            ]
-            # In the place of torch's library, which has what the library lacks where it is loaded.
-            stand_in = temp / "stand-in" / "libtorch.so"
-            linked(stand_in, [], "-xc++", os.devnull, "-nostdlib", "-Wl,-soname,libtorch.so")
-            binding = compiled("csrc/binding.cpp", "cxx", flags=shlex.join([*flags, *python]))
-            needed = ["-Wl,--no-as-needed", str(stand_in), "-Wl,--as-needed"]
-            hidden = ["-Wl,--exclude-libs,ALL", f"-Wl,-soname,{LIBRARY}"]
-            linked(temp / LIBRARY, objects, *needed, *static, *hidden, after=escape_path(str(stand_in)))
-            linked(module, [binding, escape_path(str(temp / LIBRARY))], "-Wl,-rpath,$ORIGIN")
-        jobs = [f"-j{os.environ['MAX_JOBS']}"] if os.environ.get("MAX_JOBS") else []
-        verbose = ["-v"] if self.verbose > 1 else []
-        if subprocess.run([Path(BIN_DIR) / "ninja", "-C", temp, *jobs, *verbose]).returncode:
-            raise SystemExit("tdas_ops: the kernels do not compile; the compiler says why above.")
+        sources = [s for s in extension.sources if self.home or not s.startswith(("csrc/cuda/", "csrc/cuda_ops"))]
+        objects = [compiled(source) for source in sources if source != BINDING]
+        # In the place of torch's library, which has what the library lacks where it is loaded.
+        name = ["-nostdlib", "-Wl,-soname,libtorch.so"]
+        torch = ninja.build(temp / "libtorch.so", "link", [], ["-xc++", os.devnull, *name])
+        needed = ["-Wl,--no-as-needed", torch, "-Wl,--as-needed", *static]
+        hidden = ["-Wl,--exclude-libs,ALL", f"-Wl,-soname,{LIBRARY}"]
+        library = ninja.build(temp / LIBRARY, "link", objects, [*needed, *hidden], [torch])
+        ninja.build(module, "link", [compiled(BINDING, *python), library], ["-Wl,-rpath,$ORIGIN"])
+        ninja.run(temp)
 
 
 class WithoutKernels(build_py):

@@ -125,7 +125,7 @@ long() {
 main=$carried/main/_C$suffix
 if [ "$mode" != first ] && [ "$mode" != again ]; then
   # In place: not every one of these programs looks elsewhere.
-  [ "$mode" = build ] || [ -e "tdas_ops/_C$suffix" ] || [ ! -e "$main" ] || cp "$main" tdas_ops/
+  [ "$mode" = build ] || [ -e "tdas_ops/_C$suffix" ] || [ ! -e "$main" ] || cp "$main" "$carried/main/libtdas_ops.so" tdas_ops/
   status=0
   for part in "$@"; do
     say "$part"

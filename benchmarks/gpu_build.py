@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_build.py [--out build/gpu-wheel] [NAME...]      make gpu-wheel starts this
 
-Builds with the torch and the Python that run it, for TORCH_CUDA_ARCH_LIST (default 9.0), without a GPU: `main` and
-every variant of gpu_variants.txt, or those that are named, each into OUT/NAME/_C.*.so, where gpu.sh looks for them.
+Builds with the Python that runs it, for TORCH_CUDA_ARCH_LIST (default 9.0), without a GPU: `main` and every variant of
+gpu_variants.txt, or those that are named, each into OUT/NAME, its library and its _C.*.so, where gpu.sh looks for them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = ROOT / "benchmarks" / "gpu_variants.txt"
 MAIN = "main"
-LOAD = "import sys, torch; torch.ops.load_library(sys.argv[1])"
+LOAD = "import sys, torch; [torch.ops.load_library(path) for path in sys.argv[1:]]"
 
 
 def variants(path: Path = VARIANTS) -> dict[str, str]:
@@ -58,11 +58,12 @@ def build(name: str, defines: str, out: Path) -> None:
     if name == MAIN:
         shutil.rmtree(objects / MAIN, ignore_errors=True)
         shutil.copytree(objects / "temp" / "csrc" / "cuda", objects / MAIN)
-    (made,) = (library / "tdas_ops").glob("_C*.so")
-    subprocess.run([sys.executable, "-c", LOAD, str(made)], check=True)
+    made = sorted((library / "tdas_ops").glob("*.so"))
+    subprocess.run([sys.executable, "-c", LOAD, *map(str, made)], check=True)
     (out / name).mkdir(parents=True, exist_ok=True)
-    shutil.copy2(made, out / name / made.name)
-    print(f"gpu_build: {out / name / made.name}, {made.stat().st_size / 2**20:.1f} MiB", flush=True)
+    for file in made:
+        shutil.copy2(file, out / name / file.name)
+        print(f"gpu_build: {out / name / file.name}, {file.stat().st_size / 2**20:.1f} MiB", flush=True)
 
 
 def main() -> None:

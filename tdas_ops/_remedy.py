@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 PACKAGE = Path(__file__).resolve().parent
-_TOOLS = {"setuptools": "setuptools>=77", "ninja": "ninja", "pybind11": "pybind11>=2.13"}  # of a build, pyproject.toml
 
 
 def source_tree() -> Path | None:
@@ -47,7 +46,7 @@ def install(*arguments: str) -> str:
 
 
 def reinstall() -> str:
-    """The command that builds this copy anew; the extension is built for the torch and the Python that are there."""
+    """The command that builds this copy anew, for the Python that is there."""
     root = source_tree()
     target = _origin() if root is None else ("-e", str(root))
     # What was built before is in caches, and where the version is the same nothing would be installed.
@@ -55,11 +54,8 @@ def reinstall() -> str:
         options = "--reinstall-package tdas-ops --no-cache"
     else:
         options = "--force-reinstall --no-deps --no-cache-dir" if root is None else ""
-    command = install("--no-build-isolation", *options.split(), *target)
-    if target == (".",):
-        command += " # in the source tree"
-    missing = [requirement for tool, requirement in _TOOLS.items() if not _present(tool, requirement)]
-    return f"{install(*missing)} && {command}" if missing else command
+    command = install(*options.split(), *target)
+    return f"{command} # in the source tree" if target == (".",) else command
 
 
 def compiler_missing() -> bool:
@@ -88,14 +84,6 @@ def _installer() -> str:
     except OSError:
         return "pip"
     return "uv" if made_by_uv else "pip"
-
-
-def _present(tool: str, requirement: str) -> bool:
-    try:
-        major = int(importlib.metadata.version(tool).split(".")[0])
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return False
-    return major >= int(requirement.partition(">=")[2].split(".")[0] or 0)
 
 
 def _origin() -> tuple[str]:

@@ -24,7 +24,8 @@ BACKENDS = ("reference", "cpp", "triton", "cuda")
 # What the backend cuda takes where there is no fused kernel: torch.fft around the noise of its own.
 CUDA_FFT = "cuda_fft"
 
-# Whatever is chosen at the call: for what is compiled while threads may have choices of their own.
+# Whatever is chosen at the call: for what is compiled while threads may have choices of their own. Being the first
+# overload it is also what a call of the op without an overload, such as `torch.ops.tdas_ops.step(...)`, takes.
 CHOSEN = "chosen"
 
 _MASKS = "Tensor? freq, Tensor? space, Tensor? skew"
@@ -61,7 +62,7 @@ def _refuse_conjugate(*args: object) -> None:
 LIBRARY = torch.library.Library("tdas_ops", "DEF")
 
 for _name, _schema in SCHEMAS.items():
-    for _backend in BACKENDS if _name == "normals" else (*BACKENDS, CUDA_FFT, CHOSEN):
+    for _backend in BACKENDS if _name == "normals" else (CHOSEN, *BACKENDS, CUDA_FFT):
         LIBRARY.define(f"{_name}.{_backend}{_schema}", tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.register_fake(f"tdas_ops::{_name}.{_backend}", _fake, lib=LIBRARY)
 

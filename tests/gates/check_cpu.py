@@ -33,9 +33,9 @@ Figures = dict[str, float]
 def compile_flags() -> list[str]:
     """The flags that setup.py compiles C++ with."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "cxx":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CXX_FLAGS":
             return ast.literal_eval(node.value)
-    raise ValueError("setup.py: got no list `cxx`, expected the flags of the C++ compiler")
+    raise ValueError("setup.py: got no list CXX_FLAGS, expected the flags of the C++ compiler")
 
 
 def compiler_version(compiler: str) -> str:
@@ -48,7 +48,7 @@ def count(compiler: str, instruction_set: str, folder: Path) -> Figures:
     """Instructions an element of every case; a count of nothing where the machine does not let programs trap."""
     program = folder / instruction_set
     sources = [ROOT / "tests/gates/check_cpu.cpp", ROOT / "csrc/cpu/tables.cpp"]
-    flags = ["-std=c++17", *compile_flags(), f"-DTDAS_OPS_VECTOR_BYTES={VECTOR_BYTES[instruction_set]}"]
+    flags = [*compile_flags(), f"-DTDAS_OPS_VECTOR_BYTES={VECTOR_BYTES[instruction_set]}"]
     subprocess.run([compiler, *flags, *map(str, sources), "-o", str(program)], check=True)
     lines = subprocess.check_output([str(program)], text=True).splitlines()
     cases = (line.split("\t") for line in lines)

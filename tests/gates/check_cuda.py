@@ -139,13 +139,11 @@ def large_warps() -> int:
 
 
 def compile_flags() -> list[str]:
-    """The flags that setup.py compiles CUDA with, variants included, and the standard that torch adds."""
+    """The flags that setup.py compiles CUDA with, variants included."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())):
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value == "nvcc":
-                    return ["-std=c++20", *ast.literal_eval(value), *(f"-D{define}" for define in variant())]
-    raise ValueError('setup.py: got no entry "nvcc", expected the flags of nvcc')
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NVCC_FLAGS":
+            return [*ast.literal_eval(node.value), *(f"-D{define}" for define in variant())]
+    raise ValueError("setup.py: got no list NVCC_FLAGS, expected the flags of nvcc")
 
 
 def compiler_version(nvcc: str) -> str:

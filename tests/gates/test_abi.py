@@ -81,7 +81,7 @@ def test_a_symbol_of_torch_is_found(tmp_path):
 
 
 def beside_torch(header: str, folder: Path) -> None:
-    """Compiles declarations of ours after torch's own, which have to be the same, and as old as 2.11 but for weak ones."""
+    """Compiles declarations of ours after torch's own: the same, and as old as 2.11 but for weak ones."""
     names = set(FUNCTION.findall(header)) - set(WEAK.findall(header))
     lines = [
         "#define USE_CUDA",
@@ -121,5 +121,5 @@ def test_another_declaration_is_found(tmp_path, ours, wrong):
 @needs_compiler
 def test_a_younger_function_is_found(tmp_path):
     younger = HEADER.replace("[[gnu::weak]]", "")
-    with pytest.raises(AssertionError, match="torch_exception_get_what_without_backtrace.? was not declared"):
+    with pytest.raises(AssertionError, match=r"torch_exception_get_what_without_backtrace.? was not declared"):
         beside_torch(younger, tmp_path)

@@ -43,7 +43,7 @@ def compile_ops() -> Path:
         has = " || ".join(f"n == {n}" for n in sorted({shape[i] for shape in LARGE}))
         flags += [f"-DSIMT_HAS_{name}(n)=({has})"]
     flags += [f"-DSIMT_TICKETS={TICKETS[1]}, {TICKETS[2]}", "-DSIMT_TICKET_KINDS=7"]
-    libraries = (f"-L{torch_folder / 'lib'}", "-ltorch")
+    libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu")
 
     def build(target: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -164,3 +164,22 @@ def test_a_triton_that_is_too_old_or_broken_is_named_in_one_sentence(monkeypatch
         "Triton 3.5.1+git is too old; without it, sizes that no CUDA kernel takes run torch compositions that pass over"
         f" memory more often ({_remedy.install('triton>=3.6')})"
     )
+
+
+def test_an_op_without_an_overload_looks_at_the_call():
+    x, v, z = torch.randn(3, 2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    freq = tdas_ops.Preconditioner.radial(lambda k: 1 / (1 + k), (1, 32, 32)).masks(torch.float32)[0]
+    arguments = (x, v, freq, None, None, True, 0.1, None, None, None, z, None, None, 0)
+
+    def bits(op) -> torch.Tensor:
+        out = torch.empty_like(x)
+        op(out, None, *arguments)
+        return out
+
+    op = torch.ops.tdas_ops.step
+    for backend in tdas_ops.backend_info()["available"]:
+        if backend in ("reference", "cpp"):
+            with tdas_ops.use_backend(backend):
+                assert torch.equal(bits(op), bits(getattr(op, backend)))
+    if "cpp" in tdas_ops.backend_info()["available"]:
+        assert not torch.equal(bits(op.cpp), bits(op.reference)) and torch.equal(bits(op), bits(op.cpp))
