@@ -21,6 +21,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -104,9 +105,12 @@ def choose_architectures(home, torch):
     known = {divmod(int(number), 10) for number in nvcc_says(home, "--list-gpu-arch", r"compute_(\d+)")}
     # A GPU newer than nvcc runs the code for the newest that nvcc knows, as PTX.
     taken = sorted({max(n for n in known if n <= gpu) for gpu in seen_gpus(torch) if gpu >= OLDEST})
-    chosen = ";".join(f"{major}.{minor}" for major, minor in taken) + "+PTX" if taken else ARCHITECTURES
-    return chosen, f"for {chosen}, " + (
-        "by the GPUs that torch sees" if taken else "since torch sees no GPU to choose by"
+    if taken:
+        chosen = ";".join(f"{major}.{minor}" for major, minor in taken) + "+PTX"
+        return chosen, f"for {chosen}, by the GPUs that torch sees"
+    return (
+        ARCHITECTURES,
+        f"for {ARCHITECTURES}, since {'torch sees no GPU' if torch else 'no torch is seen'} to choose by",
     )
 
 
@@ -186,6 +190,7 @@ class Kernels(build_ext):
         self.choose()
         super().run()
         folder = Path("tdas_ops") if self.editable_mode or self.inplace else Path(self.build_lib) / "tdas_ops"
+        (folder / LIBRARY).unlink(missing_ok=True)  # which a process may have loaded
         shutil.copy2(Path(self.build_temp) / LIBRARY, folder)
         (folder / RECORD).write_text(json.dumps(self.record))
 
@@ -231,6 +236,20 @@ class Kernels(build_ext):
         ninja.run(temp)
 
 
+class Tagged(bdist_wheel):
+    """Names a wheel after what is in it, as "1cpu" or "1cu130_80_90_100": files of several kinds are told apart."""
+
+    def run(self):
+        kernels = self.get_finalized_command("build_ext")
+        kernels.choose()
+        self.build_number = "1cpu"
+        if kernels.home:
+            release = "".join(nvcc_says(kernels.home, "--version", r"release (\d+)\.(\d+)")[0])
+            numbers = [re.sub(r"\W|PTX", "", name) for name in re.split(r"[;,\s]+", kernels.architectures)]
+            self.build_number = "_".join([f"1cu{release}", *filter(None, numbers)])
+        super().run()
+
+
 class WithoutKernels(build_py):
     def run(self):
         super().run()
@@ -246,7 +265,7 @@ def main():
         setup(cmdclass={"build_py": WithoutKernels})
     else:
         sources = sorted(str(path) for path in Path("csrc").rglob("*.c*") if path.suffix in (".cpp", ".cu"))
-        setup(ext_modules=[Extension("tdas_ops._C", sources)], cmdclass={"build_ext": Kernels})
+        setup(ext_modules=[Extension("tdas_ops._C", sources)], cmdclass={"build_ext": Kernels, "bdist_wheel": Tagged})
 
 
 main()

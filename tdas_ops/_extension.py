@@ -1,7 +1,7 @@
 """The compiled kernels: loaded where they were built, explained where they were not.
 
-They are a library on torch's stable ABI, for torch 2.11 and every newer one, and `tdas_ops._C`, for one Python, which has
-its switches.
+They are a library on torch's stable ABI, for torch 2.11 and every newer one, and `tdas_ops._C`, for one Python, which
+has its switches.
 """
 
 from __future__ import annotations

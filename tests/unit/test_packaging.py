@@ -17,6 +17,7 @@ import pytest
 import setuptools
 import torch
 from fresh import python
+from packaging.utils import parse_wheel_filename
 
 import tdas_ops
 
@@ -136,14 +137,38 @@ def test_what_is_built_follows_torch_and_its_gpus(
     assert chosen == (architectures, {"asked": build, "cuda_kernels": why})
 
 
-def choice(tree: Path, monkeypatch, **environment: str) -> tuple[str | None, dict[str, str]]:
-    """The CUDA architectures of a build, and its record; nothing is compiled."""
+@pytest.mark.parametrize(
+    ("build", "given", "tag"), [("cpu", "", "1cpu"), ("cuda", "8.0;9.0a+PTX", "1cu130_80_90a"), ("none", "", None)]
+)
+def test_a_wheel_is_named_after_what_is_in_it(tree: Path, toolkit: Path, monkeypatch, build, given, tag):
+    made = commands(tree, monkeypatch, TDAS_OPS_BUILD=build, CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST=given)
+    if tag is None:
+        assert "bdist_wheel" not in made["cmdclass"]
+        return
+    wheel = made["cmdclass"]["bdist_wheel"]
+    monkeypatch.setattr(wheel.__bases__[0], "run", lambda self: None)
+    with patch.dict(os.environ, TDAS_OPS_BUILD=build, CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST=given):
+        command = wheel(setuptools.Distribution(made))
+        command.run()
+    assert command.build_number == tag
+    parse_wheel_filename(f"tdas_ops-1.0-{command.build_number}-cp311-cp311-linux_x86_64.whl")
+
+
+def commands(tree: Path, monkeypatch, **environment: str) -> dict:
+    """What setup.py gives to setuptools."""
     made: dict = {}
     monkeypatch.chdir(tree)
     monkeypatch.setattr(setuptools, "setup", lambda **arguments: made.update(arguments))
     with patch.dict(os.environ, environment):
         runpy.run_path("setup.py")
-        command = made["cmdclass"]["build_ext"](setuptools.Distribution({"ext_modules": made["ext_modules"]}))
+    return made
+
+
+def choice(tree: Path, monkeypatch, **environment: str) -> tuple[str | None, dict[str, str]]:
+    """The CUDA architectures of a build, and its record; nothing is compiled."""
+    made = commands(tree, monkeypatch, **environment)
+    with patch.dict(os.environ, environment):
+        command = made["cmdclass"]["build_ext"](setuptools.Distribution(made))
         command.choose()
     return command.architectures, command.record
 
@@ -153,7 +178,7 @@ def test_without_a_torch_nvcc_decides(tree: Path, toolkit: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     architectures, record = choice(tree, monkeypatch, CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST="")
     assert architectures == "8.0;9.0;10.0+PTX"
-    assert record == {"asked": "auto", "cuda_kernels": f"for {architectures}, since torch sees no GPU to choose by"}
+    assert record == {"asked": "auto", "cuda_kernels": f"for {architectures}, since no torch is seen to choose by"}
 
 
 def test_architectures_are_flags_of_nvcc(tree: Path, monkeypatch):

@@ -25,10 +25,11 @@ void simt_use_cooperative(int chosen) { tdas_ops::use_cooperative(chosen != 0); 
 int simt_launches() { return simt::launches(); }
 }
 
-static const bool registered = tdas_ops::implement("CPU", {
-    {"normals.cuda", &tdas_ops::Kernel<&tdas_ops::normals_cuda>::call},
-    {"noise.cuda", &tdas_ops::Kernel<&tdas_ops::noise_cuda>::call},
-    {"precondition.cuda", &tdas_ops::Kernel<&tdas_ops::precondition_cuda>::call},
-    {"step.cuda", &tdas_ops::Kernel<&tdas_ops::step_cuda>::call},
-    {"langevin_step.cuda", &tdas_ops::Kernel<&tdas_ops::langevin_step_cuda>::call},
-});
+static const bool registered =
+    tdas_ops::implement("CPU", {
+                                   {"normals.cuda", &tdas_ops::Kernel<&tdas_ops::normals_cuda>::call},
+                                   {"noise.cuda", &tdas_ops::Kernel<&tdas_ops::noise_cuda>::call},
+                                   {"precondition.cuda", &tdas_ops::Kernel<&tdas_ops::precondition_cuda>::call},
+                                   {"step.cuda", &tdas_ops::Kernel<&tdas_ops::step_cuda>::call},
+                                   {"langevin_step.cuda", &tdas_ops::Kernel<&tdas_ops::langevin_step_cuda>::call},
+                               });
