@@ -200,7 +200,8 @@ def sample(
             them; a function of it alone, on the device of this process (`World.device`).
         count: samples in all.
         folder: one that all processes see; made where it is missing.
-        noise: a seed, or a `NoiseStream`, whose first sample is sample 0; or seeds, one a sample.
+        noise: a seed, or a `NoiseStream`, whose first sample is sample 0; or seeds, one a sample; or a
+            `torch.Generator`, of which rank 0 draws the seed of all.
         batch: samples drawn at once. Rounding of a network may depend on it, so it belongs to the run.
         kind: "safetensors", one file a batch with "samples" in float32, named by its first sample; or "png", one 8-bit
             picture a sample, of values from 0 to 1, named by its index.
@@ -215,14 +216,14 @@ def sample(
     count, batch = _arguments.whole("count", count, 1), _arguments.whole("batch", batch, 1)
     if kind not in ("safetensors", "png"):
         raise ValueError(f"kind: got {kind!r}, expected 'safetensors' or 'png'")
-    stream, path = NoiseStream.of(noise), Path(folder)
-    if stream.per_sample and len(stream.seeds) != count:
-        raise ValueError(f"noise: got {len(stream.seeds)} seeds, expected one for each of {count} samples")
+    path, processes = Path(folder), world()
+    # Of a generator a seed is drawn; those of the others need not be in the same state.
+    state = processes.of_first(lambda: NoiseStream.of(noise).state_dict())
+    if state["per_sample"] and len(state["seeds"]) != count:
+        raise ValueError(f"noise: got {len(state['seeds'])} seeds, expected one for each of {count} samples")
     shares = [(first, min(batch, count - first)) for first in range(0, count, batch)]
-    state = stream.state_dict()
     settings = {"format": 1, "noise": state, "count": count, "batch": batch, "kind": kind}
     names = {first: _names(path, first, n, kind) for first, n in shares}
-    processes = world()
     missing = processes.of_first(lambda: _prepared(path, settings, shares, kind))
     done = count - sum(n for _, n in missing)
     with tqdm(total=count, initial=done, disable=None if progress and processes.rank == 0 else True) as bar:
@@ -267,8 +268,8 @@ def langevin_step(
 ) -> Any:
     """`tdas_ops.langevin_step` with the rule of the batch for a batch that is spread over the processes.
 
-    The norms are averaged over the samples of all processes, by one all-reduce of two sums and a count; what the ranks
-    hold may differ in number. `samplers.pc(..., norm=distributed.langevin_step)` takes it. torch.distributed has to be
+    The norms are averaged over the samples of all processes, by one all-reduce of two sums and their counts (norms that
+    are not finite are left out, as there); what the ranks hold may differ in number. `samplers.pc(..., norm=distributed.langevin_step)` takes it. torch.distributed has to be
     initialised; a CUDA graph cannot hold it. On one process it is the step of `norm="batch"`.
 
     Args:
@@ -287,13 +288,14 @@ def langevin_step(
         noise.draw.copy_(draw)  # the step below takes the same draw
     pushed = ops.step(torch.zeros_like(x), score, M, 1.0, noise_scale=0.0)
     norms = torch.stack([each.double().flatten(1).norm(dim=1) for each in (coloured, pushed)])
-    known = norms.isfinite().all(0)
-    sums = torch.cat([norms[:, known].sum(1), known.sum(dtype=torch.float64)[None]])
+    known = norms.isfinite()
+    sums = torch.stack([torch.where(known, norms, 0.0).sum(1), known.sum(1).double()])
     if dist.is_available() and dist.is_initialized():
         there = sums.cpu() if dist.get_backend() == "gloo" else sums
         dist.all_reduce(there)
         sums = there.to(sums.device)
-    ratio = torch.where(sums[1] > 0, snr * sums[0] / sums[1], 0.0)
+    coloured_norm, pushed_norm = sums[0] / sums[1]
+    ratio = torch.where(pushed_norm == 0, 0.0, snr * coloured_norm / pushed_norm)
     eta = (2 * ratio**2 * alpha).to(x.dtype)
     return ops.step(x, score, M, eta, noise=noise, out=out, cast=cast, return_mean=return_mean)  # type: ignore[call-overload]
 

@@ -38,6 +38,9 @@ def run(folder: Path, wrong: str = "") -> None:
 
     for kind in ("safetensors", "png"):
         distributed.sample(draw, COUNT, folder / kind, noise=7, batch=2, kind=kind, progress=False)  # type: ignore[arg-type]
+    # In each process a generator of its own: rank 0 draws the seed.
+    own = torch.Generator().manual_seed(int(os.environ.get("RANK", "0")))
+    distributed.sample(lambda noise, n: noise.randn((n, *SHAPE)), 4, folder / "own", noise=own, batch=1, progress=False)
 
     # One batch over all processes, with the rule of the papers: rank r has every sample from its first on.
     processes = distributed.world()
