@@ -48,9 +48,13 @@ def tune_model(
     model = models.load(name, device_named(device))
     if threads:
         torch.set_num_threads(threads)
-    data = _converged(model, seed) if images is None else _pictures(images, model)
-    source = f"{len(data)} samples of a converged run" if images is None else f"{len(data)} pictures of {images.name}"
+    data = None if images is None else _pictures(images, model)
+    if data is None or images is None:
+        source = f"{_IMAGES} samples of a converged run, which takes {_CONVERGED} evaluations first"
+    else:
+        source = f"{len(data)} pictures of {images.name}"
     say(f"{name}: {evaluations} evaluations, judged by {source}, {samples} samples a trial, seed {seed}")
+    data = _converged(model, seed) if data is None else data
     tuned = calibrate.tune(
         model.score, model.sde, data, evaluations, calls=calls, samples=samples, seed=seed, progress=progress
     )

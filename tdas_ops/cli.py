@@ -237,6 +237,8 @@ def sample(
                 samples = len(listed)
             if filter is not None and alpha is not None:
                 raise ValueError("--filter: got --alpha beside it, expected one of the two")
+            if filter is not None and set(method or ()) == {"plain"}:
+                raise ValueError("--filter: got --method plain beside it, expected another method or none")
             loaded = None if filter is None else _filters.load_filter(filter)
             settings = Settings(
                 model=model,

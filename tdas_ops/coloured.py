@@ -165,6 +165,8 @@ class ColouredNoise:
         Raises:
             ValueError, TypeError: as `randn_like`, or indices that are not one for each sample.
         """
+        if isinstance(latent, Mapping) and "samples" not in latent:
+            raise ValueError(f"latent: got a mapping with {sorted(map(str, latent))}, expected one with 'samples'")
         x = latent["samples"] if isinstance(latent, Mapping) else latent
         at = self._level(getattr(self.M, "highest", None) if sigma is None else sigma)
         stream, first = self._stream(), self._first

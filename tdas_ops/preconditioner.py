@@ -169,6 +169,8 @@ class Preconditioner:
             method: as in the class; "noise" and None admit zeros and negative values.
         """
         channels, height, width = _check_shape(shape)
+        if not callable(profile):
+            raise TypeError(f"profile: got {type(profile).__name__}, expected a function of radii")
         ky = torch.fft.fftfreq(height, dtype=torch.float64)
         kx = torch.fft.rfftfreq(width, dtype=torch.float64)
         radii = torch.hypot(ky[:, None], kx[None, :])

@@ -61,11 +61,24 @@ class FewStep:
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler: got {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
         check_sde(self.sde, NoiseLevels, "VE, VP, SubVP, Discrete")
-        if self.sigma is not None and not 0 < _arguments.number("sigma", self.sigma) <= self.sde.sigma_max * (1 + 1e-6):
-            raise ValueError(f"sigma: got {self.sigma}, expected a level above 0 and up to {self.sde.sigma_max:g}")
+        if self.sigma is not None:
+            lowest, highest = self.sde.sigma_min * (1 - 1e-6), self.sde.sigma_max * (1 + 1e-6)
+            if not lowest <= _arguments.number("sigma", self.sigma) <= highest:
+                levels = f"{self.sde.sigma_min:g} to {self.sde.sigma_max:g}"
+                raise ValueError(f"sigma: got {self.sigma}, expected a level of the SDE, from {levels}")
         if self.start is not None and not isinstance(self.start, Prior | Mixture):
             raise TypeError(f"start: got {type(self.start).__name__}, expected a calibrate.Prior or Mixture")
+        for name in ("prior", "covariance"):
+            if not isinstance(getattr(self, name), Prior | None):
+                raise TypeError(f"{name}: got {type(getattr(self, name)).__name__}, expected a calibrate.Prior")
+        laws = {name: law for name in ("start", "prior", "covariance") if (law := getattr(self, name)) is not None}
+        first, *others = laws or {"": None}
+        for name in others:
+            if laws[name].shape != laws[first].shape:
+                got, expected = laws[name].shape, laws[first].shape
+                raise ValueError(f"{name}: got a law of shape {got}, expected {expected} as {first} has it")
         between("eta", self.eta, 0.0, 1.0)
+        between("share", self.share, 0.0, 1.0)
         steps = len(self.levels) - 1
         if self.sampler == "dpmpp":
             check_order(self.order, steps)

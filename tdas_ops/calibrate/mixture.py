@@ -15,6 +15,7 @@ from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.prior import read_images
 
 _FEWEST = 4
+_POSITIVE = "a finite number greater than 0"
 _RANK = 512
 _IN_A_GROUP, _MOST = 25, 64
 _TRIES, _ROUNDS = 4, 50
@@ -104,9 +105,8 @@ class Mixture:
 
         Args: as in `Prior.start`.
         """
-        expected = "a finite number greater than 0"
-        if not 0 < _arguments.number("sigma", sigma, expected) < math.inf:
-            raise ValueError(f"sigma: got {sigma}, expected {expected}")
+        if not 0 < _arguments.number("sigma", sigma, _POSITIVE) < math.inf:
+            raise ValueError(f"sigma: got {sigma}, expected {_POSITIVE}")
         self.check(shape)
         white = Preconditioner.identity(self.shape, None).to(self.device)
         single = Preconditioner.identity((1, 1, 1), None).to(self.device)
@@ -125,13 +125,19 @@ class Mixture:
         """The denoised image of the law itself: that of every group, weighed by how likely x is of it.
 
         Args:
-            x: `[B, C, H, W]` float32, `x0 + sigma z`.
-            sigma: its level.
+            x: `[B, C, H, W]`, `x0 + sigma z`, float32 or float64.
+            sigma: its level, above 0.
+
+        Raises:
+            ValueError: x is of another shape, sigma is no positive number.
         """
-        within, means, flat = self.within.flatten(1), self.mean.flatten(1), x.flatten(1)
+        self.check(x.shape)
+        if not 0 < _arguments.number("sigma", sigma, _POSITIVE) < math.inf:
+            raise ValueError(f"sigma: got {sigma}, expected {_POSITIVE}")
+        within, means, flat = self.within.flatten(1).to(x), self.mean.flatten(1).to(x), x.flatten(1)
         coordinates, of_means = flat @ within.T, means @ within.T
         likely, pulled = [], []
-        for k, (variance, vectors) in enumerate(zip(self.variance, self.vectors, strict=True)):
+        for k, (variance, vectors) in enumerate(zip(self.variance.to(x), self.vectors.to(x), strict=True)):
             inside = (coordinates - of_means[k]) @ vectors.T
             power, total = inside.double().square(), variance + sigma * sigma
             outside = ((flat - means[k]).double().square().sum(1) - power.sum(1)) / sigma**2

@@ -268,9 +268,10 @@ def langevin_step(
 ) -> Any:
     """`tdas_ops.langevin_step` with the rule of the batch for a batch that is spread over the processes.
 
-    The norms are averaged over the samples of all processes, by one all-reduce of two sums and their counts (norms that
-    are not finite are left out, as there); what the ranks hold may differ in number. `samplers.pc(..., norm=distributed.langevin_step)` takes it. torch.distributed has to be
-    initialised; a CUDA graph cannot hold it. On one process it is the step of `norm="batch"`.
+    The norms are averaged over the samples of all processes, by one all-reduce of two sums and their counts; norms that
+    are not finite are left out, as there, and what the ranks hold may differ in number.
+    `samplers.pc(..., norm=distributed.langevin_step)` takes it. torch.distributed has to be initialised; a CUDA graph
+    cannot hold it. On one process it is the step of `norm="batch"`.
 
     Args:
         x, score, M, snr, alpha, out, cast, return_mean: as there.

@@ -20,6 +20,9 @@ def inpaint(known: Tensor, mask: Tensor) -> Hook:
         known: the image, `[C, H, W]` or `[B, C, H, W]`, on the device of the run.
         mask: 1 where the image is known, 0 where it is to be made; broadcasts to the state.
 
+    Raises:
+        TypeError: known or mask is no tensor.
+
     Source: Song et al., arXiv 2011.13456, appendix I.2.
     """
 
@@ -28,5 +31,8 @@ def inpaint(known: Tensor, mask: Tensor) -> Hook:
         noised = level.mean_scale * known + ops.noise(white, x.shape, noise, level.std)
         return torch.where(held, noised, x).to(x.dtype), torch.where(held, known, x_mean).to(x.dtype)
 
+    for name, given in (("known", known), ("mask", mask)):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name}: got {type(given).__name__}, expected a tensor")
     held = mask.bool()
     return hook

@@ -173,6 +173,7 @@ X = torch.empty(2, *SHAPE)
         (lambda: ColouredNoise(coloured(), 0).randn_like(X.int()), "x: got torch.int32, expected a floating-point"),
         (lambda: ColouredNoise(coloured(), NoiseStream(0).brownian(X.shape)).randn_like(X), "noise: got a Brownian path, expected a stream"),
         (lambda: ColouredNoise(coloured(), 0).generate_noise({"samples": X, "batch_index": [1]}), "batch_index: got 1 indices, expected one for each of 2"),
+        (lambda: ColouredNoise(coloured(), 0).generate_noise({"noise": X}), "latent: got a mapping with ['noise'], expected one with 'samples'"),
         (lambda: ColouredNoise(coloured(), [1, 2]).generate_noise({"samples": X, "batch_index": [1, 2]}), "batch_index: got 2, expected one below 2"),
         (lambda: RadialTable([1.0, 0.0], [0.0], [[1.0], [1.0]]), "sigmas: got [1.0, 0.0], expected levels above 0"),
         (lambda: RadialTable([1.0, 3.0, 2.0], [0.0], [[1.0]] * 3), "sigmas: got levels out of order"),

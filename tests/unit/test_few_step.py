@@ -266,6 +266,13 @@ BAD: dict[str, Callable[[], object]] = {
     "sde: got NoneType, expected VE, VP, SubVP, Discrete or": lambda: FewStep(None, 4, sigma=1.0),
     "start: got str, expected a calibrate.Prior": lambda: FewStep(EXPLODING, 4, start="pca"),
     "sigma: got 9": lambda: FewStep(EXPLODING, 4, sigma=9.0),
+    "sigma: got 0.0001, expected a level of the SDE, from": lambda: FewStep(EXPLODING, 4, sigma=1e-4),
+    "covariance: got str, expected a calibrate.Prior": lambda: FewStep(EXPLODING, 4, covariance="pca"),
+    "prior: got Target, expected": lambda: FewStep(EXPLODING, 4, prior=Target.from_spectrum(SPECTRUM)),
+    "share: got 2, expected a number from 0 to 1": lambda: FewStep(EXPLODING, 4, share=2),
+    "covariance: got a law of shape (1, 4, 6), expected (2, 4, 6) as start has it": lambda: FewStep(
+        EXPLODING, 4, start=LAW, covariance=Prior(MEAN[:1], basis="mean")
+    ),
     "evaluations: got 4, expected an odd number": lambda: FewStep(EXPLODING, 4, "heun"),
     "M: got a filter for a FewStep run": lambda: calibrate.predict(
         Preconditioner.identity(SHAPE), LAW, FewStep(EXPLODING, 4)

@@ -56,6 +56,7 @@ def test_groups_are_those_of_the_data() -> None:
     assert relative_rms(drawn_in[0][2], drawn_in[1][2]) < 1e-5
     one, prior = Mixture.from_images(x, 1, shrinkage=0.0), Prior.from_images(x)
     assert relative_rms(one.denoise(x.float(), 0.7), prior.denoise(x, 0.7)) < 1e-5
+    assert one.denoise(x.double(), 0.7).dtype == torch.float64
 
 
 def test_it_denoises_as_the_posterior_mean() -> None:
@@ -123,6 +124,8 @@ BAD: dict[str, Callable[[], object]] = {
     "groups: got 21 for 40 images, expected at most 20": lambda: Mixture.from_images(X, 21),
     "groups: got 0": lambda: Mixture.from_images(X, 0),
     "shrinkage: got 1.5": lambda: Mixture.from_images(X, 2, shrinkage=1.5),
+    "sigma: got 0, expected a finite number greater than 0": lambda: Mixture.from_images(X, 2).denoise(X, 0),
+    "mixture: got shape": lambda: Mixture.from_images(X, 2).denoise(X[..., 1:], 1.0),
     "seed: got -1": lambda: Mixture.from_images(X, 2, seed=-1),
     "sigma: got 0": lambda: Mixture.from_images(X, 2).start(0, (1, *SHAPE), NoiseStream(1)),
     "mixture: got shape (2, 3, 4)": lambda: Mixture.from_images(X, 2).start(1, (1, 2, 3, 5), NoiseStream(1)),

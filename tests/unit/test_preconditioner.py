@@ -150,6 +150,7 @@ NEGATIVE = -ONES
 INFINITE = ONES * torch.inf
 BAD = {
     "no mask": (ValueError, "from_masks: got no mask", lambda: Preconditioner.from_masks()),
+    "no profile": (TypeError, "profile: got int, expected a function of radii", lambda: Preconditioner.radial(3, (1, 4, 6))),
     "asymmetric full": (ValueError, r"freq: got a mask that misses R\(-k\) = R\(k\) by 1", lambda: Preconditioner.from_masks(ASYMMETRIC)),
     "asymmetric half": (ValueError, "freq: got a mask that misses", lambda: Preconditioner.from_masks(HALF_ASYMMETRIC, shape=(1, 4, 6))),
     "even skew": (ValueError, r"skew: got a mask that misses w\(-k\) = -w\(k\)", lambda: Preconditioner.from_masks(ONES, skew=ONES)),

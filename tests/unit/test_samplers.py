@@ -387,6 +387,12 @@ def test_denoised_sample_keeps_the_known_part_exactly():
     assert torch.equal(x, known.expand(SHAPE))
 
 
+def test_what_is_known_is_a_tensor():
+    for name, given in (("known", (1, torch.ones(2))), ("mask", (torch.ones(2), 2))):
+        with pytest.raises(TypeError, match=f"^{name}: got int, expected a tensor"):
+            samplers.inpaint(*given)
+
+
 STREAMS = {
     "plain": (lambda: NoiseStream(5), "batch"),
     "seeds": (lambda: NoiseStream(seeds=[5, 6, 7]), "sample"),
