@@ -2,7 +2,8 @@
 
 `run.json` lists every file with the digest of its bytes. A path may be replaced or removed while it holds what is
 listed; whatever else stands in the way is refused before anything is sampled. Files are made in a folder `.partial-...`
-that the record names, so that what a killed process left there is known to be this program's.
+that the record names, so that what a killed process left there is known to be this program's. Beside it,
+`.partial-...-batches` has the finished batches of runs that were stopped, until these runs are finished.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tdas_ops._files import LOCK, fresh_name, locked, read_bounded, reserve, write_whole
 from tdas_ops._record import FORMAT, Run, Settings, entry_of, read_record, run_of
+from tdas_ops._version import __version__
 
 RECORD, GRID = "run.json", "grid.png"
 _LARGEST = 1 << 30  # bytes of a picture
@@ -150,25 +154,41 @@ class Folder:
         stack.callback(self._remove_unused_lock, bool(_entries(self.path)))
         self.record = self._read()  # another process may have finished some
         self.check(runs)
-        self._clear()
+        self._clear(runs)
         reserve(self.path, size + _BLOCK * (len(runs) + 4))
-        stack.callback(self._close)
+        stack.callback(self._close, runs)
         self._write_record()
         self._partial().mkdir()
 
     def _partial(self) -> Path:
         return self.path / str(self.record["partial"])
 
-    def _clear(self) -> None:
-        """Removes the folder of unfinished files: this process's own, or what a killed one left."""
-        partial = self._partial()
-        self._refuse_link(partial)
+    def batches(self, run: Run) -> Path:
+        """Where the batches of a run are kept until it is finished: a place of these settings and this software."""
+        about = [asdict(self.settings), entry_of(run), __version__, torch.__version__]
+        return self._all_batches() / _digest(json.dumps(about, sort_keys=True).encode())[:16]
+
+    def _all_batches(self) -> Path:
+        return self.path / f"{self.record['partial']}-batches"
+
+    def _clear(self, runs: Iterable[Run]) -> None:
+        """Removes the folder of unfinished files, this process's own or what a killed one left, and all batches but
+        those of these runs that are still to be finished."""
+        partial, batches = self._partial(), self._all_batches()
+        wanted = {self.batches(run) for run in runs if not self.finished(run)}
+        for folder in (partial, batches, *wanted):
+            self._refuse_link(folder)
         if partial.is_dir():
             shutil.rmtree(partial)
+        if batches.is_dir():
+            for folder in set(batches.iterdir()) - wanted:
+                shutil.rmtree(folder)
+            for folder in (*wanted, batches):
+                _remove_empty(folder)
 
-    def _close(self) -> None:
-        self._clear()
-        if not self.record["runs"]:
+    def _close(self, runs: Iterable[Run]) -> None:
+        self._clear(runs)
+        if not self.record["runs"] and not self._all_batches().exists():
             (self.path / RECORD).unlink(missing_ok=True)
 
     def _remove_unused_lock(self, used: bool) -> None:
@@ -197,6 +217,7 @@ class Folder:
         files |= {picture: _digest(content) for picture, content in pictures.items()}
         with self._exchanged(name, new, {"runs": [*others, entry], "files": files}):
             self._check_pictures(self._partial() / "old", name)
+        shutil.rmtree(self.batches(run), ignore_errors=True)
 
     def put_grid(self, content: bytes) -> None:
         """Writes the grid; errors as those of `keep`."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tdas_ops import _pictures, _report, models
+from tdas_ops._batches import Batches
 from tdas_ops._filters import filter_digest, load_filter
 from tdas_ops._folder import Folder, FolderError
 from tdas_ops._machine import machine_info
@@ -111,8 +112,10 @@ class Study:
         """The record of a run that is complete in the folder."""
         return self.folder.finished(run)
 
-    def sample(self, run: Run, progress: bool) -> Tensor:
+    def sample(self, run: Run, progress: bool, kept: Batches) -> Tensor:
         """The samples of a run, `[N, C, H, W]` float32 on the CPU; each process makes its share, and the first has all.
+
+        Batches that are kept are not made again; those that are made are kept until the run is finished.
 
         Raises:
             FloatingPointError: the state became non-finite.
@@ -121,20 +124,26 @@ class Study:
         plan, parts = self.plans[run], []
         own = {"norm": self.settings.norm} if isinstance(plan, Filtered) else {}
         steps = plan.run.count if isinstance(plan, Filtered) else len(plan.levels) - 1
-        batches = list(self._streams())[self.world.rank :: self.world.size]
+        batches = list(enumerate(self._streams()))[self.world.rank :: self.world.size]
         hidden = None if progress else True  # None: tqdm itself looks whether it writes to a terminal
         with self.world.together(), tqdm(total=steps * len(batches), desc=run.words, disable=hidden) as bar:
-            for stream, size in batches:
-                samples = plan.sample(
-                    self.model.score,
-                    (size, *self.model.shape),
-                    stream.to(self.model.device),
-                    callback=lambda state: bar.update(),
-                    check_finite=True,
-                    progress=False,
-                    **own,
-                )
-                parts.append(samples.cpu())
+            for index, (stream, size) in batches:
+                shape = (size, *self.model.shape)
+                samples = kept.made(index, shape)
+                if samples is None:
+                    samples = plan.sample(
+                        self.model.score,
+                        shape,
+                        stream.to(self.model.device),
+                        callback=lambda state: bar.update(),
+                        check_finite=True,
+                        progress=False,
+                        **own,
+                    ).cpu()
+                    kept.keep(index, samples)
+                else:
+                    bar.update(steps)
+                parts.append(samples)
         shares = self.world.gathered(parts)
         if shares is None:
             return torch.empty(0, *self.model.shape)
@@ -148,8 +157,9 @@ class Study:
             RankError: another process failed.
         """
         self._set_threads()
-        while (index := self.world.told(None)) is not None:
-            self.sample(self.runs[index], progress=False)
+        while (told := self.world.told(None)) is not None:
+            index, batches = told
+            self.sample(self.runs[index], False, Batches(Path(batches)))
 
     def _streams(self) -> Iterator[tuple[NoiseStream, int]]:
         """The noise stream and the size of each batch."""
@@ -173,7 +183,8 @@ class Study:
         size, samples = math.prod(self.model.shape), self.settings.samples
         pictures = len(pending) * samples * (-(-(size + 1024) // 4096) * 4096 + 256)
         rows = len(self.folder.record["runs"]) + len(pending)
-        return self.folder.opened(pending, pictures + rows * 16 * (size + (1 << 15)))
+        unfinished = 4 * size * samples + 8192 * -(-samples // self.settings.batch)
+        return self.folder.opened(pending, pictures + unfinished + rows * 16 * (size + (1 << 15)))
 
     def execute(self, say: Callable[[str], None], progress: bool = True, title: str = "") -> list[dict[str, Any]]:
         """Makes every run that the folder does not hold yet, then the grid; returns the records of all of them.
@@ -188,8 +199,10 @@ class Study:
                 say(f"{run.words}: finished before, kept")
                 continue
             started = time.perf_counter()
-            self.world.told(index)
-            samples = self.sample(run, progress)
+            batches = self.folder.batches(run)
+            batches.mkdir(parents=True, exist_ok=True)
+            self.world.told((index, str(batches.absolute())))
+            samples = self.sample(run, progress, Batches(batches))
             record = self._keep(run, samples, time.perf_counter() - started, machine)
             say(f"{run.words}: {run.network_evaluations} evaluations, {record['seconds']:.1f} s")
         if not drawn:

@@ -329,7 +329,7 @@ def fault(action: Words | Callable[[], object], folder: Path) -> str:
 def at_once() -> Iterator[None]:
     """Samples of nothing, without their time."""
 
-    def sample(study: _runs.Study, run: _runs.Run, progress: bool) -> torch.Tensor:
+    def sample(study: _runs.Study, run: _runs.Run, *more: object) -> torch.Tensor:
         return torch.full((study.settings.samples, *study.model.shape), run[1] / 10)
 
     model, load = models.load("digits"), models.load

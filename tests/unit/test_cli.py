@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import tdas_ops
-from tdas_ops import _pictures, _request, _runs, cli, models
+from tdas_ops import _pictures, _request, _runs, calibrate, cli, models
 from tdas_ops._record import LadderRun
 
 SMALL = ["--samples", "4", "--iterations", "3", "--no-progress"]
@@ -156,7 +156,7 @@ def test_the_same_command_keeps_finished_runs(
     before = record(out)["runs"][0]
     sampled: list[_runs.Run] = []
     real = _runs.Study.sample
-    monkeypatch.setattr(_runs.Study, "sample", lambda self, run, bar: sampled.append(run) or real(self, run, bar))
+    monkeypatch.setattr(_runs.Study, "sample", lambda self, run, *more: sampled.append(run) or real(self, run, *more))
     capsys.readouterr()
     assert tdas("sample", *SMALL, "--method", "plain", "--method", "tdas", "--out", out) == 0
     assert "pc plain, 3 iterations: finished before, kept" in capsys.readouterr().out
@@ -173,10 +173,10 @@ def test_an_interrupted_command_leaves_finished_runs(
     out = tmp_path / "out"
     real = _runs.Study.sample
 
-    def interrupted(self: _runs.Study, run: _runs.Run, bar: bool) -> torch.Tensor:
+    def interrupted(self: _runs.Study, run: _runs.Run, *more: object) -> torch.Tensor:
         if run[1] == 4:
             raise KeyboardInterrupt
-        return real(self, run, bar)
+        return real(self, run, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(_runs.Study, "sample", interrupted)
     assert tdas("sample", *SMALL, "--iterations", 4, "--out", out) == 130
@@ -188,10 +188,64 @@ def test_an_interrupted_command_leaves_finished_runs(
     assert [run["iterations"] for run in record(out)["runs"]] == [3, 4]
 
 
+def test_a_stopped_run_goes_on_with_its_next_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = ["sample", *SMALL, "--samples", 5, "--batch", 2, "--iterations", 4]
+    assert tdas(*command, "--out", whole) == 0
+    real, drawn = calibrate.Filtered.sample, list[int]()
+
+    def watched(self: calibrate.Filtered, score: object, shape: tuple[int, ...], *more: object, **options: object):
+        if len(drawn) == 4:  # the second batch of the second run
+            raise KeyboardInterrupt
+        drawn.append(shape[0])
+        return real(self, score, shape, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
+    assert tdas(*command, "--out", out) == 130
+    assert "interrupted; 1 of 2 runs are complete" in capsys.readouterr().err
+    (batches,) = out.glob(".partial-*-batches/*")
+    assert [path.name for path in batches.iterdir()] == ["000000000.safetensors"]
+    drawn.clear()
+    assert tdas(*command, "--out", out) == 0
+    assert drawn == [2, 1]
+    assert pictures(out) == pictures(whole)
+    assert not [path for path in out.iterdir() if path.name.startswith(".partial")]
+
+
+def test_batches_of_a_stopped_run_serve_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, command = tmp_path / "out", ["sample", *SMALL, "--samples", 3, "--batch", 1, "--out", tmp_path / "out"]
+    real, drawn = calibrate.Filtered.sample, list[int]()
+
+    def watched(self: calibrate.Filtered, *more: object, **options: object):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(1)
+        return real(self, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
+    assert tdas(*command) == 130
+    (batches,) = out.glob(".partial-*-batches/*")
+    torn = batches / "000000001.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-4])
+    drawn.clear()
+    drawn.append(0)
+    assert tdas(*command) == 130  # the torn one is made again
+    assert len(list(batches.iterdir())) == 2 and len(torn.read_bytes()) > 4 * 28 * 28
+    monkeypatch.undo()
+    assert tdas(*command, "--seed", 9) == 0  # no run is finished, so that other settings may have the folder
+    assert not list(out.glob(".partial*"))
+    assert tdas("sample", *SMALL, "--samples", 3, "--batch", 1, "--seed", 9, "--out", tmp_path / "else") == 0
+    assert pictures(out) == pictures(tmp_path / "else")
+
+
 def test_a_picture_that_cannot_be_written_leaves_no_half_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
+    out, picture = tmp_path / "out", _pictures.picture
 
     def full(levels: torch.Tensor) -> Image.Image:
         raise OSError("no space left on device")
@@ -199,7 +253,10 @@ def test_a_picture_that_cannot_be_written_leaves_no_half_run(
     monkeypatch.setattr(_pictures, "picture", full)
     assert tdas("sample", *SMALL, "--out", out) == 1
     assert "no space left on device; 0 of 1 runs are complete" in capsys.readouterr().err
-    assert not out.exists()
+    assert not list(out.rglob("*.png")) and list(out.rglob("*.safetensors"))
+    monkeypatch.setattr(calibrate.Filtered, "sample", None)  # what has been sampled is there
+    monkeypatch.setattr(_pictures, "picture", picture)
+    assert tdas("sample", *SMALL, "--out", out) == 0
 
 
 # Its own disposition of the signal: a scheduler or a shell's background job hands an ignored one down.
@@ -257,7 +314,7 @@ REFUSED = {
     "ladder: got 'linear', expected one of": ["--sampler", "dpmpp", "--ladder", "linear"],
     "start: got 'data', expected one of none, mean, gaussian": ["--sampler", "dpmpp", "--start", "data"],
     "sigma: got 17.0, expected a level of the SDE, from 0.01 to 16": ["--sampler", "dpmpp", "--sigma", "17"],
-    "sigma: got 0.0, expected a level of the SDE, from 0.01 to 16": ["--sampler", "dpmpp", "--start", "mean", "--sigma", "0"],
+    "sigma: got 0.0, expected a level of the SDE": ["--sampler", "dpmpp", "--start", "mean", "--sigma", "0"],
     "--speedup: got 0, expected a number from 0.0006 to 60 (native)": ["--speedup", "0"],
     "--speedup: got -3, expected a number from": ["--speedup", "-3"],
     "--speedup: got 1e-300, expected a number from": ["--speedup", "1e-300"],

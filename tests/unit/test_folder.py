@@ -33,7 +33,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> list[_runs.Run]:
     """Samples of nothing, at once; says what was sampled."""
     runs: list[_runs.Run] = []
 
-    def sample(study: _runs.Study, run: _runs.Run, progress: bool) -> torch.Tensor:
+    def sample(study: _runs.Study, run: _runs.Run, *more: object) -> torch.Tensor:
         runs.append(run)
         return torch.full((study.settings.samples, *study.model.shape), run[1] / 10)
 
@@ -225,7 +225,7 @@ def test_whatever_stops_the_writing_loses_nothing(
         assert after == before
     assert not [name for name in after if Path(name).name.startswith(".")]
     monkeypatch.undo()
-    monkeypatch.setattr(_runs.Study, "sample", lambda self, run, bar: torch.zeros(2, *self.model.shape))
+    monkeypatch.setattr(_runs.Study, "sample", lambda self, run, *more: torch.zeros(2, *self.model.shape))
     assert tdas("sample", *SMALL, *both, "--out", out) == 0
     assert len(list(out.rglob("000*.png"))) == 4
 
@@ -242,8 +242,8 @@ _folder.Folder._check_pictures = check
 cli.main({["sample", *SMALL, "--iterations", "1", "--out", str(out)]!r})
 """
     assert python(code).returncode == -signal.SIGKILL
-    left = [path for path in out.iterdir() if path.name.startswith(".partial-")]
-    assert len(left) == 1 and (left[0] / "new/0000.png").is_file() and (out / LOCK).exists()
+    left = sorted(path for path in out.iterdir() if path.name.startswith(".partial-"))
+    assert left[1:] == [out / f"{left[0].name}-batches"] and (left[0] / "new/0000.png").is_file() and (out / LOCK).exists()
     # The lock of a process that is gone is free, and its settings bind nobody while no run is finished.
     assert tdas("sample", *SMALL, "--seed", 3, "--out", out) == 0
     assert sorted(path.name for path in out.iterdir()) == [LOCK, "grid.png", "plain_2", "run.json"]

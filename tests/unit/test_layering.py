@@ -28,7 +28,7 @@ LEVELS = [
     {"calibrate"},
     {"models", "integrations", "_pictures"},
     {"_record"},
-    {"_folder", "_filters", "_report"},
+    {"_batches", "_folder", "_filters", "_report"},
     {"_request", "_runs", "_tune"},
     {"cli"},
     {"__main__"},
