@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from benchmarks.rows import read
 from experiments.high_resolution import data, measures, report
 from experiments.high_resolution.methods import Painter
 from tdas_ops import Spectrum
@@ -94,7 +94,7 @@ def test_photographs_are_split_as_wholes(tmp_path, monkeypatch):
 
 
 def test_the_report_says_what_the_rows_say():
-    rows = [json.loads(line) for line in (report.RESULTS / "rows.jsonl").read_text().splitlines()]
+    rows = read(report.RESULTS / "rows.jsonl")
     assert (report.RESULTS / "tables.md").read_text() == report.tables(rows)
     pictures = [f for f in report.RESULTS.iterdir() if f.suffix in (".jpg", ".webp")]
     assert all(f.stat().st_size < 150_000 for f in pictures) and sum(f.stat().st_size for f in pictures) < 600_000
