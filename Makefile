@@ -33,8 +33,8 @@ CHOICE := $(TDAS_OPS_BUILD) $(TORCH_CUDA_ARCH_LIST)
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: help demo test test-kernels gates test-gates bench bench-compare lint format check-cpu check-cuda check-triton \
-  gpu-wheel gpu-extensions train clean always
+.PHONY: help demo test test-kernels gates test-gates bench bench-compare lint format docs check-cpu check-cuda \
+  check-triton gpu-wheel gpu-extensions train clean always
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -69,6 +69,9 @@ format: $(STAMPS)/tools  ## rewrites the sources in the project's style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	$(CLANG_FORMAT) -i $(CPP)
+
+docs: $(STAMPS)/docs  ## the site of docs/ into build/site, a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
 
 check-cpu:  ## counts the instructions of the fused CPU kernels against the recorded ones; RECORD=1 records them
 	$(PYTHON) tests/gates/check_cpu.py $(if $(RECORD),--record)
@@ -137,6 +140,10 @@ $(STAMPS)/package: $(STAMPS)/torch $(STAMPS)/choice $(SOURCES)
 
 $(STAMPS)/bench: $(STAMPS)/package
 	$(PIP) "tdas-ops[bench]"
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/package
+	$(PIP) "tdas-ops[docs]"
 	@touch $@
 
 # The extra of the package installed just before: nothing is built again. Triton has no wheels outside Linux on x86-64. Of

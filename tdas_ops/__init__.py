@@ -2,17 +2,19 @@
 
 The whole public surface:
 
-    M = tdas_ops.Preconditioner.from_images(images)     the filter M, from images of the target data
-    S = tdas_ops.Spectrum.from_images(patches)          colours and shapes of pictures of any size
-    z = tdas_ops.NoiseStream(seed=0)                    reproducible noise
-    tdas_ops.noise, step, langevin_step, precondition   the ops
-    tdas_ops.ColouredNoise, PreconditionedDenoiser      what samplers of other code take in their place
-    tdas_ops.PreconditionerModule                       a filter as part of a model and its checkpoints
-    tdas_ops.samplers, tdas_ops.sde                     samplers made of them
-    tdas_ops.calibrate                                  filters and settings made for a number of network evaluations
-    tdas_ops.integrations                               score functions from networks of other code bases
-    tdas_ops.models                                     the embedded model
-    tdas_ops.backend_info, use_backend, machine_info    what runs where, and on what
+```python
+M = tdas_ops.Preconditioner.from_images(images)  # the filter M, from images of the target data
+S = tdas_ops.Spectrum.from_images(images)        # colours and shapes of pictures of any size
+z = tdas_ops.NoiseStream(seed=0)                 # reproducible noise
+tdas_ops.noise, tdas_ops.step, tdas_ops.langevin_step, tdas_ops.precondition  # the ops
+tdas_ops.ColouredNoise, tdas_ops.PreconditionedDenoiser  # what samplers of other code take in their place
+tdas_ops.PreconditionerModule                    # a filter as part of a model and its checkpoints
+tdas_ops.samplers, tdas_ops.sde                  # samplers made of them
+tdas_ops.calibrate                               # filters and settings for a number of network evaluations
+tdas_ops.integrations                            # score functions from networks of other code bases
+tdas_ops.models                                  # the embedded model
+tdas_ops.backend_info, tdas_ops.use_backend, tdas_ops.machine_info  # what runs where, and on what
+```
 
 `docs/glossary.md` explains the words.
 """

@@ -1,9 +1,7 @@
 """Score functions from networks of the `diffusers` package, and its VE scheduler and pipeline with a preconditioner.
 
-loaded = load_ve("google/ncsnpp-church-256", device="cuda")
-x = tdas_ops.samplers.pc(loaded.score, (4, *loaded.shape), loaded.sde, M, noise=stream, snr=loaded.snr, iterations=200)
-loaded = load_vp("google/ddpm-cifar10-32")
-x = loaded.images(tdas_ops.calibrate.FewStep(loaded.sde, 10).sample(loaded.score, (4, *loaded.shape), stream))
+`load_ve` and `load_vp` make a `Loaded` of a checkpoint: its score, SDE, shape and range, for any of `samplers`.
+`docs/integrations/diffusers.md` shows them at work.
 
 diffusers itself is needed by `load_ve`, `load_vp`, `PreconditionedScoreSdeVeScheduler` and
 `PreconditionedScoreSdeVePipeline` (of the module `score_sde_ve`) alone.

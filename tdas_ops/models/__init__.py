@@ -1,10 +1,12 @@
 """Score networks, and the models that ship with the package.
 
+```python
 model = tdas_ops.models.load("digits")
-x = model.few_step(8, eta=1.0, start="gaussian").sample(model.score, (64, *model.shape), stream)
-M = model.filters("schedule", iterations=12)
-x = tdas_ops.samplers.pc(model.score, (64, *model.shape), model.sde, M, noise=stream, iterations=12)
-model.evaluator(x)                          Frechet distance to held-out digits, beside that of real ones
+x = model.few_step(8, eta=1.0, start="gaussian").sample(model.score, (16, *model.shape), noise)
+M = model.filters("schedule", iterations=4)
+x = tdas_ops.samplers.pc(model.score, (16, *model.shape), model.sde, M, noise=noise, iterations=4)
+model.evaluator(x)  # Frechet distance to held-out digits, beside that of real ones
+```
 """
 
 from __future__ import annotations

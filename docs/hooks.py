@@ -1,0 +1,87 @@
+"""What the site (mkdocs.yml) needs beside mkdocs: pages link to files of the repository as they are read there, and the
+site takes the files that are linked along; no page of it loads anything from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files, InclusionLevel
+
+ROOT = Path(__file__).resolve().parents[1]
+LOG = logging.getLogger("mkdocs.hooks")
+BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")  # of the navigation
+CODE = re.compile(r"^( *)(```|~~~).*?^\1\2[^\n]*$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?P<before>\]\(<?|^\[[^]\n]+\]: +|\b(?:src|srcset|href)=\")(?P<path>[^\s)>\"#]+)", re.MULTILINE)
+ELSEWHERE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|srcset|href)=[\"']?(?:https?:)?//[^\s\"'>]*", re.I)
+
+
+def _repository_path(file: File) -> str:
+    return Path(str(file.abs_src_path)).resolve().relative_to(ROOT).as_posix()
+
+
+def _target(source: str, link: str) -> str | None:
+    """The file of the repository that a link of a page leads to, a folder standing for its README.md."""
+    if re.match(r"[a-z]+:|/", link):
+        return None
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    if (ROOT / path).is_dir():
+        path = posixpath.join(path, "README.md")
+    return path if (ROOT / path).is_file() else None
+
+
+def _uri(path: str) -> str:
+    """Where the site has a file of the repository."""
+    return "index.md" if path == "README.md" else path.removeprefix("docs/")
+
+
+def _outside_code(replace: Any, text: str) -> str:
+    """Applies a substitution between the pieces of code of a page."""
+    made, end = [], 0
+    for code in CODE.finditer(text):
+        made += [LINK.sub(replace, text[end : code.start()]), code.group()]
+        end = code.end()
+    return "".join([*made, LINK.sub(replace, text[end:])])
+
+
+def on_files(files: Files, config: Any) -> Files:
+    pages = [_repository_path(file) for file in files.documentation_pages()] + list(BESIDE)
+    known, there = set(pages), {file.src_uri for file in files}
+    for page in pages:  # grows: the pages that are taken along have links too
+        linked: list[str | None] = [page]
+        _outside_code(lambda match: linked.append(_target(page, match["path"])) or match[0], (ROOT / page).read_text())
+        for path in dict.fromkeys(filter(None, linked)):
+            if _uri(path) not in there:
+                there.add(_uri(path))
+                file = File(path, str(ROOT), config.site_dir, config.use_directory_urls)
+                file.inclusion = InclusionLevel.NOT_IN_NAV
+                files.append(file)
+            if path.endswith(".md") and path != "README.md" and path not in known:
+                known.add(path)
+                pages.append(path)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    source, here = _repository_path(page.file), posixpath.dirname(page.file.src_uri)
+
+    def replaced(match: re.Match[str]) -> str:
+        path = _target(source, match["path"])
+        if path is None:
+            return match[0]
+        uri = os.path.relpath(_uri(path), here or ".")
+        if match["before"].endswith('"') and uri.endswith(".md"):  # mkdocs leaves HTML as it is
+            uri = uri.removesuffix("README.md") + "index.html" if uri.endswith("README.md") else uri[:-2] + "html"
+        return match["before"] + uri
+
+    return _outside_code(replaced, markdown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    for found in ELSEWHERE.findall(output):
+        LOG.warning("%s loads something from elsewhere: %s", page.file.src_uri, found)
+    return output

@@ -1,0 +1,170 @@
+"""Every block of Python of the README, the docs and the docstrings runs as it is printed, and every command is one that its
+program takes. Blocks of a page share their names; a comment `<!-- setup ... -->` makes names that readers have of their own,
+and `<!-- not run: reason -->` before a block says why it is shown alone."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from documents import LANGUAGES, ROOT, Block, blocks, docstrings, lines, refused, snippet
+
+import tdas_ops
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+MODULES = sorted((ROOT / "tdas_ops").rglob("*.py"))
+TEXTS = [(path.relative_to(ROOT).as_posix(), path.read_text()) for path in PAGES if path.exists()]
+DOCSTRINGS = {
+    f"{path.relative_to(ROOT).as_posix()}:{line} {name}": text
+    for path in MODULES
+    for name, text, line in docstrings(path)
+    if "```" in text or ">>>" in text
+}
+
+
+def given() -> dict[str, Any]:
+    """What code in a docstring may take as there: data of the reader, small."""
+    images = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    return {
+        "torch": torch,
+        "tdas_ops": tdas_ops,
+        "images": images,
+        "held_out": torch.rand(32, 1, 16, 16, generator=torch.Generator().manual_seed(2)),
+        "shape": (4, 1, 16, 16),
+        "score": lambda x, sigma: (0.5 - x) / (1 / 12 + sigma.reshape(-1, 1, 1, 1) ** 2),
+        "sde": tdas_ops.sde.VE(0.01, 10.0),
+        "noise": tdas_ops.NoiseStream(0),
+        **{name: getattr(tdas_ops, name) for name in ("calibrate", "samplers", "Preconditioner", "NoiseStream", "Spectrum")},
+    }
+
+
+def run(name: str, parts: list[Block], names: dict[str, Any]) -> int:
+    """Runs the Python of a text; how many blocks did. An error names the line."""
+    count = 0
+    for block in parts:
+        if block.language in ("python", "setup") and block.reason is None and snippet(block) is None:
+            exec(compile("\n" * block.line + block.code, name, "exec"), names)
+            count += block.language == "python"
+    return count
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code writes into a folder of its own, with the same global numbers every time."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("name", "text"), TEXTS, ids=[name for name, _ in TEXTS])
+def test_the_code_of_a_page_runs(name: str, text: str) -> None:
+    parts = blocks(text)
+    assert {block.language for block in parts} <= {*LANGUAGES, "setup"}, "a block names its language: python, sh or text"
+    count = run(name, parts, {})
+    shown = [b for b in parts if b.language == "python" and b.reason is None and snippet(b) is None]
+    assert count == len(shown)
+
+
+@pytest.mark.parametrize("name", DOCSTRINGS)
+def test_the_code_of_a_docstring_runs(name: str) -> None:
+    text, names = DOCSTRINGS[name], given()
+    run(name, blocks(text), names)
+    example = doctest.DocTestParser().get_doctest(re.sub(r"^ *```\w*$", "", text, flags=re.MULTILINE), names, name, name, 0)
+    said: list[str] = []
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    doctest.DocTestRunner(optionflags=options, verbose=False).run(example, out=said.append)
+    assert said == []
+
+
+def test_docstrings_show_code_in_fences() -> None:
+    """Code that is only indented would not be run."""
+    hidden = {}
+    for path in MODULES:
+        for name, text, line in docstrings(path):
+            text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+            found = re.findall(r"^(?: {4,}|)[\w, ]+ = (?:tdas_ops|calibrate|samplers)\.\w+.*\(.*$", text, re.MULTILINE)
+            if found:
+                hidden[f"{path.relative_to(ROOT)}:{line} {name}"] = found
+    assert hidden == {}
+
+
+def test_what_is_not_run_says_why_and_snippets_are_tested() -> None:
+    scripts = (ROOT / "tests/unit/test_examples.py").read_text() + (ROOT / "tests/unit/test_distributed.py").read_text()
+    for name, text in TEXTS:
+        for block in blocks(text):
+            assert block.reason is None or len(block.reason) > 10, f"{name}:{block.line}"
+            if file := snippet(block):
+                assert (ROOT / file).is_file(), f"{name}:{block.line} {file}"
+                assert Path(file).stem in scripts, f"{file} is run by no test"
+
+
+def test_commands_are_taken() -> None:
+    wrong = []
+    for name, text in TEXTS:
+        for block in blocks(text):
+            if block.language == "sh":
+                wrong += [f"{name}: {reason}" for line in lines(block.code) if (reason := refused(line))]
+            elif block.language == "":
+                wrong += [f"{name}: {reason}" for line in lines(block.code) if re.match("(tdas-ops|make) ", line) and (reason := refused(line))]
+        inline = re.findall(r"`((?:tdas-ops|make|python -m (?:tdas_ops|experiments|benchmarks))(?: [^`\n]*)?)`", text)
+        # A name in capitals stands for the reader's own, `...` for what else there is.
+        wrong += [f"{name}: {reason}" for line in inline if not re.search(r"\.\.\.|[|\[]| [A-Z]+\b(?!=)", line) and (reason := refused(line))]
+    for path in MODULES:
+        for name, text, _ in docstrings(path):
+            for line in re.findall(r"^ *(tdas-ops (?!sample \|).*)$", text, re.MULTILINE):
+                wrong += [f"{path.name} {name}: {reason}"] if (reason := refused(line)) else []
+    assert wrong == []
+
+
+def test_named_things_exist() -> None:
+    for name, text in TEXTS:
+        for method in re.findall(r"`Preconditioner\.(\w+)`", text):
+            assert hasattr(tdas_ops.Preconditioner, method), f"{name}: Preconditioner.{method}"
+
+
+WRONG = """# A page
+<!-- setup
+import torch
+given = 3
+-->
+
+```python
+made = given + 1
+```
+
+<!-- not run: needs a network -->
+```python
+import nothing
+```
+
+```sh
+tdas-ops sample --colour   # no such option
+make nothing
+```
+
+```python
+assert made == 5, "ran"
+```
+"""
+
+
+def test_what_is_wrong_is_found() -> None:
+    parts = blocks(WRONG)
+    assert [b.language for b in parts] == ["setup", "python", "python", "sh", "python"]
+    assert parts[2].reason == "needs a network" and parts[0].line == 2
+    with pytest.raises(AssertionError, match="ran") as caught:
+        run("page.md", parts, {})
+    assert caught.traceback[-1].lineno == WRONG.splitlines().index('assert made == 5, "ran"')
+    assert all(refused(line) for line in lines(parts[3].code))
+    for line in ("unknown thing", "python -m experiments.none", "tdas-ops paint", "cd tdas_ops && make none", "benchmarks/no.sh"):
+        assert refused(line), line
+    for line in ("git clone x && cd x && make test", "tdas-ops info > report.txt", "TDAS_OPS_BUILD=cpu pip install ."):
+        assert refused(line) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run("page", blocks('```python\n--8<-- "examples/none.py"\n```\n'), {}) == 0

@@ -1,0 +1,128 @@
+"""The site: its navigation has every page, the API every public name, troubleshooting messages that exist, and tables the
+figures of the results that they name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+import tdas_ops
+from tdas_ops import calibrate, models, samplers
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+NAV = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
+PAGES = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+DIRECTIVE = re.compile(r"^::: (tdas_ops[\w.]*)$", re.MULTILINE)
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    named = re.findall(r"(\S+\.md)$", NAV, re.MULTILINE)
+    assert len(named) == len(set(named))
+    beside = {name for name in named if name not in PAGES}
+    assert beside == {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} and all((ROOT / name).is_file() for name in beside)
+    assert set(named) - beside == PAGES
+
+
+def public() -> set[str]:
+    """Dotted names of what the package promises: the `__all__` of each public module, and what the modules of the
+    integrations define, whose libraries may be missing here."""
+    names = set()
+    for module in (tdas_ops, samplers, calibrate, models):
+        found = {name for name in module.__all__ if not isinstance(getattr(module, name), types.ModuleType)}
+        names |= {f"{module.__name__}.{name}" for name in found - {"__version__"}}
+    for path in [ROOT / "tdas_ops/sde.py", *(ROOT / "tdas_ops/integrations").glob("[a-z]*.py")]:
+        module_name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+        names |= {f"{module_name}.{node.name}" for node in nodes if not node.name.startswith("_")}
+    return names - {f"tdas_ops.integrations.score_sde_ve.{name}" for name in ("shape_of", "drawn")}
+
+
+def test_the_api_has_every_public_name() -> None:
+    """That the names it has exist is for the build, which is strict."""
+    shown = [name for path in sorted((DOCS / "api").glob("*.md")) for name in DIRECTIVE.findall(path.read_text())]
+    assert len(shown) == len(set(shown))
+    assert len(public()) > 60 and public() - set(shown) == set()
+
+
+def template(node: ast.expr) -> str:
+    """A message as the source has it, an ellipsis for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(template(part) for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return template(node.left) + template(node.right)
+    return "…"
+
+
+def templates() -> list[str]:
+    """Every text of the sources of the package."""
+    made = []
+    for path in (ROOT / "tdas_ops").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        made += [template(n) for n in ast.walk(tree) if isinstance(n, ast.Constant | ast.JoinedStr | ast.BinOp)]
+    made += re.findall(r'"((?:[^"\\\n]|\\.)+)"', (ROOT / "setup.py").read_text() + (ROOT / "Makefile").read_text())
+    return [text for text in made if " " in text]
+
+
+def in_source(message: str, sources: list[str]) -> bool:
+    """Whether one text of the sources has the parts of a message between its ellipses, in their order."""
+    parts = [part for part in message.split("…") if part.strip(" :,()")]
+    pattern = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
+    return any(pattern.search(text) for text in sources)
+
+
+def quoted() -> list[str]:
+    rows = re.findall(r"^\| `(.+?)` \| .+ \|$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    return [row for row in rows if row != "message"]
+
+
+def test_the_messages_exist() -> None:
+    sources = templates()
+    assert len(quoted()) > 60
+    assert [message for message in quoted() if not in_source(message, sources)] == []
+    assert not in_source("x: got …, expected something that no source says", sources)
+    assert not in_source("expected float32 (or float64 on the CPU)… x: got", ["x: got …, expected float32 (or float64 on the CPU)"])
+
+
+def test_every_warning_is_explained() -> None:
+    page, warned = (DOCS / "troubleshooting.md").read_text(), []
+    for path in (ROOT / "tdas_ops").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warnings.warn", "warn"):
+                warned.append(template(node.args[0]))
+    texts = [text for text in warned if text.strip("…")]
+    assert len(texts) >= 3
+    for text in texts:
+        assert all(part in page for part in text.split("…") if len(part) > 12), text
+
+
+NETWORKS = {"NCSN++": "digits-ncsnpp", "DDPM++": "digits-ddpmpp", "NCSNv2": "digits-ncsnv2", "embedded": "digits-embedded"}
+
+
+def rows_of(table: str) -> list[list[str]]:
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+
+
+def test_the_figures_are_those_of_the_results() -> None:
+    results = (ROOT / "experiments/few_step/RESULTS.md").read_text()
+    sections = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", results, flags=re.MULTILINE)[1:]}
+    page = (DOCS / "which_method.md").read_text()
+    head, _, native, *rows = rows_of(re.search(r"^\| method \|.*?\n\n", page, re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]
+    assert head[1:] == list(NETWORKS)
+    for column, section in enumerate((sections[name] for name in NETWORKS.values()), 1):
+        count, distance = re.search(r"sampling, (\d+) evaluations: ([\d.]+)", section).groups()  # type: ignore[union-attr]
+        assert native[column] == distance and f"{int(count):,}" in native[0]
+        measured = rows_of(section.split("Frechet distance of features:\n\n")[1].split("\n\n")[0])
+        at_five = {row[0]: row[measured[0].index("5")] for row in measured}
+        assert {row[0]: row[column] for row in rows} == {row[0]: at_five[row[0]] for row in rows}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
+def test_no_page_begins_with_a_badge(name: str) -> None:
+    assert "shields.io" not in (ROOT / name).read_text()
