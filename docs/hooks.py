@@ -17,7 +17,9 @@ LOG = logging.getLogger("mkdocs.hooks")
 BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")  # of the navigation
 CODE = re.compile(r"^( *)(```|~~~).*?^\1\2[^\n]*$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?P<before>\]\(<?|^\[[^]\n]+\]: +|\b(?:src|srcset|href)=\")(?P<path>[^\s)>\"#]+)", re.MULTILINE)
-ELSEWHERE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|srcset|href)=[\"']?(?:https?:)?//[^\s\"'>]*", re.I)
+COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
+LOADED = r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|srcset|href)="
+ELSEWHERE = re.compile(LOADED + r"[\"']?(?:https?:)?//[^\s\"'>]*", re.IGNORECASE)
 
 
 def _repository_path(file: File) -> str:
@@ -48,13 +50,23 @@ def _outside_code(replace: Any, text: str) -> str:
     return "".join([*made, LINK.sub(replace, text[end:])])
 
 
+def _links(page: str) -> list[str]:
+    """The files that a page of the repository links to, itself first."""
+    found = [page]
+
+    def noted(match: re.Match[str]) -> str:
+        found.extend(filter(None, [_target(page, match["path"])]))
+        return match[0]
+
+    _outside_code(noted, (ROOT / page).read_text())
+    return list(dict.fromkeys(found))
+
+
 def on_files(files: Files, config: Any) -> Files:
     pages = [_repository_path(file) for file in files.documentation_pages()] + list(BESIDE)
     known, there = set(pages), {file.src_uri for file in files}
     for page in pages:  # grows: the pages that are taken along have links too
-        linked: list[str | None] = [page]
-        _outside_code(lambda match: linked.append(_target(page, match["path"])) or match[0], (ROOT / page).read_text())
-        for path in dict.fromkeys(filter(None, linked)):
+        for path in _links(page):
             if _uri(path) not in there:
                 there.add(_uri(path))
                 file = File(path, str(ROOT), config.site_dir, config.use_directory_urls)
@@ -78,7 +90,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             uri = uri.removesuffix("README.md") + "index.html" if uri.endswith("README.md") else uri[:-2] + "html"
         return match["before"] + uri
 
-    return _outside_code(replaced, markdown)
+    return _outside_code(replaced, COMMENT.sub("", markdown))
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

@@ -1,4 +1,4 @@
-"""The tables of docs/calibration_measured.md: predictions for a Gaussian field, and measured distances of the digit model.
+"""The tables of docs/calibration_measured.md: predictions for a Gaussian field, distances measured on the digit model.
 
 python -m experiments.calibration --field 2000 66 20 10
 python -m experiments.calibration --digits 20 12 6 4 3

@@ -1,7 +1,6 @@
 """Sampling on as many processes as there are, on torch.distributed: shares by absolute index, files by index.
 
-sample(lambda noise, count: run.sample(score, (count, *shape), noise), 50_000, "samples", noise=0, batch=64)
-
+`sample(draw, 50_000, "samples", noise=0, batch=64)` with `draw(stream, count)`, a function that makes samples,
 under `torchrun --nproc-per-node 8 script.py`, or in a process alone. Samples are made in batches that do not depend on
 how many processes there are, each by one of them. So on alike devices the files are the same to the byte for any number
 of processes, with any rule of the step size. Between batches the processes exchange one number.

@@ -1,9 +1,7 @@
 """Predictors and correctors with a preconditioner for score_sde_pytorch (Song et al., arXiv 2011.13456).
 
-import sampling                                    # of that repository
-score_sde.register(sampling, M, NoiseStream(0))
-config.sampling.predictor, config.sampling.corrector = "tdas_reverse_diffusion", "tdas_langevin"
-sampling_fn = sampling.get_sampling_fn(config, score_sde.prior(sde, M, stream), shape, inverse_scaler, eps)
+`register` adds them to its module `sampling`, under the names of `PREDICTORS` and `CORRECTORS`, which a configuration
+then gives; `prior` filters the start of its SDE. `docs/integrations/score_sde.md` has a script.
 
 With the identity they are its own ones. What differs in meaning:
 

@@ -1,4 +1,4 @@
-"""The blocks of code of pages and docstrings, and whether commands are ones that the programs they are for would take."""
+"""The blocks of code of pages and docstrings, and whether a command is one that its program would take."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def blocks(text: str) -> list[Block]:
 
 def snippet(block: Block) -> str | None:
     """The file that the site shows in the place of a block."""
-    match = re.fullmatch(r'--8<-- "([^"]+)"\s*', block.code)
+    match = re.fullmatch(r"--8<--\n(\S+)\n--8<--\s*", block.code)
     return match[1] if match else None
 
 
@@ -122,14 +122,15 @@ def _refused(words: list[str], strict: bool) -> str | None:
 
 
 def _file(name: str) -> str | None:
-    return None if name.startswith("/") or not name.endswith((".py", ".sh")) or (ROOT / name).is_file() else f"{name} is no file"
+    ours = name.endswith((".py", ".sh")) and not name.startswith("/")
+    return f"{name} is no file" if ours and not (ROOT / name).is_file() else None
 
 
 def _made(words: list[str]) -> str | None:
     makefile = (ROOT / "Makefile").read_text()
     for word in words:
         variable = re.match(r"(\w+)=", word)
-        if variable and variable[1] not in ("RECORD", "TORCH_CUDA_ARCH_LIST") and not re.search(rf"\b{variable[1]}\b", makefile):
+        if variable and not re.search(rf"\b{variable[1]}\b", makefile):
             return f"the Makefile knows no {variable[1]}"
         if not variable and not word.startswith("-") and not re.search(rf"^{re.escape(word)}:", makefile, re.MULTILINE):
             return f"the Makefile has no target {word}"

@@ -1,5 +1,5 @@
-"""The site: its navigation has every page, the API every public name, troubleshooting messages that exist, and tables the
-figures of the results that they name."""
+"""The site: its navigation has every page, the API every public name, troubleshooting messages that exist, and tables
+the figures of the results that they name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def test_the_navigation_has_every_page_once() -> None:
     named = re.findall(r"(\S+\.md)$", NAV, re.MULTILINE)
     assert len(named) == len(set(named))
     beside = {name for name in named if name not in PAGES}
-    assert beside == {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} and all((ROOT / name).is_file() for name in beside)
+    assert beside == {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+    assert all((ROOT / name).is_file() for name in beside)
     assert set(named) - beside == PAGES
 
 
@@ -46,6 +47,8 @@ def test_the_api_has_every_public_name() -> None:
     """That the names it has exist is for the build, which is strict."""
     shown = [name for path in sorted((DOCS / "api").glob("*.md")) for name in DIRECTIVE.findall(path.read_text())]
     assert len(shown) == len(set(shown))
+    # A function that has the name of its module is shown by where it is defined.
+    shown += [re.sub(r"\.ops(\.noise)$|(\.\w+)\2$", r"\1\2", name) for name in shown]
     assert len(public()) > 60 and public() - set(shown) == set()
 
 
@@ -87,7 +90,7 @@ def test_the_messages_exist() -> None:
     assert len(quoted()) > 60
     assert [message for message in quoted() if not in_source(message, sources)] == []
     assert not in_source("x: got …, expected something that no source says", sources)
-    assert not in_source("expected float32 (or float64 on the CPU)… x: got", ["x: got …, expected float32 (or float64 on the CPU)"])
+    assert not in_source("expected float32 … x: got", ["x: got …, expected float32"])
 
 
 def test_every_warning_is_explained() -> None:
@@ -102,11 +105,12 @@ def test_every_warning_is_explained() -> None:
         assert all(part in page for part in text.split("…") if len(part) > 12), text
 
 
-NETWORKS = {"NCSN++": "digits-ncsnpp", "DDPM++": "digits-ddpmpp", "NCSNv2": "digits-ncsnv2", "embedded": "digits-embedded"}
+NETWORKS = {"NCSN++": "ncsnpp", "DDPM++": "ddpmpp", "NCSNv2": "ncsnv2", "embedded": "embedded"}
 
 
 def rows_of(table: str) -> list[list[str]]:
-    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    lines = [line.strip("|") for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip(" *") for cell in line.split("|")] for line in lines]
 
 
 def test_the_figures_are_those_of_the_results() -> None:
@@ -115,7 +119,7 @@ def test_the_figures_are_those_of_the_results() -> None:
     page = (DOCS / "which_method.md").read_text()
     head, _, native, *rows = rows_of(re.search(r"^\| method \|.*?\n\n", page, re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]
     assert head[1:] == list(NETWORKS)
-    for column, section in enumerate((sections[name] for name in NETWORKS.values()), 1):
+    for column, section in enumerate((sections[f"digits-{name}"] for name in NETWORKS.values()), 1):
         count, distance = re.search(r"sampling, (\d+) evaluations: ([\d.]+)", section).groups()  # type: ignore[union-attr]
         assert native[column] == distance and f"{int(count):,}" in native[0]
         measured = rows_of(section.split("Frechet distance of features:\n\n")[1].split("\n\n")[0])
