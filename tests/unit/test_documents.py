@@ -15,6 +15,7 @@ from documents import LANGUAGES, ROOT, Block, blocks, docstrings, lines, refused
 
 import tdas_ops
 
+LIBRARIES = ("azula", "deepinv", "diffusers", "k_diffusion")
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 MODULES = sorted((ROOT / "tdas_ops").rglob("*.py"))
@@ -48,7 +49,12 @@ def run(name: str, parts: list[Block], names: dict[str, Any]) -> None:
     """Runs the Python of a text; an error names the line. A snippet is a file that a test of its own runs."""
     for block in parts:
         if block.language in ("python", "setup") and block.reason is None and snippet(block) is None:
-            exec(compile("\n" * block.line + block.code, name, "exec"), names)
+            try:
+                exec(compile("\n" * block.line + block.code, name, "exec"), names)
+            except ModuleNotFoundError as error:
+                if error.name not in LIBRARIES:
+                    raise
+                pytest.skip(f"{error.name} is missing; `pip install {error.name}` provides it")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ the figures of the results that they name."""
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import types
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tdas_ops
-from tdas_ops import calibrate, models, samplers
+from tdas_ops import integrations
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -29,18 +30,23 @@ def test_the_navigation_has_every_page_once() -> None:
     assert set(named) - beside == PAGES
 
 
-def public() -> set[str]:
-    """Dotted names of what the package promises: the `__all__` of each public module, and what the modules of the
-    integrations define, whose libraries may be missing here."""
+def promised(module: types.ModuleType) -> set[str]:
+    """Dotted names of the `__all__` of a module and of the public modules in it; of those without one, and of doors to
+    libraries that may be missing here, what they define."""
     names = set()
-    for module in (tdas_ops, samplers, calibrate, models):
-        found = {name for name in module.__all__ if not isinstance(getattr(module, name), types.ModuleType)}
-        names |= {f"{module.__name__}.{name}" for name in found - {"__version__"}}
-    for path in [ROOT / "tdas_ops/sde.py", *(ROOT / "tdas_ops/integrations").glob("[a-z]*.py")]:
-        module_name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-        names |= {f"{module_name}.{node.name}" for node in nodes if not node.name.startswith("_")}
-    return names - {f"tdas_ops.integrations.score_sde_ve.{name}" for name in ("shape_of", "drawn")}
+    if module is integrations or not hasattr(module, "__all__"):
+        file = Path(str(module.__file__))
+        for path in [file] if module is not integrations else file.parent.glob("[a-z]*.py"):
+            own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            nodes = [
+                node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef | ast.FunctionDef)
+            ]
+            names |= {f"{own}.{node.name}" for node in nodes if not node.name.startswith("_")}
+        return names - {f"tdas_ops.integrations.score_sde_ve.{name}" for name in ("shape_of", "drawn")}
+    for name in module.__all__:
+        value = getattr(module, name)
+        names |= promised(value) if isinstance(value, types.ModuleType) else {f"{module.__name__}.{name}"}
+    return names - {"tdas_ops.__version__"}
 
 
 def test_the_api_has_every_public_name() -> None:
@@ -49,7 +55,8 @@ def test_the_api_has_every_public_name() -> None:
     assert len(shown) == len(set(shown))
     # A function that has the name of its module is shown by where it is defined.
     shown += [re.sub(r"\.ops(\.noise)$|(\.\w+)\2$", r"\1\2", name) for name in shown]
-    assert len(public()) > 60 and public() - set(shown) == set()
+    public = promised(tdas_ops)
+    assert len(public) > 60 and public - set(shown) == set()
 
 
 def template(node: ast.expr) -> str:
@@ -130,3 +137,22 @@ def test_the_figures_are_those_of_the_results() -> None:
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
 def test_no_page_begins_with_a_badge(name: str) -> None:
     assert "shields.io" not in (ROOT / name).read_text()
+
+
+def test_links_lead_to_where_the_site_has_the_files() -> None:
+    """And what a page would load from elsewhere is found."""
+    pytest.importorskip("mkdocs", reason="mkdocs is missing; `make docs` installs it")
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    file = types.SimpleNamespace(abs_src_path=DOCS / "integrations/edm.md", src_uri="integrations/edm.md")
+    page = types.SimpleNamespace(file=file)
+    text = "<!-- setup\nx\n-->\n[a](../../examples/with_edm.py) [b](../samplers.md#noise-levels) [c](../../README.md)"
+    text += ' `[d](../../x)` [e](https://x.org) [f](../../experiments) <img src="../demo.png">'
+    expected = "[a](../examples/with_edm.py) [b](../samplers.md#noise-levels) [c](../index.md)"
+    expected += ' `[d](../../x)` [e](https://x.org) [f](../experiments/README.md) <img src="../demo.png">'
+    assert hooks.on_page_markdown(text, page, None, None) == expected
+    assert hooks._links("docs/integrations/edm.md")[1:] == ["examples/with_edm.py", "docs/samplers.md"]
+    assert hooks.ELSEWHERE.search('<script async src="https://cdn.org/x.js">')
+    assert not hooks.ELSEWHERE.search('<a href="https://x.org"><script src="../x.js">')
