@@ -71,7 +71,7 @@ format: $(STAMPS)/tools  ## rewrites the sources in the project's style
 	$(CLANG_FORMAT) -i $(CPP)
 
 docs: $(STAMPS)/docs  ## the site of docs/ into build/site, a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 check-cpu:  ## counts the instructions of the fused CPU kernels against the recorded ones; RECORD=1 records them
 	$(PYTHON) tests/gates/check_cpu.py $(if $(RECORD),--record)
