@@ -56,6 +56,10 @@ class NoiseStream:
 
     Whole numbers are those of any library: of Python, numpy, or a tensor of one element.
 
+    >>> whole = NoiseStream(seed=0).randn((3, 8, 8))
+    >>> torch.equal(NoiseStream(seed=0, first_sample=2).randn((1, 8, 8))[0], whole[2])
+    True
+
     Args:
         seed: one 64-bit seed for the whole batch; element b of a batch is sample `first_sample + b` of that seed, so
             shards of a batch made on different machines agree with the whole.

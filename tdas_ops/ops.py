@@ -178,6 +178,11 @@ def step(
     With the defaults this is a Langevin step of step size eta: d = eta and n = sqrt(2 eta). `D` is the identity for a
     preconditioner of method "tdas" and `M M^T` (plus its skew part S) for "pds".
 
+    >>> M = tdas_ops.Preconditioner.radial(lambda k: 1 / (1 + 8 * k), (3, 32, 32), method="pds")
+    >>> z = tdas_ops.NoiseStream(seed=0)
+    >>> x = tdas_ops.noise(M, (8, 3, 32, 32), z, scale=10.0)
+    >>> x = tdas_ops.step(x, -x / 10.0**2, M, 0.1, noise=z, out=x)
+
     Args:
         x: state, `[B, C, H, W]`, float32 (float64 on the CPU).
         v: score or drift, the shape of x, float32, bfloat16 or float16 (float64 beside a float64 x).

@@ -124,6 +124,9 @@ class _Ladders:
     ) -> list[float]:
         """Falling noise levels `sigma = std / mean_scale` from sigma_max to sigma_min, both included.
 
+        >>> [round(sigma, 2) for sigma in tdas_ops.sde.VE(0.01, 50.0).ladder(4)]
+        [50.0, 7.69, 0.59, 0.01]
+
         Args:
             count: how many; one is sigma_max alone.
             kind: "karras" is uniform in `sigma^(1 / rho)` (arXiv 2206.00364, equation 5), "geometric" in log sigma,
