@@ -23,17 +23,28 @@ ELSEWHERE = re.compile(LOADED + r"[\"']?(?:https?:)?//[^\s\"'>]*", re.IGNORECASE
 
 
 def _repository_path(file: File) -> str:
+    if file.abs_src_path is None:  # a page that `_text` makes
+        return file.src_uri
     return Path(str(file.abs_src_path)).resolve().relative_to(ROOT).as_posix()
 
 
 def _target(source: str, link: str) -> str | None:
-    """The file of the repository that a link of a page leads to, a folder standing for its README.md."""
+    """The file of the repository that a link of a page leads to; a folder stands for its README.md, there or not."""
     if re.match(r"[a-z]+:|/", link):
         return None
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
     if (ROOT / path).is_dir():
-        path = posixpath.join(path, "README.md")
+        return posixpath.join(path, "README.md")
     return path if (ROOT / path).is_file() else None
+
+
+def _text(page: str) -> str:
+    """A page; of a folder without one a list of its files."""
+    if (ROOT / page).is_file():
+        return (ROOT / page).read_text()
+    folder = (ROOT / page).parent
+    files = sorted(each.name for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
+    return f"# {folder.name}\n\n" + "".join(f"- [{name}]({name})\n" for name in files)
 
 
 def _uri(path: str) -> str:
@@ -58,7 +69,7 @@ def _links(page: str) -> list[str]:
         found.extend(filter(None, [_target(page, match["path"])]))
         return match[0]
 
-    _outside_code(noted, (ROOT / page).read_text())
+    _outside_code(noted, _text(page))
     return list(dict.fromkeys(found))
 
 
@@ -69,7 +80,10 @@ def on_files(files: Files, config: Any) -> Files:
         for path in _links(page):
             if _uri(path) not in there:
                 there.add(_uri(path))
-                file = File(path, str(ROOT), config.site_dir, config.use_directory_urls)
+                if (ROOT / path).is_file():
+                    file = File(path, str(ROOT), config.site_dir, config.use_directory_urls)
+                else:
+                    file = File.generated(config, path, content=_text(path))
                 file.inclusion = InclusionLevel.NOT_IN_NAV
                 files.append(file)
             if path.endswith(".md") and path != "README.md" and path not in known:

@@ -156,6 +156,9 @@ def test_links_lead_to_where_the_site_has_the_files() -> None:
     expected = "[a](../examples/with_edm.py) [b](../samplers.md#noise-levels) [c](../index.md)"
     expected += ' `[d](../../x)` [e](https://x.org) [f](../experiments/README.md) <img src="../demo.png">'
     assert hooks.on_page_markdown(text, page, None, None) == expected
+    assert hooks._target("docs/x.md", "../csrc") == "csrc/README.md" and "[fft.h](fft.h)" in hooks._text(
+        "csrc/README.md"
+    )
     assert hooks._links("docs/integrations/edm.md")[1:] == ["examples/with_edm.py", "docs/samplers.md"]
     assert hooks.ELSEWHERE.search('<script async src="https://cdn.org/x.js">')
     assert not hooks.ELSEWHERE.search('<a href="https://x.org"><script src="../x.js">')
