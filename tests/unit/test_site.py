@@ -115,26 +115,37 @@ def test_every_warning_is_explained() -> None:
         assert all(part.split(":")[0] in page for part in text.split("…") if len(part) > 12), text
 
 
-NETWORKS = {"NCSN++": "ncsnpp", "DDPM++": "ddpmpp", "NCSNv2": "ncsnv2", "embedded": "embedded"}
-
-
-def rows_of(table: str) -> list[list[str]]:
-    lines = [line.strip("|") for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip(" *") for cell in line.split("|")] for line in lines]
+NETWORKS = ("ncsnpp", "ddpmpp", "ncsnv2", "embedded")
+ROWS = {  # of which_method.md by what they take, and of the results
+    "`calibrate.tune`": "tuned",
+    "`Mixture`": "2M, mixture, level by rule",
+    '`basis="mean"`': "2M, mean image, level by rule",
+    "`samplers.ancestral`": "ancestral",
+    "`samplers.dpmpp`": "DPM-Solver++ 2M",
+}
 
 
 def test_the_figures_are_those_of_the_results() -> None:
     results = (ROOT / "experiments/few_step/RESULTS.md").read_text()
-    sections = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", results, flags=re.MULTILINE)[1:]}
-    page = (DOCS / "which_method.md").read_text()
-    head, _, native, *rows = rows_of(re.search(r"^\| method \|.*?\n\n", page, re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]
-    assert head[1:] == list(NETWORKS)
-    for column, section in enumerate((sections[f"digits-{name}"] for name in NETWORKS.values()), 1):
-        count, distance = re.search(r"sampling, (\d+) evaluations: ([\d.]+)", section).groups()  # type: ignore[union-attr]
-        assert native[column] == distance and f"{int(count):,}" in native[0]
-        measured = rows_of(section.split("Frechet distance of features:\n\n")[1].split("\n\n")[0])
-        at_five = {row[0]: row[measured[0].index("5")] for row in measured}
-        assert {row[0]: row[column] for row in rows} == {row[0]: at_five[row[0]] for row in rows}
+    page = " ".join((DOCS / "which_method.md").read_text().split())
+    sections = [results.split(f"## digits-{name}\n")[1].split("\n## ")[0] for name in NETWORKS]
+    native = [re.search(r"sampling, (\d+) evaluations: ([\d.]+)", section) for section in sections]
+    first, *others, last = [f"{found[2]} with {int(found[1]):,}" for found in native if found]
+    assert f"Native sampling has {', '.join([first, *others])} and {last} evaluations" in page
+
+    def at_five(method: str) -> list[str]:
+        found = []
+        for section in sections:
+            table = section.split("Frechet distance of features:\n\n")[1].split("\n\n")[0]
+            rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines()]
+            found.append({row[0]: row for row in rows}[method][rows[0].index("5")])
+        return found
+
+    for taken, method in ROWS.items():
+        assert re.search(rf"\| [^|]*{re.escape(taken)}[^|]* \| {re.escape(', '.join(at_five(method)))} \|", page), taken
+    for method in ("2M from white noise", "2M, noised examples, level of the mixture"):
+        *rest, last = at_five(method)
+        assert f"{', '.join(rest)} and {last}" in page, method
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
@@ -156,9 +167,8 @@ def test_links_lead_to_where_the_site_has_the_files() -> None:
     expected = "[a](../examples/with_edm.py) [b](../samplers.md#noise-levels) [c](../index.md)"
     expected += ' `[d](../../x)` [e](https://x.org) [f](../experiments/README.md) <img src="../demo.png">'
     assert hooks.on_page_markdown(text, page, None, None) == expected
-    assert hooks._target("docs/x.md", "../csrc") == "csrc/README.md" and "[fft.h](fft.h)" in hooks._text(
-        "csrc/README.md"
-    )
+    listed = Path("csrc", "README.md").as_posix()  # of a folder that has none
+    assert hooks._target("docs/design.md", "../csrc") == listed and "[fft.h](fft.h)" in hooks._text(listed)
     assert hooks._links("docs/integrations/edm.md")[1:] == ["examples/with_edm.py", "docs/samplers.md"]
     assert hooks.ELSEWHERE.search('<script async src="https://cdn.org/x.js">')
     assert not hooks.ELSEWHERE.search('<a href="https://x.org"><script src="../x.js">')
