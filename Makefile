@@ -143,6 +143,8 @@ $(STAMPS)/bench: $(STAMPS)/package
 	@touch $@
 
 $(STAMPS)/docs: $(STAMPS)/package
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: the site needs Python 3.11 or newer:" \
+	  "name one with PYTHON="; exit 1; }
 	$(PIP) "tdas-ops[docs]"
 	@touch $@
 

@@ -127,10 +127,21 @@ def test_commands_are_taken() -> None:
     assert wrong == []
 
 
+NAMED = re.compile(
+    r"`(?:tdas_ops\.)?((?:calibrate|samplers|sde|models|Preconditioner|NoiseStream|Spectrum|ColouredNoise)\.\w+)"
+)
+
+
 def test_named_things_exist() -> None:
-    for name, text in TEXTS:
-        for method in re.findall(r"`Preconditioner\.(\w+)`", text):
-            assert hasattr(tdas_ops.Preconditioner, method), f"{name}: Preconditioner.{method}"
+    """Of the package, and variables of the environment."""
+    sources = (ROOT / "setup.py").read_text() + "".join(path.read_text() for path in MODULES)
+    for page, text in TEXTS:
+        for name in NAMED.findall(text):
+            if not name.endswith(".py"):
+                of, attribute = name.split(".")
+                assert hasattr(getattr(tdas_ops, of), attribute), f"{page}: {name}"
+        for name in re.findall(r"`(TDAS_OPS_\w+)", text):
+            assert name in sources, f"{page}: {name}"
 
 
 WRONG = """# A page
