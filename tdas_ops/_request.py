@@ -110,6 +110,21 @@ def seed_list(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def pictured(runs: Sequence[Run]) -> list[Run]:
+    """Of the demo's runs those that one picture needs: the longest of `pc`, and at the fewest evaluations that both
+    samplers take `pc` plain and with the published filter, and DPM-Solver++ from noise of the data's spectrum."""
+    by_pc = {run.network_evaluations for run in runs if isinstance(run, PCRun)}
+    few = min(by_pc & {run.network_evaluations for run in runs if isinstance(run, LadderRun)}, default=0)
+
+    def told(run: Run) -> bool:
+        if isinstance(run, LadderRun):
+            return run.evaluations == few and run.start == "gaussian"
+        longest = run.method == "plain" and run.network_evaluations == max(by_pc)
+        return longest or (run.network_evaluations == few and run.method in ("plain", "tdas"))
+
+    return [run for run in runs if told(run)]
+
+
 def demonstrated(model: str, evaluations: Sequence[int] | None = None) -> list[Run]:
     """What the demo shows at each number of evaluations, by default the native one and a few.
 

@@ -53,13 +53,14 @@ class Study:
 
     Attributes:
         world: the processes that sample together, by default this one alone.
+        shown: the runs that the grid has a row of; by default every run of the folder.
 
     Raises:
         ValueError: one sentence about what is wrong with the settings or the folder.
     """
 
-    def __init__(self, settings: Settings, runs: Sequence[Run], out: Path) -> None:
-        self.settings, self.out, self.world = settings, out, World()
+    def __init__(self, settings: Settings, runs: Sequence[Run], out: Path, shown: Sequence[Run] = ()) -> None:
+        self.settings, self.out, self.world, self.shown = settings, out, World(), shown
         for name, highest in (("samples", SAMPLES), ("batch", BATCH), ("threads", THREADS)):
             if getattr(settings, name) > highest:
                 raise ValueError(f"--{name}: got {getattr(settings, name)}, expected at most {highest}")
@@ -239,7 +240,8 @@ class Study:
             torch.set_num_threads(self.settings.threads)
 
     def draw(self, title: str = "") -> None:
-        """Draws every finished run of the folder into `grid.png`, many evaluations first.
+        """Draws the finished runs of the folder, or those of them that are `shown`, into `grid.png`, many evaluations
+        first.
 
         Raises:
             FolderError: a picture of an earlier run cannot be read.
@@ -250,11 +252,12 @@ class Study:
             self.folder.put_grid(_pictures.encoded(sheet))
 
     def _rows(self) -> list[tuple[list[str], list[Tensor]]]:
-        """Label and first pictures of every finished run."""
-        runs = _report.in_order(r for r in self.folder.record["runs"] if self.finished(run_of(r)))
+        """Label and first pictures of every finished run that the grid shows."""
+        finished = [r for r in self.folder.record["runs"] if self.finished(run_of(r))]
+        runs = _report.in_order(r for r in finished if not self.shown or run_of(r) in self.shown)
         read = _pictures.read_picture
         try:
-            rows = [[read(self.out / name, self.model.shape) for name in run["pictures"][:16]] for run in runs]
+            rows = [[read(self.out / name, self.model.shape) for name in run["pictures"][:_pictures.COLUMNS]] for run in runs]
         except ValueError as error:
             raise FolderError(f"--out: {error}, or none to have it made again") from None
         return list(zip(map(_report.label, runs), rows, strict=True))

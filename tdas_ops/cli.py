@@ -300,7 +300,8 @@ def demo(
 ) -> None:
     """Compare samplers on handwritten digits.
 
-    At few evaluations of the network and at the native number: a grid, and a table with Frechet distances.
+    At few evaluations of the network and at the native number: a table with Frechet distances, the pictures of every
+    run in a folder of its own, and a grid of four of them.
 
     \b
     Examples:
@@ -310,7 +311,7 @@ def demo(
     with _checked_input():
         settings = Settings(samples=samples, seed=seed, threads=threads)
         runs = _request.demonstrated("digits", evaluations)
-        study = _runs.Study(settings, runs, out or default_folder("demo", settings))
+        study = _runs.Study(settings, runs, out or default_folder("demo", settings), _request.pictured(runs))
     _execute(study, progress, f"Digits: {samples} samples a run, seed {seed}; Frechet distance to held-out digits")
 
 

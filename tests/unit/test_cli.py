@@ -457,6 +457,9 @@ def test_demo_compares_samplers_at_equal_evaluations(tmp_path: Path, capsys: pyt
     assert (out / "grid.png").is_file()
     default = _request.demonstrated("digits")
     assert default[0] == ("plain", 60) and {run.network_evaluations for run in default[1:]} == {24, 8, 5}
+    assert [run[:2] for run in _request.pictured(default)] == [("plain", 60), ("plain", 4), ("tdas", 4), ("dpmpp", 8)]
+    with Image.open(out / "grid.png") as grid:  # of 6 evaluations: pc plain and tdas, dpmpp from a Gaussian
+        assert 3 * 64 < grid.height < 4 * 64 + 40
 
 
 def test_tune_prints_a_table_the_best_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
