@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-from benchmarks import bench_floor, bench_overhead, bench_scaling, bench_update, compare, measure, report
+from benchmarks import bench_floor, bench_overhead, bench_scaling, bench_update, compare, measure, performance, report
 from benchmarks.circumstances import circumstances, instruction_set
 from benchmarks.parity import ParityError
 from benchmarks.rows import Row
@@ -75,6 +75,7 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.run", "--keep", "-k", MAIN_TABLE]
             subprocess.run(command, env={**os.environ, "TDAS_OPS_CPU_ISA": "avx2"}, check=True)
         report.write_page()
+        performance.write_page()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def read_picture(path: Path, shape: tuple[int, int, int] | None = None) -> Tenso
     return levels
 
 
-def grid(rows: Sequence[tuple[Sequence[str], Sequence[Tensor]]], title: str = "", columns: int = COLUMNS) -> Image.Image:
+def grid(
+    rows: Sequence[tuple[Sequence[str], Sequence[Tensor]]], title: str = "", columns: int = COLUMNS
+) -> Image.Image:
     """One row a run: lines of text, then up to `columns` of its pictures `[C, H, W]`, at least 64 pixels each."""
     columns = min(columns, max(len(pictures) for _, pictures in rows))
     height, width = rows[0][1][0].shape[1:]

@@ -257,7 +257,10 @@ class Study:
         runs = _report.in_order(r for r in finished if not self.shown or run_of(r) in self.shown)
         read = _pictures.read_picture
         try:
-            rows = [[read(self.out / name, self.model.shape) for name in run["pictures"][:_pictures.COLUMNS]] for run in runs]
+            rows = [
+                [read(self.out / name, self.model.shape) for name in run["pictures"][: _pictures.COLUMNS]]
+                for run in runs
+            ]
         except ValueError as error:
             raise FolderError(f"--out: {error}, or none to have it made again") from None
         return list(zip(map(_report.label, runs), rows, strict=True))

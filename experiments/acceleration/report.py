@@ -244,10 +244,21 @@ def resolutions(found: dict[str, dict[str, list[Curve]]], sizes: dict[str, int])
 # Plots and pictures
 
 PANEL = (4.2, 3.6)
+FLOORS = (":", "-.", (0, (1, 4)))  # fewest samples first
 
 
-def plot_curves(found: dict[str, list[Curve]], floor: float, path: Path) -> None:
-    """Distance over iterations, one panel a family."""
+def floors_of(shown: Sequence[Curve], floors: Sequence[tuple[float, float, int]]) -> dict[int, float]:
+    """What real images have by their number, for each number of samples of a panel's points; where there are fewer
+    real images than that, of all there are."""
+    counts = {count for curve in shown for _, _, count in curve.distances.values()}
+    by_count = {count: distance for distance, _, count in sorted(floors, key=lambda each: each[2])}
+    most = max(by_count)
+    nearest = {min((n for n in by_count if n >= count), default=most) for count in counts}
+    return {count: by_count[count] for count in sorted(nearest)}
+
+
+def plot_curves(found: dict[str, list[Curve]], floors: Sequence[tuple[float, float, int]], path: Path) -> None:
+    """Distance over iterations, one panel a family, and the distances of as many real images."""
     figure, axes = page.figure(len(found), PANEL)
     for axis, (family, all_curves) in zip(axes, found.items(), strict=True):
         for curve in filter(is_main, all_curves):
@@ -258,11 +269,14 @@ def plot_curves(found: dict[str, list[Curve]], floor: float, path: Path) -> None
             if curve.method == "plain" and FAMILIES[family].native in kept:
                 limit = WITHIN * kept[FAMILIES[family].native][0]
                 axis.axhline(limit, color=COLOURS["plain"], linestyle="--", linewidth=0.8)
-        axis.axhline(floor, color="black", linestyle=":", linewidth=0.8)
+        for place, (count, floor) in enumerate(floors_of(list(filter(is_main, all_curves)), floors).items()):
+            axis.axhline(
+                floor, color="black", linestyle=FLOORS[place], linewidth=0.8, label=f"real images, n = {count}"
+            )
         axis.set(xscale="log", yscale="log", xlabel="iterations", title=family)
-        axis.grid(which="major", alpha=0.25, linewidth=0.5)
-    axes[0].set_ylabel("Frechet distance")
-    axes[-1].legend(frameon=False, fontsize=7)
+        axis.grid(which="major")
+    axes[0].set_ylabel("Frechet distance of features")
+    axes[-1].legend(fontsize=7)
     page.save(figure, path)
 
 
@@ -286,7 +300,7 @@ def plot_spectra(rows: dict[str, list[Row]], real: Row, count: int, path: Path) 
         axis.axhline(1, color="black", linestyle=":", linewidth=0.8)
         axis.set(yscale="log", xlabel="cycles an image", title=f"{family}, {count} iterations")
     axes[0].set_ylabel("power / power of the data")
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[0].legend(fontsize=7)
     page.save(figure, path)
 
 
@@ -353,7 +367,7 @@ def main() -> None:
         part, found = render(data, rows, real, cost)
         found_of[data], sizes[data] = found, real["size"]
         plots = [args.results / f"{data}-{name}.svg" for name in ("distance", "spectra")]
-        plot_curves(found, real["distance"], plots[0])
+        plot_curves(found, real["floors"], plots[0])
         plot_spectra(rows, real, args.spectra, plots[1])
         for family in rows:
             sheet = None if data in MEASURED_ONLY else strips(data, family, args.pictures, args.shown)

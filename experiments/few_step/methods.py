@@ -118,6 +118,7 @@ SHOWN = (
     ("DPM-Solver++ 2M SDE", "#1f4e9e", "s-"),
     ("2M SDE from mean and white noise", "#7fbf7f", "^--"),
     ("2M SDE from a Gaussian, PCA", "#1e7d32", "^-"),
+    ("2M from mean and white noise", "#b5cf6b", "v--"),
     ("2M from a Gaussian, PCA", "#66a61e", "v-"),
     ("2M, mixture, level by rule", "#8e44ad", "v-"),
     ("tuned", "#000000", "*"),

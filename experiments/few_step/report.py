@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import page
 from benchmarks.rows import Row, read
@@ -19,6 +21,12 @@ MEASURES = {
     "likeness": "Mean Wasserstein-1 distance along principal components and textures, in standard deviations",
     "spectrum": "RMS error of the power spectrum, octaves",
 }
+
+SUMMARY = {"digits-embedded": "embedded network", "digits-ncsnpp": "NCSN++ as published"}
+SUMMARISED = (
+    *("pc plain", "pc tdas", "DPM-Solver++ 2M", "DPM-Solver++ 2M SDE"),
+    *("2M from mean and white noise", "2M from a Gaussian, PCA", "2M, mixture, level by rule"),
+)
 
 
 def averaged(rows: list[Row]) -> Figures:
@@ -52,24 +60,45 @@ def table(found: Figures, measure: str) -> list[str]:
     return page.table(["method", *map(str, counts)], lines)
 
 
-def plot(title: str, found: Figures, real: Row, native: Row | None, path: Path) -> None:
-    """Distance against evaluations of the methods worth showing, the floor and the native sampler as lines."""
-    figure, (axes,) = page.figure(1, (7, 4.5))
-    for method, colour, style in SHOWN:
+def draw(axes: Any, found: Figures, real: Row, shown: Sequence[tuple[str, str, str]]) -> None:
+    """Distance against evaluations, and as lines what as many real images and the native sampler have."""
+    most = 0
+    for method, colour, style in shown:
         points = sorted(
             (count, row["distance"]) for (m, count), row in found.items() if m == method and count in COUNTS
         )
         points = [(count, value) for count, value in points if math.isfinite(value)]
         if points:
+            most = max(most, *(count for count, _ in points))
             axes.plot(*zip(*points, strict=True), style, color=colour, label=method, markersize=4, linewidth=1.5)
-    axes.axhline(real["floor"][0], color="#888888", linestyle=":", label=f"real images, n = {real['samples']}")
-    if native is not None:
-        axes.axhline(native["distance"], color="#888888", linestyle="--", label=f"pc plain, {real['native']}")
-    axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=MEASURES["distance"], title=title)
-    counts = sorted(COUNTS)
-    axes.set_xticks(counts, [str(count) for count in counts])
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    if ("pc plain", real["native"]) in found:
+        axes.axhline(found["pc plain", real["native"]]["distance"], color="#555555", linestyle="--", label="native")
+    floor, _, count = real["floor"]
+    axes.axhline(floor, color="#555555", linestyle=":", label=f"real images, n = {count}")
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations")
+    ticks = sorted(count for count in COUNTS if count <= most)
+    axes.set_xticks(ticks, [str(count) for count in ticks])
+    axes.grid()
+
+
+def plot(title: str, found: Figures, real: Row, path: Path) -> None:
+    """The methods worth showing, on one network."""
+    figure, (axes,) = page.figure(1, (8, 4.2))
+    draw(axes, found, real, SHOWN)
+    title = f"{title}, native sampling {real['native']:,} evaluations"
+    axes.set(ylabel=f"{MEASURES['distance']}, {real['samples']} samples", title=title)
+    figure.legend(loc="outside right upper", fontsize=7)
+    page.save(figure, path)
+
+
+def plot_summary(networks: Mapping[str, tuple[Figures, Row]], path: Path) -> None:
+    """The same in a few curves for the networks of `SUMMARY`, side by side."""
+    figure, axes = page.figure(len(SUMMARY), (4.2, 3.4))
+    for axis, (name, title) in zip(axes, SUMMARY.items(), strict=True):
+        draw(axis, *networks[name], [each for each in SHOWN if each[0] in SUMMARISED])
+        axis.set_title(f"{title}; native: {networks[name][1]['native']:,} evaluations")
+    axes[0].set_ylabel(MEASURES["distance"])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7.5)
     page.save(figure, path)
 
 
@@ -78,7 +107,7 @@ def section(name: str, rows: list[Row], real: Row, folder: Path) -> list[str]:
     found = averaged(rows)
     native = found.get(("pc plain", real["native"]))
     picture = folder / f"{name}.svg"
-    plot(name, found, real, native, picture)
+    plot(name, found, real, picture)
     floor, scatter, count = real["floor"]
     seeds = sorted({row["seeds"] for row in found.values()})
     text = [
@@ -110,12 +139,16 @@ def main() -> None:
         "# Quality against network evaluations\n",
         "Made by `python -m experiments.few_step.report`; do not edit.\n",
     ]
+    networks: dict[str, tuple[Figures, Row]] = {}
     for file in sorted(args.results.glob("*-real.json")):
         name = file.stem.removesuffix("-real")
         (real,), rows = read(file), read(args.results / f"{name}.jsonl")
         if len({row["weights"] for row in [real, *rows]}) > 1:
             raise SystemExit(f"report: {name} has rows of several networks, expected those of one")
         text += section(name, rows, real, args.results)
+        networks[name] = averaged(rows), real
+    if set(SUMMARY) <= set(networks):
+        plot_summary(networks, args.results / "summary.svg")
     args.page.write_text("\n".join(text))
     print(f"report: {args.page}")
 

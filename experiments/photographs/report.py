@@ -7,9 +7,6 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-from matplotlib import pyplot
-
 from benchmarks import page as drawing
 from benchmarks.rows import Row, read
 from experiments.photographs.data import SIZES
@@ -18,8 +15,6 @@ from experiments.photographs.methods import METHODS
 from experiments.photographs.network import PATCH
 from experiments.photographs.plan import COUNTS, REAL, RESULTS
 
-matplotlib.use("svg")
-matplotlib.rcParams |= {"svg.hashsalt": "photographs", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
 PAGE = Path(__file__).with_name("RESULTS.md")
 MEASURES = {
     "patches": "Patches: mean Wasserstein-1 distance along principal components and textures, in standard deviations",
@@ -27,6 +22,11 @@ MEASURES = {
 }
 FAR = "far"
 MEASURES[FAR] = "Power in rings of waves of 64 pixels and longer, which training never saw whole: the same"
+AXES = {
+    "patches": "patches, standard deviations",
+    "spectrum": "power of all rings, octaves",
+    FAR: "power of waves >= 64 pixels, octaves",
+}
 SIGHTS = {"local": "The denoiser sees 64 pixels", "whole": "Its linear part sees the whole picture"}
 SHOWN = (
     ("pc plain", "#9a9a9a", "o-"),
@@ -123,13 +123,12 @@ def shapes(found: Figures, count: int) -> list[str]:
 
 def plot(rows: dict[int, list[Row]], path: Path) -> None:
     """Both measures against evaluations, a column a size."""
-    figure, axes = pyplot.subplots(
-        len(MEASURES), len(rows), figsize=(4.2 * len(rows), 3.6 * len(MEASURES)), squeeze=False
-    )
+    figure, axes = drawing.figure(len(rows), (3.6, 3), len(MEASURES))
     for column, (size, own) in enumerate(rows.items()):
-        found = figures(own)
+        found, samples = figures(own), {row["samples"] for row in own if row["method"] not in REAL}
+        ticks = [count for count in COUNTS if count <= max(n for _, _, n in found)]
         for line, measure in enumerate(MEASURES):
-            axis = axes[line][column]
+            axis = axes[line * len(rows) + column]
             for method, colour, style in SHOWN:
                 points = sorted(
                     (n, finite(r[measure])) for (s, m, n), r in found.items() if (s, m) == ("local", method)
@@ -140,15 +139,16 @@ def plot(rows: dict[int, list[Row]], path: Path) -> None:
             for name, (value, _) in floors(own, measure).items():
                 style = "--" if name.startswith("held") else ":"
                 axis.axhline(value, color="#888888", linestyle=style, label=name)
-            axis.set(xscale="log", yscale="log", title=f"{size} pixels" if line == 0 else "")
-            axis.set_xticks(COUNTS, map(str, COUNTS))
-            axis.minorticks_off()
-            axis.grid(alpha=0.3)
-            axis.set_ylabel({FAR: "power, 64 pixels and longer"}.get(measure, measure) if column == 0 else "")
-    axes[0][0].legend(fontsize=6)
-    for axis in axes[-1]:
-        axis.set_xlabel("network evaluations")
-    figure.tight_layout()
+            axis.set(xscale="log", yscale="log")
+            axis.set_xticks(ticks, map(str, ticks))
+            axis.grid()
+            if line == 0:
+                axis.set_title(f"{size} pixels, n = {' and '.join(map(str, sorted(samples)))}")
+            if line == len(MEASURES) - 1:
+                axis.set_xlabel("network evaluations")
+            if column == 0:
+                axis.set_ylabel(AXES[measure])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
     drawing.save(figure, path)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tdas_ops
-from benchmarks import contenders, measure, report, rows
+from benchmarks import contenders, measure, performance, report, rows
 from benchmarks import run as bench
 from benchmarks.parity import Oracle, ParityError
 
@@ -102,17 +102,26 @@ def test_report_renders_what_was_measured(tmp_path):
     assert results == {"avx512": {"circumstances": about, "rows": rows}}
     text = report.render(results)
     assert "do not edit" in text and "commit abc with local changes" in text
-    assert "| avx512, both | - / - | - / - | 3.00 / 12.5 | - / - |" in text
     assert "| LSUN | 8x3x256x256 | pds | both | float32 | 2.00 | 6.00 | (1) | 25% | 3.00 | 12.5 |" in text
     assert "(1) no compiler here" in text and "| LSUN | 8x3x256x256 | both | cpp | 3.15 | 0.50 |" in text
     assert "no compiler here" in report.listing("a name", rows)
+    counts = {"nvcc 1": {"instructions": {"pds 32x32": {"total": 53.26}, "tdas 64x64, snr rule": {"total": 57.4}}}}
+    page = performance.render(results, [Path("plot.svg")], counts)
+    assert "| avx512, frequency and space mask | 12.5 / 3.00 |" in page and "](plot.svg)" in page
+    assert "| 32 x 32 | 53.3 | - | - |" in page and "launch | - | 57.4 | - |" in page and "issue 83 in" in page
     pytest.importorskip("matplotlib")
-    plots = report.plot(results, tmp_path)
-    drawn = [plot.read_text() for plot in plots]
-    assert len(plots) == 2 and ">ns per element, pds step</text>" in drawn[0]  # a text and no outlines of letters
-    report.plot(results, tmp_path)
-    assert [plot.read_text() for plot in plots] == drawn
-    assert "![time-avx512](results/time-avx512.svg)" in report.render(results, [Path("results/time-avx512.svg")])
+    drawn = []
+    for name in ("one.svg", "two.svg"):
+        performance.plot("avx512", results["avx512"], tmp_path / name)
+        drawn.append((tmp_path / name).read_text())
+    assert drawn[0] == drawn[1] and ">3.00×</text>" in drawn[0]  # a text and no outlines of letters
+
+
+def test_the_page_of_performance_is_that_of_the_files():
+    if not performance.FOLDER.is_dir() or not (results := performance.read()):
+        pytest.skip("the rows are not part of the source package")
+    assert performance.PAGE.read_text() == performance.current(), "python -m benchmarks.performance makes it anew"
+    assert all(path.is_file() for path in performance.plots_of(results))
 
 
 def test_rows_survive_what_ends_a_process(tmp_path):
