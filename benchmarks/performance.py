@@ -88,9 +88,9 @@ CUDA kernels thread by thread on a CPU against float64, the Triton kernels in Tr
 first` tests and measures every kernel on a GPU within eight minutes.
 
 Machine instructions an element of the fused CUDA kernels on sm_90 ({compiler}), float32, with noise. {0}
-multiprocessors of {1} lanes at {2:g} GHz issue {3:.0f} in the time that {4} bytes take at {5:g} TB/s, which is the least that an H200
-needs to read x and v and write x'. `make check-cuda` counts them, and CI fails where they rise. Planes from 256 x 256
-take three passes, five with both masks.
+multiprocessors of {1} lanes at {2:g} GHz issue {3:.0f} in the time that {4} bytes take at {5:g} TB/s, which is the
+least that an H200 needs to read x and v and write x'. `make check-cuda` counts them, and CI fails where they rise.
+Planes from 256 x 256 take three passes, five with both masks.
 """
 
 

@@ -17,7 +17,7 @@ def images(n: int = 20, shape=(2, 6, 7)) -> torch.Tensor:
 
 
 def formula(x: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The normalised statistics m_f (full spectrum) and m_a, as docs/design.md writes them."""
+    """The normalised statistics m_f (full spectrum) and m_a, as docs/mathematics.md writes them."""
     f = torch.log(1 + (published.dft(x).abs() ** 2).mean(0))
     a = (x**2).mean(0)
     return tuple((m / m.max() + alpha - 1) / alpha for m in (f, a))

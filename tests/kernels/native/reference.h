@@ -1,4 +1,4 @@
-// What the kernels should give, in double precision and by the definitions of docs/design.md alone. Only Philox is
+// What the kernels should give, in double precision and by the definitions of docs/mathematics.md alone. Only Philox is
 // shared with the kernels: tests/unit/test_noise.py holds it to the published vectors.
 #pragma once
 
