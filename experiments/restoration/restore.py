@@ -4,7 +4,8 @@
 
 Annealed Langevin sampling of the posterior of `y = H x + sigma_y z`. The prior's score at noise level s comes from the
 denoiser FFDNet, `(D(x, s) - x) / s^2`; the measurement adds `H^T (y - H x) / (sigma_y^2 + s^2 - s_last^2)`. FOLDER has
-other photographs, for the filters; without `--degrade` the photograph is y. Writes sample.png, mean.png and spread.png.
+other photographs, for the filters; without `--degrade` the photograph is y. Writes sample.png, mean.png, spread.png and
+strip.webp: the photograph, y, the mean.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks import page
 from experiments.acceleration.pictures import photographs
 from experiments.restoration.ffdnet import FFDNet
 from experiments.restoration.measurements import LAST, TASKS, Measurement, level, read_photo
@@ -92,6 +94,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, image in (("sample", made[0]), ("mean", made.mean(0)), ("spread", 10 * made.std(0, correction=0))):
         picture(level(image)).save(args.out / f"{name}.png")
+    strip = torch.cat([photo[0], y[0], made.mean(0)], dim=-1)
+    page.save_picture(picture(level(strip)), args.out / "strip.webp")
     print(f"RMSE of the mean to the picture: {255 * float((made.mean(0) - photo[0]).square().mean().sqrt()):.2f}")
 
 
