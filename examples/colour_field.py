@@ -3,7 +3,7 @@
     pip install tdas-ops
     python examples/colour_field.py FOLDER --size 512 1024
 
-Prints how two channels of a pixel correlate in 64 fields and in the photographs; draws field.png: above, channels with
+Prints how two channels of a pixel correlate in 64 fields and in the photographs; draws field.webp: above, channels with
 their own spectra and nothing in common; below, with the spectra that they share.
 """
 
@@ -58,4 +58,4 @@ if __name__ == "__main__":
     spectrum = spectrum.resize(*args.size)
     x = torch.cat([fields(law, 1, args.seed) for law in (apart(spectrum), spectrum)], dim=2)
     levels = (255 * x[0].clamp(0, 1)).round().to(torch.uint8).permute(1, 2, 0)
-    Image.fromarray(levels.numpy()).save("field.png")
+    Image.fromarray(levels.numpy()).save("field.webp", quality=40)

@@ -3,7 +3,7 @@
     pip install tdas-ops matplotlib
     python examples/coloured_noise.py
 
-Prints how far the power of 4,096 draws is from what the masks say; draws noise.png.
+Prints how far the power of 4,096 draws is from what the masks say; draws noise.webp.
 """
 
 import torch
@@ -67,9 +67,9 @@ def draw(path, seed=0):
     last.set_title("power of 64 draws", fontsize=9)
     last.set_xlabel("cycles an image", fontsize=8)
     last.legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, pil_kwargs={"quality": 70, "method": 6})
 
 
 if __name__ == "__main__":
     print(f"power of 4,096 draws against the masks: {error(filters()[0]):.2%} RMS")
-    draw("noise.png")
+    draw("noise.webp")

@@ -5,7 +5,7 @@
 
 Where a pixel is known the posterior is stiff, and the stiffest pixel bounds the step of all. A space mask of the
 posterior's own deviations gives each pixel the step that it can bear. Prints the error of the lost pixels after 50
-evaluations of the embedded network, without and with it; draws restore.png: digits, what is left of them, restored
+evaluations of the embedded network, without and with it; draws restore.webp: digits, what is left of them, restored
 without and with the mask.
 """
 
@@ -61,4 +61,5 @@ if __name__ == "__main__":
         print(f"{error:.3f}  {name}")
     rows = [torch.nn.functional.pad(row.clamp(0, 1), (1, 1, 1, 1), value=1.0) for row in rows]
     sheet = (255 * torch.cat([row[:, 0].permute(1, 0, 2).flatten(1) for row in rows])).round().to(torch.uint8)
-    Image.fromarray(sheet.numpy()).resize((2 * sheet.shape[1], 2 * sheet.shape[0]), 0).save("restore.png")
+    shown = Image.fromarray(sheet.numpy()).resize((2 * sheet.shape[1], 2 * sheet.shape[0]), 0)
+    shown.save("restore.webp", lossless=True)
