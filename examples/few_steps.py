@@ -3,7 +3,8 @@
     pip install tdas-ops
     python examples/few_steps.py
 
-Prints Frechet distances on features of a digit classifier (not FID), 128 samples each; draws few_steps.webp, a row each.
+Prints Frechet distances on features of a digit classifier (not FID), 128 samples each; draws few_steps.webp, a row
+each.
 """
 
 import torch
@@ -52,4 +53,4 @@ if __name__ == "__main__":
     rows = [torch.nn.functional.pad(pictures, (1, 1, 1, 1), value=255) for _, pictures in found.values()]
     sheet = torch.cat([row[:, 0].permute(1, 0, 2).flatten(1) for row in rows])
     shown = Image.fromarray(sheet.numpy()).resize((2 * sheet.shape[1], 2 * sheet.shape[0]), 0)
-    shown.save("few_steps.webp", lossless=True)
+    shown.quantize(8, dither=0).convert("L").save("few_steps.webp", lossless=True, method=6)

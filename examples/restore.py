@@ -62,4 +62,4 @@ if __name__ == "__main__":
     rows = [torch.nn.functional.pad(row.clamp(0, 1), (1, 1, 1, 1), value=1.0) for row in rows]
     sheet = (255 * torch.cat([row[:, 0].permute(1, 0, 2).flatten(1) for row in rows])).round().to(torch.uint8)
     shown = Image.fromarray(sheet.numpy()).resize((2 * sheet.shape[1], 2 * sheet.shape[0]), 0)
-    shown.save("restore.webp", lossless=True)
+    shown.quantize(8, dither=0).convert("L").save("restore.webp", lossless=True, method=6)

@@ -303,3 +303,16 @@ def test_report_pools_seeds_and_finds_the_speed_up():
         compared[-2] == "| 64 | large | 1x (1000) | 20x (50, not at 66) | none |" and "| 16 | blobs |" in compared[-3]
     )
     assert report.resolutions({"blobs": found}, {"blobs": 16}) == []
+
+
+def test_a_floor_is_that_of_as_many_images_as_its_points_have_samples(tmp_path):
+    curve = lambda *counts: report.Curve("plain", 0.0, "-", {n: (2.0, 0.0, count) for n, count in enumerate(counts, 1)})
+    floors = [[1.1, 0.1, 960], [4.5, 0.2, 320], [2.5, 0.1, 640]]
+    assert report.floors_of([curve(320, 320)], floors) == {320: 4.5}
+    assert report.floors_of([curve(320), curve(960)], floors) == {320: 4.5, 960: 1.1}
+    assert report.floors_of([curve(2000)], floors) == {960: 1.1}
+    pytest.importorskip("matplotlib")
+    found = {"ncsnpp": [curve(320, 2000)]}
+    report.plot_curves(found, floors, tmp_path / "plot.svg")
+    drawn = (tmp_path / "plot.svg").read_text()
+    assert "real images, n = 320" in drawn and "n = 960" in drawn and "n = 640" not in drawn

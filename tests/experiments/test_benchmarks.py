@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 import tdas_ops
-from benchmarks import contenders, measure, performance, report, rows
+from benchmarks import contenders, measure, page, performance, report, rows
 from benchmarks import run as bench
 from benchmarks.parity import Oracle, ParityError
 
@@ -106,9 +109,9 @@ def test_report_renders_what_was_measured(tmp_path):
     assert "(1) no compiler here" in text and "| LSUN | 8x3x256x256 | both | cpp | 3.15 | 0.50 |" in text
     assert "no compiler here" in report.listing("a name", rows)
     counts = {"nvcc 1": {"instructions": {"pds 32x32": {"total": 53.26}, "tdas 64x64, snr rule": {"total": 57.4}}}}
-    page = performance.render(results, [Path("plot.svg")], counts)
-    assert "| avx512, frequency and space mask | 12.5 / 3.00 |" in page and "](plot.svg)" in page
-    assert "| 32 x 32 | 53.3 | - | - |" in page and "launch | - | 57.4 | - |" in page and "issue 83 in" in page
+    text = performance.render(results, [Path("plot.svg")], counts)
+    assert "| avx512, frequency and space mask | 12.5 / 3.00 |" in text and "](plot.svg)" in text
+    assert "| 32 x 32 | 53.3 | - | - |" in text and "launch | - | 57.4 | - |" in text and "issue 83 in" in text
     pytest.importorskip("matplotlib")
     drawn = []
     for name in ("one.svg", "two.svg"):
@@ -122,6 +125,28 @@ def test_the_page_of_performance_is_that_of_the_files():
         pytest.skip("the rows are not part of the source package")
     assert performance.PAGE.read_text() == performance.current(), "python -m benchmarks.performance makes it anew"
     assert all(path.is_file() for path in performance.plots_of(results))
+
+
+def test_a_plot_is_slim_and_the_same_drawing():
+    pytest.importorskip("matplotlib")
+    figure, axes = page.figure(2, (2, 2), rows=2)
+    assert len(axes) == 4
+    for axis in axes:
+        axis.plot([1, 10, 100], [1, 2, 3], "o-", label="a line")
+        axis.set(xscale="log", title="two & three")
+    plain = io.StringIO()
+    figure.savefig(plain, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = page._slim(plain.getvalue())
+    slim, whole = (ElementTree.fromstring(each) for each in (text, plain.getvalue()))
+    drawn = lambda root, tag: [each for each in root.iter() if each.tag.endswith(f"}}{tag}")]
+    for tag in ("use", "text", "path", "clipPath"):
+        assert len(drawn(slim, tag)) == len(drawn(whole, tag)) > 0
+    assert [each.text for each in drawn(slim, "text")].count("two & three") == 4
+    assert len(drawn(slim, "g")) < 0.3 * len(drawn(whole, "g")) and len(text) < 0.6 * len(plain.getvalue())
+    ids = {each.get("id") for each in slim.iter()} - {None}
+    classes = set(re.findall(r"\.(\w+)\{", next(slim.iter(f"{{{page.SVG}}}style")).text))
+    assert {name for each in slim.iter() if (name := each.get("class"))} == classes
+    assert {found for each in slim.iter() for v in each.attrib.values() for found in re.findall(r"#(i\d+)", v)} == ids
 
 
 def test_rows_survive_what_ends_a_process(tmp_path):
