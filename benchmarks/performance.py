@@ -84,8 +84,8 @@ GPU = """\
 ## On a GPU: compiled and counted, not run
 
 **No kernel of this package has run on a GPU yet.** They are compiled for sm_80, sm_90 and sm_100; the tests run the
-CUDA kernels thread by thread on a CPU against float64, the Triton kernels in Triton's interpreter. `benchmarks/gpu.sh
-first` tests and measures every kernel on a GPU within eight minutes.
+CUDA kernels thread by thread on a CPU against float64, the Triton kernels in Triton's interpreter.
+`benchmarks/gpu.sh first` tests and measures every kernel on a GPU within eight minutes.
 
 Machine instructions an element of the fused CUDA kernels on sm_90 ({compiler}), float32, with noise. {0}
 multiprocessors of {1} lanes at {2:g} GHz issue {3:.0f} in the time that {4} bytes take at {5:g} TB/s, which is the
