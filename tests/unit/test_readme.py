@@ -50,7 +50,6 @@ def test_a_network_of_diffusers_is_sampled(tmp_path: Path, monkeypatch: pytest.M
     run.sample(names["net"].score, (2, 3, 32, 32), 0, progress=False)  # type: ignore[attr-defined]
 
 
-@pytest.mark.filterwarnings("ignore:M. got a 'pds' filter:RuntimeWarning")  # of uniform noise, which is no data
 def test_a_step_is_what_it_says():
     code, names = CODE[1], dict[str, object]()
     assert len([line for line in code.splitlines() if line.strip()]) == 4
