@@ -92,8 +92,8 @@ def test_figures_of_quality_are_those_of_the_results():
     sentence = " ".join(README.split("On NCSN++ digits")[1].split(";")[0].split())
     mixture, plain = at_five("2M, mixture, level by rule"), at_five("DPM-Solver++ 2M")
     assert sentence == (
-        f"5 evaluations from a mixture have {mixture}, DPM-Solver++(2M) from white noise {plain}, native sampling with "
-        f"{int(native):,} evaluations {of}"
+        f"5 evaluations from Gaussians fitted to 512 images have {mixture}, DPM-Solver++(2M) from white noise {plain}, "
+        f"native sampling with {int(native):,} evaluations {of}"
     )
 
 
