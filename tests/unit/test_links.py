@@ -78,6 +78,19 @@ def test_every_file_that_is_named_is_there():
     assert {name: names for name, names in missing.items() if names} == {}
 
 
+def test_every_picture_is_shown():
+    """Bytes that no page shows are not kept."""
+    files = tracked()
+    shown = {
+        (page.parent / link).resolve()
+        for page in files
+        if page.suffix == ".md"
+        for link in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", page.read_text())
+    }
+    pictures = [path for path in files if path.suffix in (".png", ".svg", ".webp")]
+    assert len(pictures) > 20 and [path.name for path in pictures if path.resolve() not in shown] == []
+
+
 def test_what_leads_nowhere_is_found(tmp_path: Path):
     (tmp_path / "a.md").write_text("# One heading\n## `code`, and *more*: x_y\n## Twice\n## Twice\n```\n# none\n```\n")
     page = "[a](a.md#one-heading) [b](a.md#code-and-more-x_y) [c](a.md#twice-1) ![p](.) [m](#here) <https://x.org/a>"
