@@ -78,7 +78,7 @@ SVG, LINK = "http://www.w3.org/2000/svg", "{http://www.w3.org/1999/xlink}href"
 
 def _slim(drawing: str) -> str:
     """The same drawing in half the bytes: tenths of a point, styles once, no groups and no names that nothing uses."""
-    root = ElementTree.fromstring(re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.1f}", drawing))
+    root = ElementTree.fromstring(re.sub(r"\d+\.\d{3,}", lambda found: f"{round(float(found[0]), 1):g}", drawing))
     named = re.findall(r"#([mp]\w+)", " ".join(value for each in root.iter() for value in each.attrib.values()))
     short = {name: f"i{place}" for place, name in enumerate(dict.fromkeys(named))}
     shared = Counter(each.get("style") for each in root.iter())
@@ -112,8 +112,8 @@ def _slim(drawing: str) -> str:
 
 
 def save_picture(sheet: Any, path: Path) -> None:
-    """Writes a PIL image as WebP: 16 levels of grey, or colours as far as the eye needs them."""
+    """Writes a PIL image as WebP: 8 levels of grey, or colours as far as the eye needs them."""
     if sheet.mode == "L":
-        sheet.quantize(16, dither=0).convert("L").save(path, lossless=True, method=6, quality=100)
+        sheet.quantize(8, dither=0).convert("L").save(path, lossless=True, method=6, quality=100)
     else:
         sheet.save(path, quality=50, method=6)

@@ -458,6 +458,7 @@ def test_demo_compares_samplers_at_equal_evaluations(tmp_path: Path, capsys: pyt
     default = _request.demonstrated("digits")
     assert default[0] == ("plain", 60) and {run.network_evaluations for run in default[1:]} == {24, 8, 5}
     assert [run[:2] for run in _request.pictured(default)] == [("plain", 60), ("plain", 4), ("tdas", 4), ("dpmpp", 8)]
+    assert _request.pictured(_request.demonstrated("digits", [24, 5])) == []
     with Image.open(out / "grid.png") as grid:  # of 6 evaluations: pc plain and tdas, dpmpp from a Gaussian
         assert 3 * 64 < grid.height < 4 * 64 + 40
 
