@@ -112,8 +112,8 @@ def seed_list(text: str) -> tuple[int, ...]:
 
 def pictured(runs: Sequence[Run]) -> list[Run]:
     """Of the demo's runs those that one picture needs: the longest of `pc`, and at the fewest evaluations that both
-    samplers take `pc` plain and with the published filter, and DPM-Solver++ from noise of the data's spectrum. None where
-    they have no count in common: then all are worth a row."""
+    samplers take `pc` plain and with the published filter, and DPM-Solver++ from noise of the data's spectrum. None
+    where they have no count in common: then all are worth a row."""
     by_pc = {run.network_evaluations for run in runs if isinstance(run, PCRun)}
     few = min(by_pc & {run.network_evaluations for run in runs if isinstance(run, LadderRun)}, default=0)
 
