@@ -78,7 +78,7 @@ def measured(evaluator: Evaluator, samples: Tensor) -> Row:
 def measure_real(data: Dataset, samples: int, file: Path) -> None:
     """What the figures of samples are read against: those of held-out half A, the spectrum of the training data, the
     moments of half B, and the floors of one, two and three seeds of `samples`."""
-    if file.exists():
+    if read(file):
         return
     counts = sorted({min(seeds * samples, len(data.half_a)) for seeds in range(1, len(SEEDS) + 1)})
     figures = measured(data.evaluator, data.half_a)
