@@ -13,7 +13,6 @@ BASE ?=
 RECORD ?=
 DIGITS ?= build/digits/package
 GPU_PYTHON ?= python3.12
-GPU_TORCH ?= torch==2.11.0
 VARIANTS ?=
 
 ifeq ($(VENV),none)
@@ -82,16 +81,16 @@ check-cuda: $(STAMPS)/tools  ## compiles the CUDA kernels and counts instruction
 check-triton: $(STAMPS)/tools  ## compiles the Triton kernels for each architecture, no GPU; RECORD=1 records registers and spills
 	$(PY) tests/gates/check_triton.py $(if $(RECORD),--record)
 
-# For a machine that has Python 3.12, torch 2.11.0 (CUDA 13.0) and a GPU of compute capability 9.0; others
-# are named with GPU_PYTHON=, GPU_TORCH= and TORCH_CUDA_ARCH_LIST=. Its environment, of several GB, is build/gpu-venv.
+# For a machine that has Python 3.12, any torch from 2.11 on that has CUDA, and a GPU of compute capability 9.0; others
+# are named with GPU_PYTHON= and TORCH_CUDA_ARCH_LIST=. Its environment, which needs no torch, is build/gpu-venv.
 # VARIANTS="main NAME" builds these alone; without it, main and all of benchmarks/gpu_variants.txt.
 gpu-wheel:  ## compiles the CUDA extension and its variants for a GPU machine into build/gpu-wheel, which benchmarks/gpu.sh uses
-	$(MAKE) VENV=build/gpu-venv PYTHON=$(GPU_PYTHON) TORCH="$(GPU_TORCH)" gpu-extensions
+	$(MAKE) VENV=build/gpu-venv PYTHON=$(GPU_PYTHON) gpu-extensions
 
-gpu-extensions: $(STAMPS)/torch
+gpu-extensions: $(STAMPS)/python
 	@command -v nvcc >/dev/null || test -x "$${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || { echo "make: nvcc is not found:" \
 	  "install the CUDA toolkit, or name its folder with CUDA_HOME="; exit 1; }
-	$(PIP) "setuptools>=77" ninja "pybind11>=2.13" numpy
+	$(PIP) "setuptools>=77" ninja "pybind11>=2.13"
 	$(PY) benchmarks/gpu_build.py $(VARIANTS)
 
 train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs go on where they stopped

@@ -143,7 +143,15 @@ def _installed(backend: str) -> bool:
     if backend == "triton":
         return importlib.util.find_spec("triton") is not None
     module = None if backend == "reference" else _extension.load()
-    return backend == "reference" or (module is not None and (backend == "cpp" or bool(module.build_info()["cuda"])))
+    if backend == "reference" or module is None:
+        return backend == "reference"
+    cuda = module.build_info()["cuda"]
+    return backend == "cpp" or (cuda is not None and not _newer_than_torchs(cuda))
+
+
+def _newer_than_torchs(cuda: str) -> bool:
+    """Whether this CUDA is of a newer major version than that of torch, whose driver may then be too old for it."""
+    return torch.version.cuda is not None and int(cuda.split(".")[0]) > int(torch.version.cuda.split(".")[0])
 
 
 def _missing(backend: str) -> str | None:
@@ -152,8 +160,13 @@ def _missing(backend: str) -> str | None:
         return None
     if backend == "triton":
         return _without_triton("Triton is not installed")
-    if _extension.load() is None:
+    module = _extension.load()
+    if module is None:
         return _extension.reason()
+    if cuda := module.build_info()["cuda"]:
+        torchs = f"torch {torch.__version__} of CUDA {torch.version.cuda}, whose driver may be too old for them"
+        command = f"TDAS_OPS_BUILD=cuda {_remedy.reinstall()}"
+        return f"the CUDA kernels are of CUDA {cuda} and {torchs}; rebuild them by an nvcc as old with `{command}`"
     why = _extension.record().get("cuda_kernels", "no record").removeprefix("no: ")
     command = f"TDAS_OPS_BUILD=cuda {_remedy.reinstall()}"
     return f"tdas_ops._C was built without its CUDA part ({why}); rebuild it with `{command}`"

@@ -183,3 +183,18 @@ def test_an_op_without_an_overload_looks_at_the_call():
                 assert torch.equal(bits(op), bits(getattr(op, backend)))
     if "cpp" in tdas_ops.backend_info()["available"]:
         assert not torch.equal(bits(op.cpp), bits(op.reference)) and torch.equal(bits(op), bits(op.cpp))
+
+
+@pytest.mark.parametrize(("torchs", "there"), [("12.8", False), ("13.0", True), ("14.1", True), (None, True)])
+def test_kernels_of_a_newer_cuda_than_torchs_are_left_alone(monkeypatch, torchs, there):
+    """One library serves every torch, but not every driver."""
+    extension = SimpleNamespace(build_info=lambda: {"cuda": "13.0"})
+    monkeypatch.setattr(_extension, "_load", lambda: (extension, None))
+    monkeypatch.setattr(torch.version, "cuda", torchs)
+    assert _backends._installed("cpp") and _backends._installed("cuda") == there
+    said = _backends._missing("cuda")
+    assert (said is None) == there
+    if not there:
+        assert said.startswith(
+            f"the CUDA kernels are of CUDA 13.0 and torch {torch.__version__} of CUDA 12.8, whose driver"
+        )
