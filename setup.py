@@ -55,7 +55,7 @@ def seen_torch():
     sys.path += site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
     try:
         import torch
-    except ImportError:
+    except (ImportError, OSError):  # or one that lacks a library
         return None
     finally:
         sys.path[:] = path
@@ -211,7 +211,8 @@ class Kernels(build_ext):
             # Of its own: then the CUDA of torch, or whether it has one, does not matter.
             static = [f"-L{self.home / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
             options = [*NVCC_FLAGS, *nvcc_defines(), *code_flags(self.architectures), "-Xcompiler", ",".join(SHARED)]
-            options += ["-ccbin", compiler[0]] if "CXX" in os.environ else []
+            named = [word for word in compiler if not word.startswith("-")]  # after such as ccache
+            options += ["-ccbin", named[-1]] if "CXX" in os.environ else []
             nvcc = shlex.quote(os.environ.get("PYTORCH_NVCC") or str(self.home / "bin/nvcc"))
         line = shlex.join(compiler)
         ninja = Ninja(

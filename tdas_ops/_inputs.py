@@ -186,7 +186,7 @@ def scale_of(name: str, value: Scale, x: Tensor) -> tuple[float, Tensor | None]:
 def drawn_by(noise: Any, x: Tensor, needed: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
     """The noise arguments of an op: z, seeds, draw, first_sample."""
     if isinstance(noise, NoiseStream):
-        return None, *noise.arguments(x.shape[0], x.device)
+        return None, *noise.arguments(x.size(0), x.device)
     if isinstance(noise, Tensor):
         check_like("noise", noise, x, (x.dtype,))
         return noise, None, None, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,27 @@ def test_the_number_of_threads_changes_no_bit():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+THREADS = """
+import os, torch, tdas_ops
+torch.set_num_threads(1)
+M = tdas_ops.Preconditioner.radial(lambda k: 1 / (1 + k), (3, 64, 64))
+out = torch.zeros(8, 3, 64, 64)
+threads = lambda: len(os.listdir("/proc/self/task"))
+counts = [threads()]
+for wanted in (1, 3):
+    torch.set_num_threads(wanted)
+    tdas_ops.precondition(out, M)
+    counts.append(threads() - counts[0])
+print(*counts[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc to count threads in")
+def test_torchs_number_of_threads_rules():
+    done = python(THREADS)
+    assert done.stdout.split() == ["0", "2"], done.stderr
 
 
 UPDATES = """
