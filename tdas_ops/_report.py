@@ -58,32 +58,34 @@ def _alpha(record: dict[str, Any]) -> str:
 
 
 def machine_rows(machine: dict[str, Any]) -> list[Row]:
-    """`machine_info()` as names and values in words."""
+    """What a bug report needs of `machine_info()`, as names and values in words; a path has a line of its own."""
     commit = f", commit {machine['commit']}" if machine["commit"] else ""
+    cuda = f"CUDA {machine['cuda']}" if machine["cuda"] else "without CUDA"
+    triton = f"triton {machine['triton']}" if machine["triton"] else "without triton"
     cpu = (machine["cpu"], machine["machine"], machine["instruction_set"] or "no compiled kernels")
     gpus = [
         f"{gpu['name']}, capability {gpu['capability']}, {gpu['multiprocessors']} multiprocessors, "
-        f"{gpu['memory_gib']} GiB, L2 {gpu['l2_mib']} MiB"
+        f"{gpu['memory_gib']} GiB, L2 {gpu['l2_mib']} MiB, driver {machine['driver'] or 'unknown'}"
         for gpu in machine["gpus"]
     ]
     backends = machine["backends"]
     made: list[Row] = [
         ("tdas_ops", machine["tdas_ops"] + commit + (", with local changes" if machine["dirty"] else "")),
-        ("python", machine["python"]),
-        ("torch", f"{machine['torch']}, {'CUDA ' + machine['cuda'] if machine['cuda'] else 'without CUDA'}"),
-        ("triton", machine["triton"] or "not installed"),
-        ("system", machine["system"]),
+        ("python", f"{machine['python']}, {machine['system']}"),
+        ("torch", f"{machine['torch']}, {cuda}, {triton}"),
         ("cpu", f"{', '.join(cpu)}, {_count(machine['cores'], 'core')}, {_count(machine['threads'], 'thread')}"),
         *(("gpu", gpu) for gpu in gpus or ["none"]),
-        *([("driver", machine["driver"] or "unknown")] if gpus else []),
         ("build", "; ".join(f"{name} {_value(value)}" for name, value in machine["build"].items())),
-        ("backends", f"{', '.join(backends['available'])}; chosen: {backends['chosen']}"),
-        *((f"no {name}", reason) for name, reason in backends["missing"].items()),
+        *([("chosen", backends["chosen"])] if backends["chosen"] != "automatic" else []),
+        *((f"no {name}", reason) for name, reason in backends["missing"].items() if gpus or name == "cpp"),
     ]
     for device, paths in backends["paths"].items():
+        name = f"on {device}"
         for path in dict.fromkeys(paths.values()):
             ops = ", ".join(op for op, taken in paths.items() if taken == path)
-            made.append((f"on {device}", f"{ops}: {path}"))
+            for i, part in enumerate(path.split("; ")):
+                made.append((name, part if i else f"{ops}: {part}"))
+                name = ""
     return made
 
 

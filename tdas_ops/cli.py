@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from tdas_ops._files import shown
 from tdas_ops._folder import default_folder
 from tdas_ops._machine import machine_info
 from tdas_ops._record import BATCH, ITERATIONS, SAMPLES, THREADS, Settings, read_record, run_of
+from tdas_ops._version import __version__
 from tdas_ops.integrations import distributed
 
 app = typer.Typer(
@@ -52,6 +54,21 @@ def _show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout."""
     if _speaks():
         typer.echo(_tables.written(head, rows, sys.stdout))
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        _say(f"tdas-ops {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Say the version and leave.")
+    ] = False,
+) -> None:
+    pass
 
 
 @contextmanager
@@ -410,7 +427,7 @@ def tune(
 
 
 @app.command()
-def info() -> None:
+def info(as_json: Annotated[bool, typer.Option("--json", help="All that is known, for programs.")] = False) -> None:
     """Say what this machine and this build are.
 
     Versions, hardware, and what runs where: the text that a bug report needs.
@@ -419,7 +436,11 @@ def info() -> None:
     Example:
       tdas-ops info
     """
-    _show((), [(f"{name}:", value) for name, value in _report.machine_rows(machine_info())])
+    machine = machine_info()
+    if as_json:
+        _say(json.dumps(machine))
+    else:
+        _show((), [(f"{name}:" if name else "", value) for name, value in _report.machine_rows(machine)])
 
 
 def _given(context: typer.Context, name: str) -> bool:

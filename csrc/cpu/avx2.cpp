@@ -1,5 +1,4 @@
 #if defined(__x86_64__)
-// Before the pragma, so that the standard library's inline functions keep the baseline.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -8,9 +7,12 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
-#pragma GCC target("avx2,fma,f16c")
+#include "../inline.h"
+
+TDAS_OPS_TARGET("avx2,fma,f16c")
 #define TDAS_OPS_VECTOR_BYTES 32
 #include "all_kernels.h"
 
@@ -20,4 +22,5 @@ extern const Kernels kernels_avx2;
 constexpr Kernels kernels_avx2 = all_kernels("avx2");
 
 }  // namespace tdas_ops::cpu
+TDAS_OPS_TARGET_END
 #endif

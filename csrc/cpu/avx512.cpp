@@ -1,5 +1,4 @@
 #if defined(__x86_64__)
-// Before the pragma, so that the standard library's inline functions keep the baseline.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -8,9 +7,12 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
-#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,f16c,prefer-vector-width=512")
+#include "../inline.h"
+
+TDAS_OPS_TARGET("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,f16c")
 #define TDAS_OPS_VECTOR_BYTES 64
 #include "all_kernels.h"
 
@@ -20,4 +22,5 @@ extern const Kernels kernels_avx512;
 constexpr Kernels kernels_avx512 = all_kernels("avx512");
 
 }  // namespace tdas_ops::cpu
+TDAS_OPS_TARGET_END
 #endif

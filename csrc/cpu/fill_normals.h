@@ -11,14 +11,8 @@ namespace tdas_ops::cpu {
 namespace {
 
 TDAS_OPS_INLINE void store_interleaved(float* to, Complexes g) {
-  Ints first, last;  // where the elements come from; constants once the loop is unrolled
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < lanes; ++i) {
-    first[i] = i / 2 + i % 2 * lanes;
-    last[i] = first[i] + lanes / 2;
-  }
-  store_loose(to, __builtin_shuffle(g.re, g.im, first));
-  store_loose(to + lanes, __builtin_shuffle(g.re, g.im, last));
+  store_loose(to, shuffled(g.re, g.im, [](int i) { return i / 2 + i % 2 * lanes; }));
+  store_loose(to + lanes, shuffled(g.re, g.im, [](int i) { return (lanes + i) / 2 + i % 2 * lanes; }));
 }
 
 // The elements of calls [quad, quad + count) of a sample, count <= quads_per_block, go to the rows they belong to:

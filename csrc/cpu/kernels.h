@@ -34,7 +34,8 @@ struct Kernels {
   // The op `normals`. The work comes in blocks; any partition of the range [0, normals_blocks) gives the same bits.
   void (*normals)(const NormalsArgs& args, int64_t begin, int64_t end);
   // A filtered update, and |D v|^2 and |M z|^2, of planes [begin, end) of B C: sizes of `fused`, with a frequency mask.
-  // `keep`, or null, receives the spectra of D v, which the update then takes instead of v.
+  // `keep`, or null, on the boundary of a cache line, receives the spectra of D v, which the update then takes instead
+  // of v.
   void (*update_planes)(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end);
   void (*measure_planes)(const UpdateArgs& args, double (*squares)[2], float* keep, int64_t begin, int64_t end);
   // The same without a frequency mask and without skew, for any size: rows [begin, end) of B C H, and planes.

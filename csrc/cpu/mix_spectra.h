@@ -15,14 +15,6 @@ namespace {
 template <class T>
 constexpr int width_of = sizeof(T) / sizeof(float);
 
-// lanes indices from `first` on, `step` apart.
-TDAS_OPS_INLINE Ints indices(int first, int step) {
-  Ints result{};
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < lanes; ++i) result[i] = first + i * step;
-  return result;
-}
-
 // Interleaved complex numbers from `at` on, or with `back` from there to lower addresses.
 template <class T, bool back>
 TDAS_OPS_INLINE Complex<T> load_complex(const float* at) {
@@ -31,11 +23,8 @@ TDAS_OPS_INLINE Complex<T> load_complex(const float* at) {
   } else {
     const float* first = back ? at - 2 * (lanes - 1) : at;
     const Floats low = load_loose(first), high = load_loose(first + lanes);
-    if constexpr (back)
-      return {__builtin_shuffle(low, high, indices(2 * lanes - 2, -2)),
-              __builtin_shuffle(low, high, indices(2 * lanes - 1, -2))};
-    else
-      return {__builtin_shuffle(low, high, indices(0, 2)), __builtin_shuffle(low, high, indices(1, 2))};
+    return {shuffled(low, high, [](int i) { return 2 * (back ? lanes - 1 - i : i); }),
+            shuffled(low, high, [](int i) { return 2 * (back ? lanes - 1 - i : i) + 1; })};
   }
 }
 
@@ -43,9 +32,10 @@ template <class T, bool back>
 TDAS_OPS_INLINE T load_real(const float* at) {
   if constexpr (width_of<T> == 1)
     return *at;
-  else if constexpr (back)
-    return __builtin_shuffle(load_loose(at - (lanes - 1)), indices(lanes - 1, -1));
-  else
+  else if constexpr (back) {
+    const T ahead = load_loose(at - (lanes - 1));
+    return shuffled(ahead, ahead, [](int i) { return lanes - 1 - i; });
+  } else
     return load_loose(at);
 }
 
@@ -56,15 +46,10 @@ TDAS_OPS_INLINE void store_complex(float* at, Complex<T> value) {
     at[1] = value.im;
   } else {
     float* first = back ? at - 2 * (lanes - 1) : at;
-    Ints low{}, high{};
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < lanes; ++i) {
-      const int part = i % 2 * lanes;
-      low[i] = part + (back ? lanes - 1 - i / 2 : i / 2);
-      high[i] = part + (back ? lanes / 2 - 1 - i / 2 : lanes / 2 + i / 2);
-    }
-    store_loose(first, __builtin_shuffle(value.re, value.im, low));
-    store_loose(first + lanes, __builtin_shuffle(value.re, value.im, high));
+    const auto low = [](int i) { return i % 2 * lanes + (back ? lanes - 1 - i / 2 : i / 2); };
+    const auto high = [](int i) { return i % 2 * lanes + (back ? lanes / 2 - 1 - i / 2 : lanes / 2 + i / 2); };
+    store_loose(first, shuffled(value.re, value.im, low));
+    store_loose(first + lanes, shuffled(value.re, value.im, high));
   }
 }
 

@@ -1,14 +1,17 @@
 // Vectors of floats in the instruction set that the including file is compiled for: it defines TDAS_OPS_VECTOR_BYTES
-// (64, 32 or 16) beside its `#pragma GCC target`. Everything is local to that file, so that no other code gets those
-// instructions. Arithmetic is the compiler's own vector arithmetic; intrinsics stand only where it has no word for it.
+// (64, 32 or 16) beside its TDAS_OPS_TARGET. Everything is local to that file, so that no other code gets those
+// instructions. Arithmetic is the vector arithmetic that g++ and clang share, intrinsics stand where it lacks a word.
 #pragma once
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "../fft.h"
 
@@ -18,7 +21,7 @@ namespace {
 constexpr int vector_bytes = TDAS_OPS_VECTOR_BYTES, lanes = vector_bytes / 4;
 
 using Floats = float __attribute__((vector_size(vector_bytes)));
-using LooseFloats = float __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+using LooseFloats __attribute__((aligned(4), may_alias)) = Floats;  // as attributes of the name: clang hears no others
 using Ints = int32_t __attribute__((vector_size(vector_bytes)));
 using Words = uint32_t __attribute__((vector_size(vector_bytes)));
 using WideWords = uint64_t __attribute__((vector_size(vector_bytes)));  // a word in the low half of every lane
@@ -53,6 +56,21 @@ TDAS_OPS_INLINE void store_elements(float* line, int64_t first, int64_t step, co
 }
 
 TDAS_OPS_INLINE Floats broadcast(float value) { return value - Floats{}; }
+
+template <class Vector, class At, int... i>
+TDAS_OPS_INLINE Vector shuffled(Vector a, Vector b, At at, std::integer_sequence<int, i...>) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, at(i)...);
+#else  // what g++ 11 knows; indices have the type of a comparison
+  return __builtin_shuffle(a, b, decltype(a < b){at(i)...});
+#endif
+}
+
+// Lane i is lane at(i) of a and b side by side; `at` captures nothing.
+template <class Vector, class At>
+TDAS_OPS_INLINE Vector shuffled(Vector a, Vector b, At at) {
+  return shuffled(a, b, at, std::make_integer_sequence<int, sizeof(Vector) / sizeof(a[0])>());
+}
 
 // bfloat16 and half precision, one at a time; rounded to nearest even.
 inline float bits_to_float(uint32_t bits) {
@@ -163,6 +181,9 @@ TDAS_OPS_INLINE Floats root(Floats x) {
 TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) {
 #if defined(__x86_64__)
   return reinterpret_cast<WideWords>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#elif defined(__aarch64__)
+  return reinterpret_cast<WideWords>(
+      vmull_u32(vmovn_u64(reinterpret_cast<uint64x2_t>(a)), vmovn_u64(reinterpret_cast<uint64x2_t>(b))));
 #else
   return (a & 0xffffffffu) * (b & 0xffffffffu);
 #endif
@@ -175,7 +196,11 @@ TDAS_OPS_INLINE Floats widen_bfloat16(const uint16_t* p) {
   return Floats{from_bfloat16(p[0]), from_bfloat16(p[1]), from_bfloat16(p[2]), from_bfloat16(p[3])};
 }
 TDAS_OPS_INLINE Floats widen_half(const uint16_t* p) {
+#if defined(__aarch64__)
+  return reinterpret_cast<Floats>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))));
+#else
   return Floats{from_half(p[0]), from_half(p[1]), from_half(p[2]), from_half(p[3])};
+#endif
 }
 
 #endif
@@ -254,12 +279,16 @@ TDAS_OPS_INLINE void transpose(Load row, Floats (&result)[lanes]) {
 template <class Load>
 TDAS_OPS_INLINE void transpose(Load row, Floats (&result)[lanes]) {
   const Floats a = row(0), b = row(1), c = row(2), d = row(3);
-  const Floats ab0 = __builtin_shuffle(a, b, Ints{0, 4, 1, 5}), ab1 = __builtin_shuffle(a, b, Ints{2, 6, 3, 7});
-  const Floats cd0 = __builtin_shuffle(c, d, Ints{0, 4, 1, 5}), cd1 = __builtin_shuffle(c, d, Ints{2, 6, 3, 7});
-  result[0] = __builtin_shuffle(ab0, cd0, Ints{0, 1, 4, 5});
-  result[1] = __builtin_shuffle(ab0, cd0, Ints{2, 3, 6, 7});
-  result[2] = __builtin_shuffle(ab1, cd1, Ints{0, 1, 4, 5});
-  result[3] = __builtin_shuffle(ab1, cd1, Ints{2, 3, 6, 7});
+  const auto low = [](int i) { return i / 2 + i % 2 * 4; };       // 0 4 1 5
+  const auto high = [](int i) { return i / 2 + i % 2 * 4 + 2; };  // 2 6 3 7
+  const auto first = [](int i) { return i % 2 + i / 2 * 4; };     // 0 1 4 5
+  const auto last = [](int i) { return i % 2 + i / 2 * 4 + 2; };  // 2 3 6 7
+  const Floats ab0 = shuffled(a, b, low), ab1 = shuffled(a, b, high);
+  const Floats cd0 = shuffled(c, d, low), cd1 = shuffled(c, d, high);
+  result[0] = shuffled(ab0, cd0, first);
+  result[1] = shuffled(ab0, cd0, last);
+  result[2] = shuffled(ab1, cd1, first);
+  result[3] = shuffled(ab1, cd1, last);
 }
 #endif
 

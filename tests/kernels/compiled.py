@@ -22,9 +22,9 @@ DAYS = 3  # that what is not used stays
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels with")
 
 
-def run_compiler(*arguments: object) -> str:
+def run_compiler(*arguments: object, compiler: str | None = COMPILER) -> str:
     """What the compiler said; where it failed, that is the failure."""
-    done = subprocess.run([str(part) for part in (COMPILER, *arguments)], capture_output=True, text=True)
+    done = subprocess.run([str(part) for part in (compiler, *arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

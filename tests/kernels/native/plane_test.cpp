@@ -1,7 +1,8 @@
-// The CPU kernels of the instruction set that TDAS_OPS_CPU_ISA names, for the sanitizers: buffers of exactly the size
-// that is needed, outputs and scratch filled with NaN, any alignment, every layout; results against reference.h. Exit
-// status 1 and a line for each failure. With an argument it makes a mistake that has to be found: "read" or "write"
-// past an end, "unwritten" output.
+// The CPU kernels of the instruction set that TDAS_OPS_CPU_ISA names, for the sanitizers, other compilers and other
+// machines: buffers of exactly the size that is needed, outputs and scratch filled with NaN, any alignment, every
+// layout; results against reference.h. Exit status 1 and a line for each failure. With an argument it makes a mistake
+// that has to be found: "read" or "write" past an end, "unwritten" output. "numbers FILE" leaves the results of small
+// sizes in a file: a 32-bit count, how far apart two builds may be (relative RMS), so many floats, and so on.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -34,6 +35,15 @@ using reference::Real;
 const cpu::Kernels& kernels = cpu::kernels();
 std::mt19937 random_bits(1);
 int failures = 0;
+std::FILE* numbers = nullptr;
+
+void record(const std::vector<float>& values, float bound) {
+  if (numbers == nullptr) return;
+  const int32_t count = static_cast<int32_t>(values.size());
+  std::fwrite(&count, sizeof(count), 1, numbers);
+  std::fwrite(&bound, sizeof(bound), 1, numbers);
+  std::fwrite(values.data(), sizeof(float), values.size(), numbers);
+}
 
 enum class Layout { contiguous, shifted, padded, channels_last, transposed, expanded };
 constexpr Layout layouts[] = {Layout::contiguous,    Layout::shifted,    Layout::padded,
@@ -171,6 +181,11 @@ Mask make_mask(Shape shape, Kind kind) {
   return mask;
 }
 
+// Of memory that holds spectra between measuring and updating, which begins with a line of the cache.
+struct alignas(64) Line {
+  float values[16];
+};
+
 enum class Noise { absent, given, drawn, drawn_per_sample };
 
 struct Case {
@@ -233,7 +248,7 @@ void run(const Case& c, const std::string& plant) {
   args.out = out.field<void>(plant == "write" ? 1 : 0);
   args.v = v.field<const void>(plant == "read" ? 1 : 0);
   if (sampling) args.base = base.field<const void>();
-  args.masks = {freq.given.get(), c.space ? space.given.get() : nullptr, c.skew ? skew.given.get() : nullptr};
+  args.masks = {{freq.given.get(), c.space ? space.given.get() : nullptr, c.skew ? skew.given.get() : nullptr}};
   if (sampling) args.d = d.get();
   if (c.noise != Noise::absent) args.n = n.get();
   if (c.noise == Noise::given) args.z = z.field<const void>();
@@ -243,13 +258,13 @@ void run(const Case& c, const std::string& plant) {
   args.seed_per_sample = per_sample;
 
   const std::unique_ptr<double[][2]> squares(new double[planes][2]);
-  const std::unique_ptr<float[]> kept(new float[planes * size]);
-  std::fill_n(kept.get(), planes * size, std::numeric_limits<float>::quiet_NaN());
+  const std::unique_ptr<Line[]> kept(new Line[planes * size * sizeof(float) / sizeof(Line)]);
   // A thread of its own has scratch of its own.
   std::thread([&] {
     const bool keep = c.measured && c.filter == Filter::drift;
-    if (c.measured) kernels.measure_planes(args, squares.get(), keep ? kept.get() : nullptr, 0, planes);
-    kernels.update_planes(args, keep ? kept.get() : nullptr, 0, planes - (plant == "unwritten" ? 1 : 0));
+    float* spectra = keep ? kept[0].values : nullptr;
+    if (c.measured) kernels.measure_planes(args, squares.get(), spectra, 0, planes);
+    kernels.update_planes(args, spectra, 0, planes - (plant == "unwritten" ? 1 : 0));
   }).join();
 
   double error = 0.0, total = 0.0;
@@ -286,6 +301,9 @@ void run(const Case& c, const std::string& plant) {
   }
   const double bound = sampling || c.element == Element::float32 ? 1e-6 : c.element == Element::bfloat16 ? 4e-3 : 5e-4;
   check(relative(error, total) < bound, c, "relative RMS", relative(error, total));
+  std::vector<float> values(planes * size);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(out[i]);
+  record(values, static_cast<float>(bound));
   check(out.stray() == 0, c, "elements written outside the output:", static_cast<double>(out.stray()));
 }
 
@@ -314,6 +332,7 @@ std::unique_ptr<float[]> filled(int64_t count) {
 }
 
 void check_finite(const std::unique_ptr<float[]>& values, int64_t count, const char* what, Shape shape) {
+  record(std::vector<float>(values.get(), values.get() + count), 1e-6f);
   const int64_t bad = std::count_if(values.get(), values.get() + count, [](float x) { return !std::isfinite(x); });
   if (bad == 0) return;
   ++failures;
@@ -410,7 +429,8 @@ void check_normals() {
 int main(int count, char** arguments) {
   const std::string plant = count > 1 ? arguments[1] : "";
   if (plant == "nothing") return 0;
-  if (plant.empty()) {
+  if (plant == "numbers") numbers = std::fopen(arguments[2], "wb");
+  if (plant.empty() || numbers != nullptr) {
     check_reference();
     check_rows();
     check_spectra();
@@ -433,7 +453,10 @@ int main(int count, char** arguments) {
       const Element elements[] = {Element::float32, Element::bfloat16, Element::float16};
       // Every combination of layout and element comes up, some for each filter; a third of the filters for large
       // planes.
-      const int repeats = shape.plane() <= 1024 ? 5 : shape.plane() <= 4096 || ++skipped % 3 == 0 ? 1 : 0;
+      const int repeats = numbers != nullptr                            ? 1
+                          : shape.plane() <= 1024                       ? 5
+                          : shape.plane() <= 4096 || ++skipped % 3 == 0 ? 1
+                                                                        : 0;
       for (int i = 0; i < repeats; ++i, ++cases)
         run({shape, filter, space, skew, noise, cases % 4 == 3, elements[cases % 3], layouts[cases / 3 % 6], measured},
             plant);
@@ -449,6 +472,7 @@ int main(int count, char** arguments) {
       for (const Filter filter : {Filter::M, Filter::Mt, Filter::MMt}) next(filter, space, false, Noise::absent, false);
     }
   }
+  if (numbers != nullptr) std::fclose(numbers);
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures == 0 ? 0 : 1;
 }
