@@ -14,6 +14,9 @@ RECORD ?=
 DIGITS ?= build/digits/package
 GPU_PYTHON ?= python3.12
 VARIANTS ?=
+PYTHONS ?=
+TORCHES ?=
+TORCH_FROM ?=
 
 ifeq ($(VENV),none)
 PY := $(PYTHON)
@@ -33,7 +36,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu')
 
 .PHONY: help demo test test-kernels gates test-gates bench bench-compare lint format docs check-cpu check-cuda \
-  check-triton gpu-wheel gpu-extensions train clean always
+  check-triton gpu-wheel gpu-extensions wheels train clean always
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -92,6 +95,13 @@ gpu-extensions: $(STAMPS)/python
 	  "install the CUDA toolkit, or name its folder with CUDA_HOME="; exit 1; }
 	$(PIP) "setuptools>=77" ninja "pybind11>=2.13"
 	$(PY) benchmarks/gpu_build.py $(VARIANTS)
+
+# PYTHONS="python3.12 /path/to/another", TORCHES="2.11.0 newest", TORCH_FROM="--index-url URL" for pip, CUDA=1 for the
+# wheels with CUDA kernels too.
+wheels: $(STAMPS)/package  ## builds sdist and wheels into dist/, and runs each beside old and new torches
+	$(PIP) "tdas-ops[wheels]"
+	$(PY) -m tools.wheels $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(TORCHES),--torches $(TORCHES)) \
+	  --torch-from="$(TORCH_FROM)" $(if $(CUDA),--cuda)
 
 train: $(STAMPS)/package  ## trains the embedded digit model; interrupted runs go on where they stopped
 	@test -d $(DIGITS) || { echo "train: the digits are missing; get them with:" \

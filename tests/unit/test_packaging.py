@@ -52,7 +52,7 @@ def test_sdist_holds_what_a_build_needs(built: Path):
         names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.*")}
     expected |= {"setup.py", "pyproject.toml", "LICENSE", "Makefile"}
-    used_by_tests = ("tests", "benchmarks", "experiments", "examples")
+    used_by_tests = ("tests", "benchmarks", "experiments", "examples", "tools")
     expected |= {
         path.relative_to(ROOT).as_posix() for folder in used_by_tests for path in (ROOT / folder).rglob("*.py")
     }
