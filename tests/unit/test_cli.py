@@ -521,21 +521,50 @@ def test_an_output_that_takes_nothing_is_no_traceback(output: str, code: int, tm
         assert re.search(rb"real images, n = 2 +[0-9.]+ \+- [0-9.]+\n", (tmp_path / "said").read_bytes())
 
 
-def test_info_names_versions_and_backends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tdas("info") == 0
-    lines = dict(re.split(r": +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert lines["tdas_ops"].startswith(tdas_ops.__version__) and lines["torch"].startswith(torch.__version__)
-    assert {"python", "triton", "system", "cpu", "gpu", "build", "backends", "on cpu"} <= set(lines)
-    assert "reference" in lines["backends"] and tdas_ops.machine_info()["cpu"] in lines["cpu"]
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tdas("--version") == 0
+    assert capsys.readouterr().out == f"tdas-ops {tdas_ops.__version__}\n"
+
+
+def test_info_has_a_line_a_path(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def info() -> list[tuple[str, str]]:
+        assert tdas("info") == 0
+        lines = [line.partition(" ") for line in capsys.readouterr().out.splitlines()]
+        return [(name.rstrip(":"), value.strip()) for name, _, value in lines]
+
     machine = tdas_ops.machine_info()
+    said = dict(info())
+    assert said["tdas_ops"].startswith(tdas_ops.__version__) and said["torch"].startswith(torch.__version__)
+    assert {"python", "cpu", "gpu", "build", "on"} <= set(said) and machine["cpu"] in said["cpu"]
     gpu = {"name": "GPU", "capability": "9.0", "multiprocessors": 132, "memory_gib": 79, "l2_mib": 50}
     machine |= {"gpus": [gpu, gpu], "driver": "570.1", "cuda": "13.0", "triton": None, "commit": None, "dirty": False}
+    paths = {
+        "normals": "one",
+        "step": "first for some; second for others",
+        "noise": "first for some; second for others",
+    }
+    missing = {"triton": "not installed"}
+    machine["backends"] = {
+        "available": ["reference"],
+        "chosen": "reference",
+        "missing": missing,
+        "paths": {"cpu": paths},
+    }
     monkeypatch.setattr(cli, "machine_info", lambda: machine)
-    assert tdas("info") == 0
-    said = [tuple(re.split(r": +", line, maxsplit=1)) for line in capsys.readouterr().out.splitlines()]
-    assert said.count(("gpu", "GPU, capability 9.0, 132 multiprocessors, 79 GiB, L2 50 MiB")) == 2
-    assert {("driver", "570.1"), ("triton", "not installed"), ("tdas_ops", tdas_ops.__version__)} <= set(said)
-    assert dict(said)["torch"] == f"{torch.__version__}, CUDA 13.0"
+    said = info()
+    assert said.count(("gpu", "GPU, capability 9.0, 132 multiprocessors, 79 GiB, L2 50 MiB, driver 570.1")) == 2
+    assert ("torch", f"{torch.__version__}, CUDA 13.0, without triton") in said
+    assert said[-5:] == [
+        ("chosen", "reference"),
+        ("no", "triton:  not installed"),
+        ("on", "cpu:     normals: one"),
+        ("", "step, noise: first for some"),
+        ("", "second for others"),
+    ]
+    machine |= {"gpus": []}
+    assert not [value for name, value in info() if name == "no"]  # what only a GPU could run is no news without one
+    assert tdas("info", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == machine
 
 
 def test_the_package_is_a_program() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ABOVE = ("benchmarks", "experiments", "examples", "tests")  # the package knows none of them
+ABOVE = ("benchmarks", "experiments", "examples", "tests", "tools")  # the package knows none of them
 MENTION = re.compile(rf"(?:^|[\s\"'`./])(?:{'|'.join(ABOVE)})[./]\w")
 SOURCES = (".py", ".h", ".cpp", ".cu", ".cuh")
 LONGEST = 600

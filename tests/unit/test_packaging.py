@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 from unittest.mock import patch
 
@@ -75,10 +78,41 @@ def test_wheel_holds_the_package_and_nothing_else(built: Path):
     assert package == expected | {"tdas_ops/_build.json"}
     assert "tdas_ops/py.typed" in package
     assert "tdas-ops = tdas_ops.cli:main" in entry_points
-    assert f"{NAME}.dist-info/licenses/LICENSE" in names
+    assert {f"{NAME}.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")} <= names
     requires = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra" not in line]
     assert any("torch>=2.11" in line for line in requires)
     assert not any("triton" in line for line in requires)
+
+
+def metadata_of(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        return message_from_bytes(archive.read(f"{NAME}.dist-info/METADATA"))
+
+
+def test_metadata_says_who_and_for_which_python(built: Path):
+    metadata = metadata_of(built / f"{NAME}-py3-none-any.whl")
+    assert metadata["Author"] == "The tdas_ops developers"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    versions = [f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)]
+    assert set(versions) <= set(metadata.get_all("Classifier"))
+
+
+def test_the_description_needs_no_repository(built: Path):
+    """Of README.md what stands outside it is left out: pictures, and the targets of links."""
+    text = metadata_of(built / f"{NAME}-py3-none-any.whl").get_payload()
+    assert text.startswith("# tdas_ops\n")
+    assert not [to for to in re.findall(r"\]\(([^)]*)\)", text) if not to.startswith("https://")]
+    done = run(sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir()))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_citation_is_of_this_version_and_names_the_papers():
+    text = (ROOT / "CITATION.cff").read_text()
+    citation = pytest.importorskip("yaml").safe_load(text)
+    assert citation["cff-version"] == "1.2.0" and citation["version"] == tdas_ops.__version__
+    papers = {reference.get("url", "").rpartition("/")[2] for reference in citation["references"]}
+    assert {"2206.04029", "2207.02196", "2302.06504"} <= papers
+    assert all({"type", "title", "authors"} <= set(each) for each in [citation, *citation["references"]])
 
 
 @pytest.mark.parametrize(
