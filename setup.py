@@ -258,15 +258,23 @@ class WithoutKernels(build_py):
         (folder / RECORD).write_text(json.dumps({"asked": "none"}))
 
 
+def description():
+    """README.md as it reads away from the tree: without the pictures and the targets of links that stand in it."""
+    text = re.sub(r"!\[[^]]*\]\((?!https:)[^)]*\)\n*", "", Path("README.md").read_text(encoding="utf-8"))
+    return re.sub(r"\[([^]]*)\]\((?!https:)[^)]*\)", r"\1", text)
+
+
 def main():
     build = os.environ.get("TDAS_OPS_BUILD") or "auto"
     if build not in BUILDS:
         raise SystemExit(f"tdas_ops: TDAS_OPS_BUILD is '{build}'; expected one of {', '.join(BUILDS)}.")
+    about = {"long_description": description(), "long_description_content_type": "text/markdown"}
     if build == "none":
-        setup(cmdclass={"build_py": WithoutKernels})
+        setup(**about, cmdclass={"build_py": WithoutKernels})
     else:
         sources = sorted(str(path) for path in Path("csrc").rglob("*.c*") if path.suffix in (".cpp", ".cu"))
-        setup(ext_modules=[Extension("tdas_ops._C", sources)], cmdclass={"build_ext": Kernels, "bdist_wheel": Tagged})
+        commands = {"build_ext": Kernels, "bdist_wheel": Tagged}
+        setup(**about, ext_modules=[Extension("tdas_ops._C", sources)], cmdclass=commands)
 
 
 main()

@@ -73,7 +73,8 @@ def run(*command: object, cwd: Path = ROOT, **environment: str) -> str:
     Raises:
         SystemExit: it failed; the last lines that it said go with it.
     """
-    environment = {**os.environ, **environment}
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": tools, **environment}
     for name in ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL"):
         environment.pop(name, None)
     done = subprocess.run([str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True)
