@@ -7,7 +7,9 @@ of a seed are those of the noise contract. torch is upgraded under the installed
 time the fast kernels must still be there. The matrix is printed; the exit status is 1 where a line of it fails.
 
 A wheel needs of torch what the stable ABI has (libtorch.so, which the process has loaded by then), and no OpenMP: torch
-cuts the work for its own threads. So auditwheel has nothing to bundle once libtorch.so is excluded.
+cuts the work for its own threads. So auditwheel has nothing to bundle once libtorch.so is excluded, and only names the
+platform: the glibc that the compiler of this machine asks for. An older one takes an older machine, such as a manylinux
+image.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -121,14 +122,6 @@ def requirement(torch: str) -> str:
     return "torch" if torch == NEWEST else f"torch=={torch}"
 
 
-def platform_tag(said: str) -> str:
-    """What `auditwheel show` finds a wheel to be consistent with."""
-    found = re.search(r'platform tag:\s*"(\w+)"', said)
-    if found is None:
-        raise SystemExit(f"wheels: auditwheel names no platform tag:\n{said}")
-    return found[1]
-
-
 def fits(wheel: Path, python: str) -> bool:
     """Whether a wheel is for this version of Python."""
     wanted = f"cp{''.join(python.split('.')[:2])}"
@@ -180,7 +173,6 @@ class Release:
         before = set(self.out.glob("*.whl"))
         run(sys.executable, "-m", "auditwheel", "repair", "--exclude", "libtorch.so", "-w", self.out, made)
         (repaired,) = set(self.out.glob("*.whl")) - before
-        print(f"{repaired.name}: {platform_tag(run(sys.executable, '-m', 'auditwheel', 'show', repaired))}")
         return repaired
 
     def check(self) -> None:

@@ -36,6 +36,8 @@ def test_info_says_what_was_built_and_why(monkeypatch, capsys: pytest.CaptureFix
             cli.main(["info"])
         return capsys.readouterr().out
 
+    gpu = dict.fromkeys(("name", "capability", "multiprocessors", "memory_gib", "l2_mib"))
+    monkeypatch.setattr(cli, "machine_info", lambda: tdas_ops.machine_info() | {"gpus": [gpu]})
     extension = SimpleNamespace(build_info=lambda: {"cuda": None, "cpu_instruction_set": "avx2"})
     monkeypatch.setattr(_extension, "record", lambda: {"asked": "auto", "cuda_kernels": "no: nvcc is not found"})
     monkeypatch.setattr(_extension, "_load", lambda: (extension, None))

@@ -43,7 +43,7 @@ INCLUDES = {
     "philox.h": ["params.h", "inline.h"],
     "fft.h": ["inline.h"],
     "update.h": ["fft.h", "inline.h"],
-    "cpu/": [*SHARED, "cpu/", "immintrin.h"],
+    "cpu/": [*SHARED, "cpu/", "immintrin.h", "arm_neon.h", "cpuid.h"],
     "cuda/": [*SHARED, "cuda/", "cuda_runtime_api.h"],
     "torch_abi.h": [],
     "tensor.": ["torch_abi.h", "tensor.h"],

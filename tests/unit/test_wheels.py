@@ -39,13 +39,6 @@ def test_each_torch_is_an_upgrade_of_the_one_before():
     assert [wheels.requirement(torch) for torch in ("2.11.0", NEWEST)] == ["torch==2.11.0", "torch"]
 
 
-def test_the_tag_is_what_auditwheel_says():
-    said = 'tdas.whl is consistent with\nthe following platform tag: "manylinux_2_34_x86_64".\n\nThe wheel references'
-    assert wheels.platform_tag(said) == "manylinux_2_34_x86_64"
-    with pytest.raises(SystemExit, match="names no platform tag"):
-        wheels.platform_tag("nothing")
-
-
 @pytest.mark.parametrize(
     ("name", "compiled", "pythons"),
     [
