@@ -1,4 +1,4 @@
-// What a formula needs to be inlined and unrolled by the host's compiler and by nvcc alike; instruction sets of the host.
+// What a formula needs to be inlined and unrolled by the host's compiler and by nvcc alike; the host's instruction sets.
 #pragma once
 
 #ifdef __CUDACC__
