@@ -9,7 +9,8 @@ z = tdas_ops.NoiseStream(seed=0)                 # reproducible noise
 tdas_ops.noise, tdas_ops.step, tdas_ops.langevin_step, tdas_ops.precondition  # the ops
 tdas_ops.ColouredNoise, tdas_ops.PreconditionedDenoiser  # what samplers of other code take in their place
 tdas_ops.PreconditionerModule                    # a filter as part of a model and its checkpoints
-tdas_ops.samplers, tdas_ops.sde                  # samplers made of them
+tdas_ops.random_field, tdas_ops.GaussianField, tdas_ops.power_spectrum  # fields of a power spectrum, 1-D to 3-D
+tdas_ops.samplers, tdas_ops.sde                  # samplers made of them; samplers.physics for densities
 tdas_ops.calibrate                               # filters and settings for a number of network evaluations
 tdas_ops.integrations                            # score functions from networks of other code bases
 tdas_ops.models                                  # the embedded model
@@ -28,6 +29,7 @@ from tdas_ops._machine import machine_info
 from tdas_ops._version import __version__
 from tdas_ops.coloured import ColouredNoise, RadialTable
 from tdas_ops.denoiser import PreconditionedDenoiser
+from tdas_ops.fields import GaussianField, PowerSpectrum, power_spectrum, random_field
 from tdas_ops.holder import PreconditionerModule
 from tdas_ops.noise import NoiseStream
 from tdas_ops.ops import langevin_step, noise, precondition, step
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ColouredNoise",
+    "GaussianField",
     "NoiseStream",
+    "PowerSpectrum",
     "PreconditionedDenoiser",
     "Preconditioner",
     "PreconditionerModule",
@@ -54,7 +58,9 @@ __all__ = [
     "machine_info",
     "models",
     "noise",
+    "power_spectrum",
     "precondition",
+    "random_field",
     "samplers",
     "sde",
     "step",

@@ -3,6 +3,7 @@
     pc                                                  predictor and corrector on a discretised SDE
     annealed_langevin                                   NCSN, NCSNv2
     ancestral, dpmpp, heun, probability_flow            few steps on a ladder of noise levels
+    physics                                             chains for a density that is known up to a factor
 
 A score function is any callable `(x, level) -> score`: x is `[B, C, H, W]`, `level` a tensor `[B]` in the dtype and on
 the device of x with sigma (VE and annealed Langevin), t (VP, sub-VP) or the label (`sde.Discrete`) of every sample. It
@@ -13,6 +14,7 @@ A run can be interrupted and continued: `callback` receives a `State` after ever
 to `resume` continues to bit-identical samples.
 """
 
+from tdas_ops.samplers import physics
 from tdas_ops.samplers._ladder import Levels
 from tdas_ops.samplers._run import Callback, Filters, Hook, Options, ScoreFn, State
 from tdas_ops.samplers.ancestral import ancestral
@@ -37,5 +39,6 @@ __all__ = [
     "inpaint",
     "ncsnv2_step_size",
     "pc",
+    "physics",
     "probability_flow",
 ]

@@ -23,7 +23,7 @@ LEVELS = [
     {"noise", "preconditioner", "_machine"},
     {"_inputs", "_graph", "_latents", "holder"},
     {"ops"},
-    {"prior", "spectrum", "coloured", "denoiser"},
+    {"prior", "spectrum", "coloured", "denoiser", "fields"},
     {"samplers"},
     {"calibrate"},
     {"models", "integrations", "_pictures"},

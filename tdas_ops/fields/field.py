@@ -1,0 +1,258 @@
+"""`random_field` and `GaussianField`: fields of a given power spectrum, out of a noise stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdas_ops import _arguments, ops
+from tdas_ops.fields import grid
+from tdas_ops.fields.grid import Spacing
+from tdas_ops.fields.spectra import Power, amplitudes
+from tdas_ops.noise import NoiseStream, Stream
+from tdas_ops.preconditioner import Preconditioner
+
+_TILE = 1 << 15  # complex numbers that a transform along the first of three axes has in the cache
+_WHOLE = 1 << 16  # points of a grid, below which all members are made at once and cropped together
+
+
+def random_field(
+    spectrum: Power,
+    shape: Sequence[int],
+    spacing: Spacing = 1.0,
+    *,
+    noise: Stream,
+    members: int | None = None,
+    periodic: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Gaussian random fields of a given power spectrum: `GaussianField(...).sample(...)`, with the arguments of both.
+
+    P(k) is in units of `field^2 length^d`, k the angular wavenumber in inverse units of the spacing
+    (`tdas_ops.fields` has the formulas).
+
+        x = random_field(lambda k: k**-3, (256, 256), 0.5, noise=0, members=8)      # [8, 256, 256]
+
+    Returns: `[members, *shape]`, or `[members, C, *shape]` for a spectrum of C x C matrices.
+    """
+    return GaussianField(spectrum, shape, spacing, periodic=periodic, device=device).sample(noise, members, dtype=dtype)
+
+
+class GaussianField:
+    """A stationary Gaussian random field on a grid: zero mean, given power spectrum.
+
+    A member depends on its seed, its sample, the draw and the law alone, to the bit: not on the members beside it. In
+    one dimension, in two, and in three where the spectrum is even along the first axis (each function of |k| is) and
+    the last two axes have an even number of points together, it does not depend on the number of threads either. It is
+    made of normals in float32, in float64 as well, which reach 6.7 standard deviations.
+
+    Three dimensions go through the two-dimensional op, one plane a wavenumber of the first axis, and a Hartley
+    transform along that axis; other spectra and C x C matrices through real FFTs of white noise.
+
+    Args:
+        spectrum: P(k), in units of `field^2 length^d`, k the angular wavenumber. One of
+            - a function of |k|: it receives a float64 tensor on the CPU and returns a tensor or array of that shape, or
+              of that shape and `(C, C)`. Where it is not finite at k = 0, the field has no power there: its mean over
+              the grid is 0;
+            - a table `(k, P)` of `[n]` and `[n]` (or `[n, C, C]`), k positive and rising, with all wavenumbers of the
+              grid in its range: log P is linear in log k between its rows (matrices: P itself), and P(0) = 0;
+            - a `PowerSpectrum` that was measured: such a table whose ends hold beyond its range;
+            - a tensor or array with P at every frequency of the grid, the half spectrum `[..., n // 2 + 1]` in the
+              order of `torch.fft.rfftn`, or `[..., n // 2 + 1, C, C]`, real or complex; for spectra that depend on the
+              direction of k. `P(-k) = conj P(k)`. Without `periodic` the grid is the doubled one.
+            The C x C matrices are cross-spectra, Hermitian with no eigenvalue below 0:
+            `<x_i(k) conj x_j(k)> = V P_ij(k)`.
+        shape: points of one, two or three axes.
+        spacing: distance of neighbouring points in units of length, one number or one for each axis.
+        periodic: whether the field continues at the opposite side. Otherwise it is cut out of a periodic one with
+            twice the points along each axis of more than one (circulant embedding, Dietrich and Newsam, SIAM J. Sci.
+            Comput. 18, 1088, 1997). Its covariance at a lag r is then the sum over all lags `r + 2 L n`, n whole
+            vectors, L the size of the field: that of the spectrum to the bit of rounding where the correlation is 0
+            beyond L, near it where it is small there.
+        device: where the field is made; float64 only on the CPU.
+
+    Attributes:
+        shape, spacing (one number for each axis), periodic, device: as given.
+        channels: C, or None for a scalar field.
+
+    Raises:
+        ValueError, TypeError: a spectrum that is negative, not finite, no covariance or of another shape, a spacing
+            that is not positive, another number of axes.
+        MemoryError: a grid that is larger than the memory that is free, before it is allocated.
+    """
+
+    def __init__(
+        self,
+        spectrum: Power,
+        shape: Sequence[int],
+        spacing: Spacing = 1.0,
+        *,
+        periodic: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.shape = grid.checked_shape(shape)
+        self.spacing = grid.checked_spacing(spacing, len(self.shape))
+        self.periodic = periodic
+        self.device = _arguments.device(device)
+        self._grid = self.shape if periodic else tuple(2 * n if n > 1 else 1 for n in self.shape)
+        points = math.prod(self._grid)
+        grid.check_memory("shape", f"a grid of {self._grid} for the masks", 12 * points, torch.device("cpu"))
+        made = amplitudes(spectrum, self._grid, self.spacing, math.prod(self.spacing))
+        axes = len(self.shape)
+        self.channels = made.channels(axes)
+        self._filter: Preconditioner | None = None
+        self._roots: Tensor | None = None
+        planes = axes == 3 and self.channels is None and made.even and self._grid[1] * self._grid[2] % 2 == 0
+        if axes < 3 or planes:
+            sizes = (*(1,) * (2 - axes), *self._grid) if axes < 3 else self._grid[1:]
+            leading = self._grid[0] if planes else self.channels or 1
+            values = made.values if axes == 2 or planes else made.values[None]
+            values = values[None] if axes < 3 and self.channels is None else values
+            about = {"source": "random field"}
+            self._filter = Preconditioner((leading, *sizes), values, method=None, provenance=about, device=self.device)
+        else:
+            self._roots = made.values.to(self.device)
+
+    @property
+    def filter(self) -> Preconditioner:
+        """The filter M whose noise the field is, in one and two dimensions: `M M^T` is its covariance (of the doubled
+        grid without `periodic`). Shape (C, H, W), in one dimension with H = 1.
+
+        Raises:
+            ValueError: in three dimensions.
+        """
+        if len(self.shape) == 3 or self._filter is None:
+            raise ValueError(f"filter: got a field of {len(self.shape)} dimensions, expected one or two")
+        return self._filter
+
+    def sample(self, noise: Stream, members: int | None = None, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Independent members of the field; one draw of the stream.
+
+        Args:
+            noise: a `NoiseStream`, a seed for all members or a sequence of one for each, or a `torch.Generator`.
+            members: how many; by default one for each seed, else 1.
+            dtype: float32, or float64 on the CPU.
+
+        Returns: `[members, *shape]`, or `[members, C, *shape]` for a spectrum of matrices.
+
+        Raises:
+            ValueError, TypeError: members that are not those of the seeds, another dtype.
+            MemoryError: more than the memory that is free, before it is allocated.
+        """
+        return self._sample(noise, members, dtype, 1.0)
+
+    def evolve(self, x: Tensor, correlation: float, noise: Stream) -> Tensor:
+        """The next step of a stationary AR(1) process: `x' = a x + sqrt(1 - a^2) xi`, xi new members; one draw.
+
+        Begin with `x = sample(noise, members)`. A run goes on from x and the stream (`NoiseStream.state_dict`), to the
+        bit.
+
+        Args:
+            x: the fields of this step, `[members, *shape]` or `[members, C, *shape]`; not changed.
+            correlation: a, of a point with itself a step later, from 0 to 1: `exp(-dt / tau)` for a memory of tau.
+            noise: the stream of the run.
+
+        Raises:
+            ValueError, TypeError: x of another shape, a correlation out of range.
+        """
+        expected = ("members", *self._member_shape)
+        if not isinstance(x, Tensor) or tuple(x.shape[1:]) != self._member_shape or len(x) == 0:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x: got {got}, expected ({', '.join(map(str, expected))})")
+        a = _arguments.number("correlation", correlation)
+        if not 0 <= a <= 1:
+            raise ValueError(f"correlation: got {correlation}, expected a number from 0 to 1")
+        return self._sample(noise, len(x), x.dtype, math.sqrt((1 - a) * (1 + a))).add_(x, alpha=a)
+
+    @property
+    def _member_shape(self) -> tuple[int, ...]:
+        return self.shape if self.channels is None else (self.channels, *self.shape)
+
+    def _sample(self, noise: Stream, members: int | None, dtype: torch.dtype, scale: float) -> Tensor:
+        stream = NoiseStream.of(noise)
+        if members is None:
+            members = len(stream.seeds)
+        members = _arguments.whole("members", members, 1)
+        if dtype is not torch.float32 and (dtype is not torch.float64 or self.device.type != "cpu"):
+            got = f"{_arguments.shown(dtype)} on {self.device}"
+            raise TypeError(f"dtype: got {got}, expected float32 (or float64 on the CPU)")
+        stream.arguments(members, self.device)
+        size, channels = 4 if dtype is torch.float32 else 8, self.channels or 1
+        work = 0 if self._filter is not None and self.periodic else 3 * math.prod(self._grid)
+        needed = size * channels * (members * math.prod(self.shape) + work)
+        what = f"{members} fields of {(*self._member_shape,)} in {str(dtype).removeprefix('torch.')}"
+        grid.check_memory("shape", what, needed, self.device)
+        if self._filter is not None and (self.periodic or math.prod(self._grid) < _WHOLE):
+            return self._cropped(self._filtered(stream, members, dtype, scale))
+        out = torch.empty(members, *self._member_shape, dtype=dtype, device=self.device)
+        for member, own in enumerate(_each(stream, members)):
+            made = self._filtered if self._filter is not None else self._transformed
+            out[member] = self._cropped(made(own, 1, dtype, scale))[0]
+        return out
+
+    def _cropped(self, x: Tensor) -> Tensor:
+        if self.periodic:
+            return x
+        return x[(..., *(slice(n) for n in self.shape))].contiguous()
+
+    def _filtered(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
+        M = self._filter
+        assert M is not None
+        shape = (members, *self._grid) if self.channels is None else (members, self.channels, *self._grid)
+        three = len(self._grid) == 3
+        x = ops.noise(
+            M, (members, *M.shape), noise, scale / math.sqrt(self._grid[0]) if three else scale, dtype=dtype
+        ).reshape(shape)
+        if three:
+            for member in x:
+                _hartley(member)
+        return x
+
+    def _transformed(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
+        roots, axes = self._roots, (-3, -2, -1)
+        assert roots is not None
+        z = noise.randn((members, self.channels or 1, *self._grid), dtype, self.device)
+        white = torch.fft.rfftn(z.mul_(scale), dim=axes)
+        roots = roots.to(white.dtype if roots.is_complex() else dtype)
+        if self.channels is None:
+            return torch.fft.irfftn(white.mul_(roots), s=self._grid, dim=axes)[:, 0]
+        out = z
+        for i in range(self.channels):
+            total = roots[..., i, 0] * white[:, 0]
+            for j in range(1, self.channels):
+                total += roots[..., i, j] * white[:, j]
+            out[:, i] = torch.fft.irfftn(total, s=self._grid, dim=axes)
+        return out
+
+    def __repr__(self) -> str:
+        what = f"shape={self.shape}, spacing={self.spacing}, channels={self.channels}, periodic={self.periodic}"
+        return f"GaussianField({what}, device={self.device})"
+
+
+def _each(noise: NoiseStream, members: int) -> Iterator[NoiseStream]:
+    """The stream of every member of a draw, which is taken."""
+    streams = [noise.shard(member, members, members) for member in range(members)]
+    with torch.inference_mode(False):
+        noise.draw.add_(1)
+    return iter(streams)
+
+
+def _hartley(x: Tensor) -> None:
+    """`x(n) <- sum_c x(c) cas(2 pi c n / N)` along the first axis, in place, `cas = cos + sin`; an even number of
+    columns. Orthogonal up to `1 / sqrt(N)`: planes c and N - c of one spectrum make what cosines and sines would.
+
+    With f the complex DFT of two columns as one (a real transform does to both parts the same), it is
+    `(1 + i) / 2 f(n) + (1 - i) / 2 f(-n)`. Source: Bracewell, J. Opt. Soc. Am. 73, 1832 (1983).
+    """
+    pairs = torch.view_as_complex(x.view(len(x), -1, 2))
+    for columns in pairs.split(max(1, _TILE // len(x)), dim=1):
+        f = torch.fft.fft(columns, dim=0)
+        torch.mul(f, 0.5 + 0.5j, out=columns)
+        f.mul_(0.5 - 0.5j)
+        columns[0] += f[0]
+        columns[1:] += f[1:].flip(0)

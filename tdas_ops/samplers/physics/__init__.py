@@ -1,0 +1,38 @@
+"""Markov chains for a density `exp(-U(x))` that is known up to a factor: lattice fields, inverse problems.
+
+    ula, mala, hmc              Langevin steps, with accept/reject, and Hamiltonian trajectories
+    pcn                         preconditioned Crank-Nicolson, for a Gaussian prior and a potential
+    mass_of_spectrum, mass_of_samples    what accelerates them: the filter M whose `M M^T` is the inverse mass
+    gaussian, free_propagator   energies of Gaussian laws as Parseval sums; the propagator of the free lattice field
+    autocorrelation_time        of an observable, with Sokal's window
+
+A state is `[chains, ...]`, float32 or (on the CPU) float64; each chain has its own noise, steps and decisions, and
+nothing is shared. `energy(x)` is U of each chain, `[chains]`; `grad(x)` its gradient, the shape of x, by default that of
+autograd. The kinetic energy is `p^T M M^T p / 2` with M a `Preconditioner` of method "pds" for states `[chains, C, H, W]`
+(`[chains, 1, 1, N]` in one dimension), or 1. Fourier acceleration (Batrouni et al., Phys. Rev. D 32, 2736, 1985) is the
+`M M^T` that is the covariance of the law, or near it: all modes then move at one pace.
+
+Energies, their sums and decisions are float64 on the device; no step waits for it. Chains are reproducible through their
+`NoiseStream`, in any batch as far as `energy` and `grad` are, and a run goes on from `Chain.state_dict()` to the bit.
+"""
+
+from tdas_ops.samplers.physics.chain import Chain, RejectionWarning
+from tdas_ops.samplers.physics.diagnostics import Autocorrelation, autocorrelation_time
+from tdas_ops.samplers.physics.hamiltonian import hmc, mala, ula
+from tdas_ops.samplers.physics.laws import free_propagator, gaussian, mass_of_samples, mass_of_spectrum
+from tdas_ops.samplers.physics.pcn import pcn
+
+__all__ = [
+    "Autocorrelation",
+    "Chain",
+    "RejectionWarning",
+    "autocorrelation_time",
+    "free_propagator",
+    "gaussian",
+    "hmc",
+    "mala",
+    "mass_of_samples",
+    "mass_of_spectrum",
+    "pcn",
+    "ula",
+]
