@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -198,7 +197,9 @@ class GaussianField:
     def _cropped(self, x: Tensor) -> Tensor:
         if self.periodic:
             return x
-        return x[(..., *(slice(n) for n in self.shape))].contiguous()
+        for axis, n in enumerate(self.shape, x.dim() - len(self.shape)):
+            x = x.narrow(axis, 0, n)
+        return x.contiguous()
 
     def _filtered(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
         M = self._filter

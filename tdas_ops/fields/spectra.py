@@ -42,9 +42,9 @@ def amplitudes(spectrum: Power, shape: Sequence[int], spacing: Sequence[float], 
         power = _called(spectrum, k) if callable(spectrum) else _tabulated(spectrum, k)
         _check_values(power, axes, k)
         return Amplitudes(grid.unfolded(_root(power, axes, cell), shape), True)
-    power = _arrays.own("spectrum", spectrum, "fc") if hasattr(spectrum, "__array__") else None
-    if power is None:
+    if not hasattr(spectrum, "__array__"):
         raise TypeError(f"spectrum: got {type(spectrum).__name__}, expected {_KINDS}")
+    power = _arrays.own("spectrum", spectrum, "fc")
     expected = grid.half_shape(shape)
     square = power.dim() == axes + 2 and power.shape[-1] == power.shape[-2]
     if tuple(power.shape[:axes]) != expected or not (power.dim() == axes or square):
@@ -69,7 +69,7 @@ def _called(spectrum: Callable[[Tensor], Any], k: Tensor) -> Tensor:
     if power.shape[: k.dim()] != k.shape or not (power.dim() == k.dim() or matrices):
         rule = f"{tuple(k.shape)}, the shape of k, or that and (C, C)"
         raise ValueError(f"spectrum: got shape {tuple(power.shape)} from it, expected {rule}")
-    if bool((k[(0,) * k.dim()] == 0)) and not bool(power[(0,) * k.dim()].isfinite().all()):
+    if bool(k[(0,) * k.dim()] == 0) and not bool(power[(0,) * k.dim()].isfinite().all()):
         power[(0,) * k.dim()] = 0
     return power
 

@@ -6,13 +6,13 @@
     gaussian, free_propagator   energies of Gaussian laws as Parseval sums; the propagator of the free lattice field
     autocorrelation_time        of an observable, with Sokal's window
 
-A state is `[chains, ...]`, float32 or (on the CPU) float64; each chain has its own noise, steps and decisions, and
-nothing is shared. `energy(x)` is U of each chain, `[chains]`; `grad(x)` its gradient, the shape of x, by default that of
-autograd. The kinetic energy is `p^T M M^T p / 2` with M a `Preconditioner` of method "pds" for states `[chains, C, H, W]`
-(`[chains, 1, 1, N]` in one dimension), or 1. Fourier acceleration (Batrouni et al., Phys. Rev. D 32, 2736, 1985) is the
-`M M^T` that is the covariance of the law, or near it: all modes then move at one pace.
+A state is `[chains, ...]`, float32 or (on the CPU) float64; each chain has noise and decisions of its own. `energy(x)`
+is U of each chain, `[chains]`; `grad(x)` its gradient, like x, by default that of autograd. The kinetic energy is
+`p^T M M^T p / 2`, M a `Preconditioner` of method "pds" for states `[chains, C, H, W]` (`[chains, N]` in one dimension),
+or 1. Fourier acceleration (Batrouni et al., Phys. Rev. D 32, 2736, 1985) is an `M M^T` that is the covariance of the
+law or near it: all modes then move at one pace.
 
-Energies, their sums and decisions are float64 on the device; no step waits for it. Chains are reproducible through their
+Sums and decisions are float64 on the device, and no step waits for it. Chains are reproducible through their
 `NoiseStream`, in any batch as far as `energy` and `grad` are, and a run goes on from `Chain.state_dict()` to the bit.
 """
 

@@ -195,8 +195,10 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def exponential(noise: NoiseStream, x: Tensor) -> Tensor:
-    """`-ln u` of each chain, u uniform, `[chains]` float64; one draw. It is `|g|^2 / 2` of the first normal g of the draw
-    as pixel noise, which Box and Muller made of u: `|g|^2 = -2 ln u`."""
+    """`-ln u` of each chain, u uniform, `[chains]` float64; one draw.
+
+    It is `|g|^2 / 2` of the first normal g of the draw as pixel noise, which Box and Muller's `|g|^2 = -2 ln u` made.
+    """
     return noise.randn((len(x), 2), torch.float64, x.device).square().sum(1).mul_(0.5)
 
 
@@ -238,11 +240,7 @@ def run(
             else:
                 taken = exponential(stream, chain.x) >= cost  # false where the cost is not a number
                 chain.accepted += taken
-                point = Point(
-                    *(None if a is None else _where(taken, a, b) for a, b in zip(proposal, point, strict=True))
-                )  # type: ignore[arg-type]
-                chain.x.copy_(point.x)
-                point = point._replace(x=chain.x)
+                point = _decided(taken, proposal, point, chain.x)
             chain.step = at + 1
             if observe is not None:
                 _keep(chain, observe(chain.x), at)
@@ -253,9 +251,12 @@ def run(
     return chain
 
 
-def _where(taken: Tensor, a: Tensor, b: Tensor | None) -> Tensor:
-    assert b is not None
-    return torch.where(taken.reshape(-1, *[1] * (a.dim() - 1)), a, b)
+def _decided(taken: Tensor, proposal: Point, point: Point, x: Tensor) -> Point:
+    """The proposal where it is taken, else the point; its x is written to x."""
+    each = taken.reshape(-1, *[1] * (x.dim() - 1))
+    grad = None if proposal.grad is None or point.grad is None else torch.where(each, proposal.grad, point.grad)
+    x.copy_(torch.where(each, proposal.x, point.x))
+    return Point(x, torch.where(taken, proposal.energy, point.energy), grad)
 
 
 def _begin(start: Tensor, steps: int, noise: NoiseStream, plan: str, resume: Any) -> Chain:

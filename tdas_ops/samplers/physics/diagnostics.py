@@ -35,17 +35,15 @@ def autocorrelation_time(trace: Any, c: float = 6.0) -> Autocorrelation:
         c: how many autocorrelation times the window has; large ones have less bias and more noise.
 
     Raises:
-        ValueError, TypeError: another shape, values that are not finite, fewer than 4 steps, a window that the trace is
-            too short for (`steps < c tau`).
+        ValueError, TypeError: another shape, values that are not finite, fewer than 4 steps, or a trace too short to say
+            anything, below `20 tau` values in all.
 
     Source: Sokal, in Functional Integration (1997), equations 3.15 to 3.19; Madras and Sokal, J. Stat. Phys. 50, 109
         (1988), for window and error.
     """
     values = _arrays.own("trace", trace, "fiu")
     if values.dim() not in (1, 2) or len(values) < 4 or values.numel() == 0:
-        raise ValueError(
-            f"trace: got shape {tuple(values.shape)}, expected [steps] or [steps, chains], 4 steps or more"
-        )
+        raise ValueError(f"trace: got shape {tuple(values.shape)}, expected [steps] or [steps, chains], steps >= 4")
     if not bool(values.isfinite().all()):
         raise ValueError("trace: got values that are not finite, expected finite ones")
     limit = _arguments.number("c", c)
@@ -62,10 +60,8 @@ def autocorrelation_time(trace: Any, c: float = 6.0) -> Autocorrelation:
         return Autocorrelation(math.inf, math.inf, 0)
     time = (covariance / covariance[0]).cumsum(0) - 0.5
     enough = torch.arange(steps) >= limit * time
-    if not bool(enough.any()):
-        raise ValueError(
-            f"trace: got {steps} steps, expected more: an autocorrelation time is at least {steps / limit:.3g}"
-        )
-    window = int(enough.to(torch.uint8).argmax())
+    window = int(enough.to(torch.uint8).argmax()) if bool(enough.any()) else steps - 1
     tau = max(float(time[window]), 1e-12)
+    if total < 20 * tau:
+        raise ValueError(f"trace: got {total} values, expected more: tau is about {tau:.3g} or larger")
     return Autocorrelation(tau, tau * math.sqrt(2 * (2 * window + 1) / total), window)

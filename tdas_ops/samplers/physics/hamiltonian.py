@@ -1,8 +1,8 @@
 """Langevin steps without (ULA) and with accept/reject (MALA), and Hamiltonian Monte Carlo, one leapfrog for all.
 
 In place of the momentum p stands the velocity `v = M M^T p`, noise `M z` at the start of a trajectory. A kick
-`v' = v - c M M^T g` changes the kinetic energy `v^T (M M^T)^-1 v / 2` by `-c g (v + v') / 2`, so that it is summed along the
-way and no M is ever inverted.
+`v' = v - c M M^T g` changes the kinetic energy `v^T (M M^T)^-1 v / 2` by `-c g (v + v') / 2`, so that it is summed on
+the way and no M is ever inverted.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def hmc(
 ) -> Chain:
     """Hamiltonian Monte Carlo with the kinetic energy `p^T M M^T p / 2`; two draws a step.
 
-    A step draws p and takes `leapfrog` steps of `p -= (e / 2) grad U; x += e M M^T p; p -= (e / 2) grad U`; it is accepted
-    with probability `min(1, exp(-dH))`. For `M M^T` the covariance of a Gaussian law all modes turn at frequency 1, the
-    leapfrog is stable up to `step_size = 2`, and a trajectory of `leapfrog * step_size = pi / 2` forgets where it began.
+    A step draws p and takes `leapfrog` steps of `p -= (e / 2) grad U; x += e M M^T p; p -= (e / 2) grad U`; it is
+    accepted with probability `min(1, exp(-dH))`. For `M M^T` the covariance of a Gaussian law all modes turn at
+    frequency 1, the leapfrog is stable up to `step_size = 2`, and a trajectory of `leapfrog * step_size = pi / 2`
+    forgets where it began.
 
     Args:
         energy: U, `x -> [chains]`, floats; summed in float64 it costs no decision.
@@ -90,7 +91,7 @@ def mala(
     grad: Observable | None = None,
     **options: Unpack[Options],
 ) -> Chain:
-    """The Metropolis-adjusted Langevin algorithm: `x' = x - h M M^T grad U + sqrt(2 h) M z`, accepted or not; two draws.
+    """The Metropolis-adjusted Langevin algorithm: `x - h M M^T grad U + sqrt(2 h) M z`, accepted or not; two draws.
 
     The same as `hmc` with one leapfrog step of `sqrt(2 h)`. All else as there, and h is `step_size` as in `ula`.
 
@@ -110,10 +111,10 @@ def ula(
     grad: Observable | None = None,
     **options: Unpack[Options],
 ) -> Chain:
-    """Langevin steps `x' = x - h M M^T grad U + sqrt(2 h) M z` without a decision: a bias of first order in h; one draw.
+    """Langevin steps `x - h M M^T grad U + sqrt(2 h) M z` without a decision: a bias of first order in h; one draw.
 
-    Of a Gaussian law of covariance C with `M M^T = C` the variance is `1 / (1 - h / 2)` times too large. With `grad` the
-    energy is never asked. All else as in `hmc`; `Chain.accepted` counts every step.
+    Of a Gaussian law of covariance C with `M M^T = C` the variance is `1 / (1 - h / 2)` times too large. With `grad`
+    the energy is never asked. All else as in `hmc`; `Chain.accepted` counts every step.
 
     Source: Parisi, Nucl. Phys. B 180, 378 (1981); Batrouni et al., Phys. Rev. D 32, 2736 (1985), for the acceleration.
     """
@@ -158,7 +159,7 @@ def _trajectories(
 def trajectory(
     target: Target, point: Point, v: Tensor, step: float, length: int, M: Preconditioner | None
 ) -> tuple[Point, Tensor, Tensor]:
-    """`length` leapfrog steps: where they end, the velocity there, and the change of the energy H, `[chains]` float64."""
+    """`length` leapfrog steps: where they end, the velocity there, the change of H, `[chains]` float64."""
     kinetic = torch.zeros_like(point.energy)
     x, end = point.x, point
     for i in range(length + 1):

@@ -21,8 +21,8 @@ from tdas_ops.samplers.physics.chain import Energy, Observable
 def mass_of_spectrum(
     spectrum: Power, shape: Sequence[int], spacing: Spacing = 1.0, *, device: torch.device | str = "cpu"
 ) -> Preconditioner:
-    """The filter M whose `M M^T` is the covariance of a field of a power spectrum: the inverse mass that makes it turn at
-    frequency 1, and the prior of `pcn`.
+    """The filter M whose `M M^T` is the covariance of a field of a power spectrum: the inverse mass that makes all
+    modes turn at frequency 1, and the prior of `pcn`.
 
     Args:
         spectrum: P(k) as `random_field` takes it, above 0 at every frequency, also at k = 0; in lattice units P is the

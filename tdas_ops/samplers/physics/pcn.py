@@ -37,7 +37,7 @@ def pcn(
     noise: Stream,
     **options: Unpack[Options],
 ) -> Chain:
-    """Preconditioned Crank-Nicolson: `x' = m + sqrt(1 - b^2) (x - m) + b M z`, accepted with `min(1, exp(P(x) - P(x')))`.
+    """Preconditioned Crank-Nicolson: `x' = m + sqrt(1 - b^2) (x - m) + b M z`, taken with `min(1, exp(P(x) - P(x')))`.
 
     For a density `exp(-P(x))` beside the Gaussian prior of mean m and covariance `M M^T`, which the proposal keeps: the
     acceptance does not fall with the number of points, and is 1 where P is constant. No gradient; two draws a step.
