@@ -26,7 +26,7 @@ def random_field(
     *,
     noise: Stream,
     members: int | None = None,
-    periodic: bool = True,
+    periodic: bool | Sequence[bool] = True,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -63,20 +63,21 @@ class GaussianField:
             - a `PowerSpectrum` that was measured: such a table whose ends hold beyond its range;
             - a tensor or array with P at every frequency of the grid, the half spectrum `[..., n // 2 + 1]` in the
               order of `torch.fft.rfftn`, or `[..., n // 2 + 1, C, C]`, real or complex; for spectra that depend on the
-              direction of k. `P(-k) = conj P(k)`. Without `periodic` the grid is the doubled one.
+              direction of k. `P(-k) = conj P(k)`. The grid is that of the attribute `grid`.
             The C x C matrices are cross-spectra, Hermitian with no eigenvalue below 0:
             `<x_i(k) conj x_j(k)> = V P_ij(k)`.
         shape: points of one, two or three axes.
         spacing: distance of neighbouring points in units of length, one number or one for each axis.
-        periodic: whether the field continues at the opposite side. Otherwise it is cut out of a periodic one with
-            twice the points along each axis of more than one (circulant embedding, Dietrich and Newsam, SIAM J. Sci.
-            Comput. 18, 1088, 1997). Its covariance at a lag r is then the sum over all lags `r + 2 L n`, n whole
-            vectors, L the size of the field: that of the spectrum to the bit of rounding where the correlation is 0
-            beyond L, near it where it is small there.
+        periodic: whether the field continues at the opposite side; one value, or one for each axis. Otherwise it is cut
+            out of a periodic field of twice the size (circulant embedding, Dietrich and Newsam, SIAM J. Sci. Comput.
+            18, 1088, 1997): along an axis of n points of the next even number from `2 (n - 1)` on without a prime
+            factor above 5. Its covariance at a lag r is the sum of that of the spectrum over all `r + L`, L whole
+            periods of that grid: exact where the correlation ends before `n - 1` spacings.
         device: where the field is made; float64 only on the CPU.
 
     Attributes:
-        shape, spacing (one number for each axis), periodic, device: as given.
+        shape, spacing (one number for each axis), device: as given.
+        grid: shape of the periodic grid that the field is cut out of; `shape` if it is periodic along each axis.
         channels: C, or None for a scalar field.
 
     Raises:
@@ -91,25 +92,24 @@ class GaussianField:
         shape: Sequence[int],
         spacing: Spacing = 1.0,
         *,
-        periodic: bool = True,
+        periodic: bool | Sequence[bool] = True,
         device: torch.device | str = "cpu",
     ) -> None:
         self.shape = grid.checked_shape(shape)
         self.spacing = grid.checked_spacing(spacing, len(self.shape))
-        self.periodic = periodic
         self.device = _arguments.device(device)
-        self._grid = self.shape if periodic else tuple(2 * n if n > 1 else 1 for n in self.shape)
-        points = math.prod(self._grid)
-        grid.check_memory("shape", f"a grid of {self._grid} for the masks", 12 * points, torch.device("cpu"))
-        made = amplitudes(spectrum, self._grid, self.spacing, math.prod(self.spacing))
+        self.grid = grid.embedding(self.shape, periodic)
+        points = math.prod(self.grid)
+        grid.check_memory("shape", f"a grid of {self.grid} for the masks", 12 * points, torch.device("cpu"))
+        made = amplitudes(spectrum, self.grid, self.spacing, math.prod(self.spacing))
         axes = len(self.shape)
         self.channels = made.channels(axes)
         self._filter: Preconditioner | None = None
         self._roots: Tensor | None = None
-        planes = axes == 3 and self.channels is None and made.even and self._grid[1] * self._grid[2] % 2 == 0
+        planes = axes == 3 and self.channels is None and made.even and self.grid[1] * self.grid[2] % 2 == 0
         if axes < 3 or planes:
-            sizes = (*(1,) * (2 - axes), *self._grid) if axes < 3 else self._grid[1:]
-            leading = self._grid[0] if planes else self.channels or 1
+            sizes = (*(1,) * (2 - axes), *self.grid) if axes < 3 else self.grid[1:]
+            leading = self.grid[0] if planes else self.channels or 1
             values = made.values if axes == 2 or planes else made.values[None]
             values = values[None] if axes < 3 and self.channels is None else values
             about = {"source": "random field"}
@@ -119,8 +119,8 @@ class GaussianField:
 
     @property
     def filter(self) -> Preconditioner:
-        """The filter M whose noise the field is, in one and two dimensions: `M M^T` is its covariance (of the doubled
-        grid without `periodic`). Shape (C, H, W), in one dimension with H = 1.
+        """The filter M whose noise the field is, in one and two dimensions: `M M^T` is its covariance. Shape
+        (C, *grid), in one dimension with H = 1.
 
         Raises:
             ValueError: in three dimensions.
@@ -182,11 +182,11 @@ class GaussianField:
             raise TypeError(f"dtype: got {got}, expected float32 (or float64 on the CPU)")
         stream.arguments(members, self.device)
         size, channels = 4 if dtype is torch.float32 else 8, self.channels or 1
-        work = 0 if self._filter is not None and self.periodic else 3 * math.prod(self._grid)
+        work = 0 if self._filter is not None and self.grid == self.shape else 3 * math.prod(self.grid)
         needed = size * channels * (members * math.prod(self.shape) + work)
         what = f"{members} fields of {(*self._member_shape,)} in {str(dtype).removeprefix('torch.')}"
         grid.check_memory("shape", what, needed, self.device)
-        if self._filter is not None and (self.periodic or math.prod(self._grid) < _WHOLE):
+        if self._filter is not None and (self.grid == self.shape or math.prod(self.grid) < _WHOLE):
             return self._cropped(self._filtered(stream, members, dtype, scale))
         out = torch.empty(members, *self._member_shape, dtype=dtype, device=self.device)
         for member, own in enumerate(_each(stream, members)):
@@ -195,7 +195,7 @@ class GaussianField:
         return out
 
     def _cropped(self, x: Tensor) -> Tensor:
-        if self.periodic:
+        if self.grid == self.shape:
             return x
         for axis, n in enumerate(self.shape, x.dim() - len(self.shape)):
             x = x.narrow(axis, 0, n)
@@ -204,10 +204,10 @@ class GaussianField:
     def _filtered(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
         M = self._filter
         assert M is not None
-        shape = (members, *self._grid) if self.channels is None else (members, self.channels, *self._grid)
-        three = len(self._grid) == 3
+        shape = (members, *self.grid) if self.channels is None else (members, self.channels, *self.grid)
+        three = len(self.grid) == 3
         x = ops.noise(
-            M, (members, *M.shape), noise, scale / math.sqrt(self._grid[0]) if three else scale, dtype=dtype
+            M, (members, *M.shape), noise, scale / math.sqrt(self.grid[0]) if three else scale, dtype=dtype
         ).reshape(shape)
         if three:
             for member in x:
@@ -217,21 +217,21 @@ class GaussianField:
     def _transformed(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
         roots, axes = self._roots, (-3, -2, -1)
         assert roots is not None
-        z = noise.randn((members, self.channels or 1, *self._grid), dtype, self.device)
+        z = noise.randn((members, self.channels or 1, *self.grid), dtype, self.device)
         white = torch.fft.rfftn(z.mul_(scale), dim=axes)
         roots = roots.to(white.dtype if roots.is_complex() else dtype)
         if self.channels is None:
-            return torch.fft.irfftn(white.mul_(roots), s=self._grid, dim=axes)[:, 0]
+            return torch.fft.irfftn(white.mul_(roots), s=self.grid, dim=axes)[:, 0]
         out = z
         for i in range(self.channels):
             total = roots[..., i, 0] * white[:, 0]
             for j in range(1, self.channels):
                 total += roots[..., i, j] * white[:, j]
-            out[:, i] = torch.fft.irfftn(total, s=self._grid, dim=axes)
+            out[:, i] = torch.fft.irfftn(total, s=self.grid, dim=axes)
         return out
 
     def __repr__(self) -> str:
-        what = f"shape={self.shape}, spacing={self.spacing}, channels={self.channels}, periodic={self.periodic}"
+        what = f"shape={self.shape}, spacing={self.spacing}, channels={self.channels}, grid={self.grid}"
         return f"GaussianField({what}, device={self.device})"
 
 

@@ -39,6 +39,31 @@ def checked_spacing(spacing: Any, axes: int) -> tuple[float, ...]:
     return found
 
 
+def embedding(shape: Sequence[int], periodic: Any) -> tuple[int, ...]:
+    """The periodic grid that a field is cut out of.
+
+    Raises:
+        ValueError, TypeError: no truth value, nor one for each axis.
+    """
+    each = tuple(periodic) if isinstance(periodic, list | tuple) else (periodic,) * len(shape)
+    if len(each) != len(shape) or not all(isinstance(one, bool) for one in each):
+        raise ValueError(f"periodic: got {_arguments.shown(periodic)}, expected True or False, or {len(shape)} of them")
+    return tuple(n if one or n == 1 else _smooth(2 * (n - 1)) for n, one in zip(shape, each, strict=True))
+
+
+def _smooth(least: int) -> int:
+    """The next even number without a prime factor above 5."""
+    n = least + least % 2
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 2
+
+
 def radii(shape: Sequence[int], spacing: Sequence[float], half: bool = False) -> Tensor:
     """|k|, float64, at the frequencies that are not negative, `[n // 2 + 1, ...]`; or at those of the half spectrum,
     `[..., n // 2 + 1]`: all frequencies of every axis but the last."""

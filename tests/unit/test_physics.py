@@ -141,6 +141,14 @@ def test_a_law_that_is_not_gaussian_is_that_of_quadrature(route):
     assert 0.3 < float(chain.acceptance.mean()) < 0.99
 
 
+def test_half_turns_forget_with_jitter_alone():
+    """With the mass of the law and half a turn a trajectory only changes signs."""
+    run = partial(physics.hmc, ENERGY, exact(50), 40, math.pi / 40, leapfrog=40, noise=1, grad=GRAD, M=M)
+    still, moved = run(jitter=0), run(jitter=0.3)
+    assert relative_rms(spectrum(still.x), spectrum(exact(50))) < 0.3
+    assert relative_rms(spectrum(moved.x), spectrum(exact(50))) > 0.8
+
+
 def test_autograd_and_a_gradient_make_one_chain():
     run = partial(physics.hmc, start=exact(3), steps=5, step_size=0.3, noise=1, M=GUESS)
     given, found = run(ENERGY, grad=GRAD), run(action)
@@ -281,6 +289,7 @@ BAD = [
     (lambda: HMC(ENERGY, step_size=math.nan), ValueError, "step_size: got nan"),
     (lambda: HMC(ENERGY, steps=0), ValueError, "steps: got 0"),
     (lambda: HMC(ENERGY, leapfrog=0), ValueError, "leapfrog: got 0"),
+    (lambda: HMC(ENERGY, jitter=1), ValueError, "jitter: got 1"),
     (lambda: HMC(ENERGY, start=[1.0]), TypeError, "start: got list"),
     (lambda: HMC(ENERGY, start=torch.zeros(2, dtype=torch.float16)), TypeError, "start: got torch.float16"),
     (lambda: HMC(ENERGY, start=torch.zeros(0, 3)), ValueError, r"start: got shape \(0, 3\)"),

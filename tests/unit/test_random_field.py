@@ -107,6 +107,14 @@ def test_embedding_is_exact_where_the_correlation_ends(shape, members):
     assert float((around[..., 0] * around[..., -1]).mean()) > 0.8
 
 
+def test_a_field_may_be_periodic_along_one_axis():
+    made = GaussianField(law, (721, 48), periodic=(False, True))
+    assert made.grid == (1440, 48) and GaussianField(law, (7, 1, 64), periodic=False).grid == (12, 1, 128)
+    x = GaussianField(lambda k: torch.exp(-2 * k**2), (40, 48), periodic=(False, True)).sample(0, 300)
+    columns, rows = (x[..., 0] * x[..., -1]).mean() / x.square().mean(), (x[:, 0] * x[:, -1]).mean() / x.square().mean()
+    assert float(columns) > 0.8 and abs(float(rows)) < 0.06
+
+
 def crossed(k: Tensor) -> Tensor:
     base = 1 / (1 + k.square())
     return torch.stack([torch.stack([base, 0.3 * base], -1), torch.stack([0.3 * base, 0.5 * base], -1)], -2)
@@ -275,6 +283,12 @@ BAD = [
         r"got a table from k = 1 to 5, expected the 0.785398 to 4.44288 of the grid",
     ),
     (lambda: random_field((ROW.cumsum(0), -ROW), (8, 8), noise=0), ValueError, "got P = -1 at k = 1"),
+    (
+        lambda: random_field(law, (8, 8), noise=0, periodic=(True,)),
+        ValueError,
+        r"periodic: got \(True,\), expected True or False, or 2 of them",
+    ),
+    (lambda: random_field(law, (8, 8), noise=0, periodic=1), ValueError, "periodic: got 1"),
     (
         lambda: random_field(law, (8, 8), 0.0, noise=0),
         ValueError,

@@ -27,6 +27,7 @@ Energy = Callable[[Tensor], Tensor]
 Observable = Callable[[Tensor], Tensor]
 _FEW = 20  # steps without an accepted one that say nothing
 _HALVINGS = 40
+_GOLDEN = 0.5 * (math.sqrt(5) - 1)  # multiples of it, modulo 1, are even over [0, 1)
 
 
 class RejectionWarning(UserWarning):
@@ -212,9 +213,10 @@ def run(
     propose: Propose,
     settings: tuple[Any, ...],
     always: bool = False,
+    jitter: float = 0.0,
     **options: Unpack[Options],
 ) -> Chain:
-    """Proposals and decisions; `always` accepts without asking.
+    """Proposals and decisions; `always` accepts without asking, and steps are up to `jitter` of themselves off.
 
     Raises:
         TypeError, ValueError: unknown options, a `resume` of another run.
@@ -226,13 +228,13 @@ def run(
     steps = _arguments.whole("steps", steps, 1)
     stream, observe = NoiseStream.of(noise), options.get("observe")
     callback = options.get("callback")
-    plan = hashlib.sha256(repr((name, f"{step_size:.6g}", *settings)).encode()).hexdigest()[:16]
+    plan = hashlib.sha256(repr((name, f"{step_size:.6g}", jitter, *settings)).encode()).hexdigest()[:16]
     with torch.inference_mode(False), torch.no_grad():
         chain = _begin(start, steps, stream, plan, options.get("resume"))
         stream.arguments(len(start), start.device)
         point = begin(chain.x)
         for at in tqdm(range(chain.step, steps), initial=chain.step, total=steps, disable=not options.get("progress")):
-            proposal, cost = propose(point, step_size, stream)
+            proposal, cost = propose(point, step_size * (1 + jitter * (2 * (at * _GOLDEN % 1) - 1)), stream)
             if always:
                 chain.accepted += 1
                 chain.x.copy_(proposal.x)

@@ -35,8 +35,8 @@ def autocorrelation_time(trace: Any, c: float = 6.0) -> Autocorrelation:
         c: how many autocorrelation times the window has; large ones have less bias and more noise.
 
     Raises:
-        ValueError, TypeError: another shape, values that are not finite, fewer than 4 steps, or a trace too short to say
-            anything, below `20 tau` values in all.
+        ValueError, TypeError: another shape, values that are not finite, fewer than 4 steps, or a trace too short to
+            say anything, below `20 tau` values in all.
 
     Source: Sokal, in Functional Integration (1997), equations 3.15 to 3.19; Madras and Sokal, J. Stat. Phys. 50, 109
         (1988), for window and error.

@@ -43,6 +43,7 @@ def hmc(
     step_size: float,
     *,
     leapfrog: int = 10,
+    jitter: float = 0.2,
     M: Preconditioner | None = None,
     noise: Stream,
     grad: Observable | None = None,
@@ -61,6 +62,8 @@ def hmc(
         steps: trajectories, each with its decision.
         step_size: e, of the leapfrog.
         leapfrog: leapfrog steps, and gradients, of a trajectory.
+        jitter: share, at most, that the step of a trajectory is longer or shorter, in an even sequence that depends on
+            the number of the trajectory alone. With 0 a mode that makes half turns keeps its amplitude for ever.
         M: `M M^T` is the inverse mass (`mass_of_spectrum`, `mass_of_samples`); by default 1.
         noise: stream of the run, or its seed; one for each chain as `NoiseStream(seeds=...)`.
         grad: gradient of U, `x -> like x`; by default that of autograd.
@@ -74,10 +77,13 @@ def hmc(
     Warns:
         RejectionWarning: chains that accepted nothing in 20 steps or more, with a step size that would be accepted.
 
-    Source: Duane et al., Phys. Lett. B 195, 216 (1987); Neal, arXiv 1206.1901, section 4.1 for the mass.
+    Source: Duane et al., Phys. Lett. B 195, 216 (1987); Neal, arXiv 1206.1901, section 4.1 for the mass; Mackenzie,
+        Phys. Lett. B 226, 369 (1989), for the jitter.
     """
     leapfrog = _arguments.whole("leapfrog", leapfrog, 1)
-    return _trajectories("hmc", energy, start, steps, step_size, leapfrog, M, noise, grad, options)
+    if not 0 <= _arguments.number("jitter", jitter) < 1:
+        raise ValueError(f"jitter: got {jitter}, expected a number from 0 to below 1")
+    return _trajectories("hmc", energy, start, steps, step_size, leapfrog, M, noise, grad, options, float(jitter))
 
 
 def mala(
@@ -142,6 +148,7 @@ def _trajectories(
     noise: Stream,
     grad: Observable | None,
     options: Options,
+    jitter: float = 0.0,
 ) -> Chain:
     checked_state(start, M)
     target = Target(energy, grad)
@@ -153,7 +160,7 @@ def _trajectories(
         return end, change
 
     size = positive("step_size", step_size)
-    return run(name, start, steps, size, noise, target.at, propose, (length,), **options)
+    return run(name, start, steps, size, noise, target.at, propose, (length,), jitter=jitter, **options)
 
 
 def trajectory(
