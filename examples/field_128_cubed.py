@@ -18,10 +18,10 @@ SIDE, SPACING, RADIUS = 128, 2.0, 8.0
 
 
 def P(k):
-    """Normalised to about sigma_8 = 0.8."""
+    """A is such that sigma_8 is near 0.8."""
     q = (k / 0.2).clamp_min(1e-9)
     polynomial = 1 + 3.89 * q + (16.1 * q) ** 2 + (5.46 * q) ** 3 + (6.71 * q) ** 4
-    return 8.0e5 * k * (torch.log1p(2.34 * q) / (2.34 * q)) ** 2 * polynomial**-0.5
+    return 1.8e6 * k * (torch.log1p(2.34 * q) / (2.34 * q)) ** 2 * polynomial**-0.5
 
 
 def window(k):

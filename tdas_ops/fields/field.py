@@ -17,6 +17,7 @@ from tdas_ops.preconditioner import Preconditioner
 
 _TILE = 1 << 15  # complex numbers that a transform along the first of three axes has in the cache
 _WHOLE = 1 << 16  # points of a grid, below which all members are made at once and cropped together
+_LONG = 1 << 16  # even numbers of points, from which on a row has a real FFT of its own
 
 
 def random_field(
@@ -45,13 +46,13 @@ def random_field(
 class GaussianField:
     """A stationary Gaussian random field on a grid: zero mean, given power spectrum.
 
-    A member depends on its seed, its sample, the draw and the law alone, to the bit: not on the members beside it. In
-    one dimension, in two, and in three where the spectrum is even along the first axis (each function of |k| is) and
-    the last two axes have an even number of points together, it does not depend on the number of threads either. It is
-    made of normals in float32, in float64 as well, which reach 6.7 standard deviations.
+    A member depends on its seed, its sample, the draw and the law alone, to the bit: not on the members beside it. It
+    is made of normals in float32, in float64 as well, which reach 6.7 standard deviations.
 
-    Three dimensions go through the two-dimensional op, one plane a wavenumber of the first axis, and a Hartley
-    transform along that axis; other spectra and C x C matrices through real FFTs of white noise.
+    One and two dimensions are the op `noise`, as are three, one plane a wavenumber of the first axis, with a Hartley
+    transform along that axis, where the spectrum is even along it (each function of |k| is) and the last two axes have
+    an even number of points together. All of these do not depend on the number of threads. Rows of 2^16 points and more
+    have a real FFT of their own, and in three dimensions other spectra and C x C matrices real FFTs of white noise.
 
     Args:
         spectrum: P(k), in units of `field^2 length^d`, k the angular wavenumber. One of
@@ -186,11 +187,12 @@ class GaussianField:
         needed = size * channels * (members * math.prod(self.shape) + work)
         what = f"{members} fields of {(*self._member_shape,)} in {str(dtype).removeprefix('torch.')}"
         grid.check_memory("shape", what, needed, self.device)
-        if self._filter is not None and (self.grid == self.shape or math.prod(self.grid) < _WHOLE):
+        long = len(self.grid) == 1 and self.channels is None and self.grid[0] >= _LONG and self.grid[0] % 2 == 0
+        if self._filter is not None and not long and (self.grid == self.shape or math.prod(self.grid) < _WHOLE):
             return self._cropped(self._filtered(stream, members, dtype, scale))
         out = torch.empty(members, *self._member_shape, dtype=dtype, device=self.device)
         for member, own in enumerate(_each(stream, members)):
-            made = self._filtered if self._filter is not None else self._transformed
+            made = self._long if long else self._filtered if self._filter is not None else self._transformed
             out[member] = self._cropped(made(own, 1, dtype, scale))[0]
         return out
 
@@ -213,6 +215,17 @@ class GaussianField:
             for member in x:
                 _hartley(member)
         return x
+
+    def _long(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
+        """One row, of pixel noise as the normals of its half spectrum; the first makes both ends, which are real."""
+        assert self._filter is not None
+        (n,), (freq, *_) = self.grid, self._filter.masks(dtype)
+        assert freq is not None
+        g = torch.view_as_complex(noise.randn((members, n // 2, 2), dtype, self.device))
+        half = g.new_empty(members, n // 2 + 1)
+        half[:, 1:-1] = g[:, 1:]
+        half[:, 0], half[:, -1] = math.sqrt(2) * g[:, 0].real, math.sqrt(2) * g[:, 0].imag
+        return torch.fft.irfft(half.mul_(freq[0, 0]).mul_(scale * math.sqrt(n / 2)), n=n)
 
     def _transformed(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
         roots, axes = self._roots, (-3, -2, -1)

@@ -14,6 +14,7 @@ from tdas_ops import _arguments
 from tdas_ops.reference import own_columns
 
 Spacing = float | Sequence[float]
+_SMALL = 1 << 28  # bytes that are not worth a look at what is free
 
 
 def checked_shape(shape: Any) -> tuple[int, ...]:
@@ -102,6 +103,8 @@ def check_memory(name: str, what: str, needed: int, device: torch.device) -> Non
     Raises:
         MemoryError: it does not fit.
     """
+    if needed < _SMALL:
+        return
     free = _free(device)
     if free is not None and needed > free:
         raise MemoryError(f"{name}: got {what}, which takes {_size(needed)}, expected at most {_size(free)} ({device})")

@@ -48,7 +48,7 @@ def test_a_field_of_three_dimensions_has_its_sigma(example: ModuleType) -> None:
     """The mean over three seeds; one field scatters by 2 %."""
     field = GaussianField(example.P, (128,) * 3, example.SPACING)
     found = [example.sigma_8(field.sample(seed)[0]) for seed in range(3)]
-    assert abs(sum(found) / 3 / example.expected() - 1) < 0.03
+    assert abs(sum(found) / 3 / example.expected() - 1) < 0.02
 
 
 @of("ensemble_perturbation")

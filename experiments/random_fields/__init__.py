@@ -1,0 +1,1 @@
+"""Posterior sampling of photographs: denoising, inpainting, deblurring."""
