@@ -17,7 +17,7 @@ from tdas_ops.preconditioner import Preconditioner
 
 _TILE = 1 << 15  # complex numbers that a transform along the first of three axes has in the cache
 _WHOLE = 1 << 16  # points of a grid, below which all members are made at once and cropped together
-_LONG = 1 << 16  # even numbers of points, from which on a row has a real FFT of its own
+_LONG = 1 << 16  # even numbers of points, from which on a row is made by itself, through half as long an FFT
 
 
 def random_field(
@@ -51,8 +51,9 @@ class GaussianField:
 
     One and two dimensions are the op `noise`, as are three, one plane a wavenumber of the first axis, with a Hartley
     transform along that axis, where the spectrum is even along it (each function of |k| is) and the last two axes have
-    an even number of points together. All of these do not depend on the number of threads. Rows of 2^16 points and more
-    have a real FFT of their own, and in three dimensions other spectra and C x C matrices real FFTs of white noise.
+    an even number of points together. These do not depend on the number of threads. In three dimensions other spectra
+    and C x C matrices go through real FFTs of white noise; they, and rows of 2^16 points and more, may depend on it by
+    rounding.
 
     Args:
         spectrum: P(k), in units of `field^2 length^d`, k the angular wavenumber. One of
@@ -101,12 +102,13 @@ class GaussianField:
         self.device = _arguments.device(device)
         self.grid = grid.embedding(self.shape, periodic)
         points = math.prod(self.grid)
-        grid.check_memory("shape", f"a grid of {self.grid} for the masks", 12 * points, torch.device("cpu"))
+        grid.check_memory("shape", f"a grid of {self.grid} for the masks", 18 * points, torch.device("cpu"))
         made = amplitudes(spectrum, self.grid, self.spacing, math.prod(self.spacing))
         axes = len(self.shape)
         self.channels = made.channels(axes)
         self._filter: Preconditioner | None = None
         self._roots: Tensor | None = None
+        self._kept: Tensor | None = None
         planes = axes == 3 and self.channels is None and made.even and self.grid[1] * self.grid[2] % 2 == 0
         if axes < 3 or planes:
             sizes = (*(1,) * (2 - axes), *self.grid) if axes < 3 else self.grid[1:]
@@ -217,15 +219,31 @@ class GaussianField:
         return x
 
     def _long(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
-        """One row, of pixel noise as the normals of its half spectrum; the first makes both ends, which are real."""
+        """One row, of pixel noise as the normals of its half spectrum X; the first makes both ends, which are real.
+
+        Points 2n and 2n + 1 are the parts of a complex row of half the length, whose transform is
+        `(X(k) + conj X(n / 2 - k)) / 2 + i exp(2 pi i k / n) (X(k) - conj X(n / 2 - k)) / 2`.
+        """
         assert self._filter is not None
         (n,), (freq, *_) = self.grid, self._filter.masks(dtype)
         assert freq is not None
-        g = torch.view_as_complex(noise.randn((members, n // 2, 2), dtype, self.device))
+        g = torch.view_as_complex(noise.randn((members, n), dtype, self.device).view(members, n // 2, 2))
         half = g.new_empty(members, n // 2 + 1)
         half[:, 1:-1] = g[:, 1:]
         half[:, 0], half[:, -1] = math.sqrt(2) * g[:, 0].real, math.sqrt(2) * g[:, 0].imag
-        return torch.fft.irfft(half.mul_(freq[0, 0]).mul_(scale * math.sqrt(n / 2)), n=n)
+        half.mul_(freq[0, 0]).mul_(scale * math.sqrt(n / 2) / 2)
+        mirror = half[:, 1:].flip(1).conj()
+        row = torch.sub(half[:, :-1], mirror, out=g).mul_(self._turns(g)).add_(half[:, :-1]).add_(mirror)
+        return torch.view_as_real(torch.fft.ifft(row)).view(members, n)
+
+    def _turns(self, like: Tensor) -> Tensor:
+        """`i exp(2 pi i k / n)`, of which the last kind is kept."""
+        if self._kept is None or self._kept.dtype is not like.dtype:
+            angles = torch.arange(like.shape[-1], dtype=torch.float64).div_(like.shape[-1]).add_(0.5).mul_(math.pi)
+            self._kept = like.new_empty(like.shape[-1])
+            for part, function in zip(torch.view_as_real(self._kept).unbind(1), (torch.cos, torch.sin), strict=True):
+                part.copy_(function(angles))
+        return self._kept
 
     def _transformed(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
         roots, axes = self._roots, (-3, -2, -1)

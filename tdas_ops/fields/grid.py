@@ -72,7 +72,7 @@ def radii(shape: Sequence[int], spacing: Sequence[float], half: bool = False) ->
     for axis, (n, step) in enumerate(zip(shape, spacing, strict=True)):
         whole = half and axis < len(shape) - 1
         k = (torch.fft.fftfreq if whole else torch.fft.rfftfreq)(n, step / (2 * math.pi), dtype=torch.float64)
-        total = total + k.abs().square().reshape(-1, *[1] * (len(shape) - 1 - axis))
+        total = total + k.square_().reshape(-1, *[1] * (len(shape) - 1 - axis))
     return total.sqrt_()
 
 

@@ -341,7 +341,7 @@ def test_bad_input_is_one_sentence(call, kind, message):
 def test_what_does_not_fit_is_not_begun(monkeypatch):
     called = []
     with pytest.raises(
-        MemoryError, match=r"shape: got a grid of \(2000, 2000, 2000\) .* takes 89\.4 GiB, expected at most"
+        MemoryError, match=r"shape: got a grid of \(2000, 2000, 2000\) .* takes 134\.1 GiB, expected at most"
     ):
         monkeypatch.setattr(grid, "_free", lambda device: 16 << 30)
         GaussianField(lambda k: called.append(k), (2000, 2000, 2000))
