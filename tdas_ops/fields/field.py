@@ -282,7 +282,8 @@ def _hartley(x: Tensor) -> None:
     `(1 + i) / 2 f(n) + (1 - i) / 2 f(-n)`. Source: Bracewell, J. Opt. Soc. Am. 73, 1832 (1983).
     """
     pairs = torch.view_as_complex(x.view(len(x), -1, 2))
-    for columns in pairs.split(max(1, _TILE // len(x)), dim=1):
+    tile = max(1, _TILE // len(x)) if x.device.type == "cpu" else pairs.shape[1]
+    for columns in pairs.split(tile, dim=1):
         f = torch.fft.fft(columns, dim=0)
         torch.mul(f, 0.5 + 0.5j, out=columns)
         f.mul_(0.5 - 0.5j)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import relative_rms
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tdas_ops import GaussianField, NoiseStream, Preconditioner
 from tdas_ops.reference import philox4x32
@@ -185,6 +186,23 @@ def test_a_run_goes_on_to_the_bit_and_a_chain_is_its_own(sampler):
     assert torch.equal(whole.trace[-1], spectrum(whole.x))
     with pytest.raises(ValueError, match=r"resume: got a run of .* with other settings"):
         sampler(start=exact(4), steps=9, noise=0, resume={**kept, "plan": "other"})
+
+
+class NothingRead(TorchDispatchMode):
+    """Refuses what would wait for a GPU: a value of a tensor as a number."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=["hmc", "mala", "ula", "pcn"])
+def test_no_step_reads_a_value(sampler):
+    start = exact(3)
+    with NothingRead():
+        chain = sampler(start=start, steps=4, noise=1, M=M, observe=spectrum)
+        with pytest.raises(AssertionError):
+            float(chain.x.sum())
 
 
 def test_uniform_numbers_are_those_of_philox():

@@ -80,11 +80,11 @@ def gaussian(M: Preconditioner) -> tuple[Energy, Observable]:
         raise ValueError(f"M: got {M!r}, expected a filter with a positive frequency mask alone")
     inverse = Preconditioner(M.shape, M.freq.reciprocal(), method=None, device=M.device)
     height, width = M.shape[1:]
-    weights = column_weights(width) / (M.freq.square() * (2 * height * width))
+    weights = (column_weights(width) / (M.freq.square() * (2 * height * width))).to(M.device)
 
     def energy(x: Tensor) -> Tensor:
         square = torch.view_as_real(torch.fft.rfft2(x)).double().square().sum(-1)
-        return (square * weights.to(x.device)).sum((1, 2, 3))
+        return (square * weights).sum((1, 2, 3))
 
     def grad(x: Tensor) -> Tensor:
         return ops.precondition(x.detach(), inverse, "MMt")
