@@ -69,6 +69,16 @@ def test_an_exact_sample_stays_one(name, sampler, mass, dtype):
     assert departure(chain.x) < 2.2
 
 
+def test_one_dimension_has_a_mass_too():
+    P = physics.free_propagator((24,), MASS)
+    x = GaussianField(P, (24,)).sample(8, 1500, dtype=torch.float64)
+    energy = lambda x: 0.5 * ((x.roll(-1, -1) - x).square() + MASS * x.square()).sum(1)
+    chain = physics.hmc(energy, x, 4, 0.6, leapfrog=3, noise=1, M=physics.mass_of_spectrum(P, (24,)))
+    each = torch.fft.rfft(chain.x, norm="ortho").abs().square() / P
+    assert float(((each.mean(0) - 1) * math.sqrt(1500) / each.std(0)).square().mean()) < 2.5
+    assert 0.5 < float(chain.acceptance.mean()) < 0.99
+
+
 def test_the_test_finds_a_wrong_law():
     """Without the decision the steps depart by far, and so does a decision by a tenth less of the energy."""
     chain = physics.ula(ENERGY, exact(1500), 8, 0.25, noise=7, grad=GRAD, M=M)

@@ -27,7 +27,7 @@ def mass_of_spectrum(
     Args:
         spectrum: P(k) as `random_field` takes it, above 0 at every frequency, also at k = 0; in lattice units P is the
             variance of a coefficient of the orthonormal DFT.
-        shape: points of one or two axes, for states `[chains, 1, N]` and `[chains, C, H, W]`.
+        shape: points of one or two axes, for states `[chains, N]` and `[chains, C, H, W]`.
         spacing, device: as in `random_field`.
 
     Raises:
