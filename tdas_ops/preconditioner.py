@@ -481,17 +481,22 @@ def _checked(
     mask = _arrays.own(name, mask, "f")
     if tuple(mask.shape) != tuple(shape):
         raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {tuple(shape)}")
-    if not bool(mask.isfinite().all()):
+    low, high = _ends(mask)
+    if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError(f"{name}: got non-finite values, expected finite ones")
-    if positive and not bool((mask > 0).all()):
-        raise ValueError(
-            f"{name}: got values down to {float(mask.min()):.4g}, expected positive ones (method='noise' admits any)"
-        )
+    if positive and not low > 0:
+        raise ValueError(f"{name}: got values down to {low:.4g}, expected positive ones (method='noise' admits any)")
     if width is not None:
         columns = mask[..., own_columns(width)]
         mirrored = columns[..., -torch.arange(shape[1]) % shape[1], :]
-        _check_parity(name, columns, mirrored, float(mask.abs().max()), odd)
+        _check_parity(name, columns, mirrored, max(-low, high), odd)
     return mask
+
+
+def _ends(values: Tensor) -> tuple[float, float]:
+    """The least and the largest value, both NaN where any is: one pass, and nothing as large as the values."""
+    low, high = values.aminmax()
+    return float(low), float(high)
 
 
 def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | None:
@@ -500,10 +505,10 @@ def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | Non
         return None
     if mask.dim() == 4:  # matrices, of which any value may be there
         mask, method = torch.view_as_real(mask) if mask.is_complex() else mask, None
-    single = mask.float()
-    if bool(single.isfinite().all()) and (method not in _REGULAR or name == "skew" or bool((single > 0).all())):
+    low, high = _ends(mask)
+    single, limits = torch.tensor([low, high]), torch.finfo(torch.float32)
+    if bool(single.isfinite().all()) and (method not in _REGULAR or name == "skew" or bool(single[0] > 0)):
         return None
-    low, high, limits = float(mask.min()), float(mask.max()), torch.finfo(torch.float32)
     rule = (
         f"up to {limits.max:.3g}"
         if method not in _REGULAR or name == "skew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -105,11 +106,10 @@ def _tabulated(table: tuple[Any, ...], k: Tensor) -> Tensor:
 
 def _check_values(power: Tensor, axes: int, k: Tensor) -> None:
     """Finite everywhere, and not negative (covariances are looked at with their eigenvalues)."""
-    strange = ~power.isfinite()
-    rule = "finite ones"
-    if power.dim() == axes and not bool(strange.any()):
-        strange, rule = power < 0, "none below 0"
-    if bool(strange.any()):
+    low, high = (float(end) for end in (torch.view_as_real(power) if power.is_complex() else power).aminmax())
+    finite = math.isfinite(low) and math.isfinite(high)
+    if not finite or (power.dim() == axes and low < 0):
+        strange, rule = (power < 0, "none below 0") if finite else (~power.isfinite(), "finite ones")
         place = tuple(strange.nonzero()[0].tolist())
         value, at = power[place].item(), float(k[place[:axes]])
         raise ValueError(f"spectrum: got P = {value:.4g} at k = {at:.6g}, expected {rule}")
