@@ -148,7 +148,7 @@ class GaussianField:
         """
         return self._sample(noise, members, dtype, 1.0)
 
-    def evolve(self, x: Tensor, correlation: float, noise: Stream) -> Tensor:
+    def evolve(self, x: Tensor, correlation: float, noise: NoiseStream) -> Tensor:
         """The next step of a stationary AR(1) process: `x' = a x + sqrt(1 - a^2) xi`, xi new members; one draw.
 
         Begin with `x = sample(noise, members)`. A run goes on from x and the stream (`NoiseStream.state_dict`), to the
@@ -157,10 +157,10 @@ class GaussianField:
         Args:
             x: the fields of this step, `[members, *shape]` or `[members, C, *shape]`; not changed.
             correlation: a, of a point with itself a step later, from 0 to 1: `exp(-dt / tau)` for a memory of tau.
-            noise: the stream of the run.
+            noise: the stream of the run, a `NoiseStream`: a seed would give each step the same noise.
 
         Raises:
-            ValueError, TypeError: x of another shape, a correlation out of range.
+            ValueError, TypeError: x of another shape, a correlation out of range, no stream.
         """
         expected = ("members", *self._member_shape)
         if not isinstance(x, Tensor) or tuple(x.shape[1:]) != self._member_shape or len(x) == 0:
@@ -169,6 +169,9 @@ class GaussianField:
         a = _arguments.number("correlation", correlation)
         if not 0 <= a <= 1:
             raise ValueError(f"correlation: got {correlation}, expected a number from 0 to 1")
+        if not isinstance(noise, NoiseStream):
+            why = "a NoiseStream (one seed would give each step the same noise)"
+            raise TypeError(f"noise: got {type(noise).__name__}, expected {why}")
         return self._sample(noise, len(x), x.dtype, math.sqrt((1 - a) * (1 + a))).add_(x, alpha=a)
 
     @property

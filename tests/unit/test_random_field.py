@@ -334,6 +334,11 @@ BAD = [
         r"x: got \(2, 8, 9\), expected \(members, 8, 8\)",
     ),
     (lambda: GaussianField(law, (8, 8)).evolve(torch.ones(2, 8, 8), 1.5, 0), ValueError, "correlation: got 1.5"),
+    (
+        lambda: GaussianField(law, (8, 8)).evolve(torch.ones(2, 8, 8), 0.5, 0),
+        TypeError,
+        "noise: got int, expected a NoiseS",
+    ),
     (lambda: power_spectrum(torch.ones(8)), ValueError, r"field: got shape \(8,\)"),
     (lambda: power_spectrum(torch.ones(1, 8), -1.0), ValueError, "spacing: got -1.0"),
     (
