@@ -174,6 +174,34 @@ class GaussianField:
             raise TypeError(f"noise: got {type(noise).__name__}, expected {why}")
         return self._sample(noise, len(x), x.dtype, math.sqrt((1 - a) * (1 + a))).add_(x, alpha=a)
 
+    def covariance(self, v: Tensor) -> Tensor:
+        """The covariance of a periodic scalar field times v: `F^-1 P F v`, P in units of the spacings.
+
+        Args:
+            v: `[B, *shape]`, float32, or float64 on the CPU.
+
+        Raises:
+            ValueError: a field that is not periodic or has channels, v of another shape.
+        """
+        if self.channels is not None or self.grid != self.shape or tuple(v.shape[1:]) != self.shape:
+            raise ValueError(f"v: got {tuple(v.shape)} for {self!r}, expected (B, *shape) for a periodic scalar field")
+        if len(self.shape) < 3:
+            M = self.filter
+            return ops.precondition(v.reshape(len(v), *M.shape), M, "MMt").reshape(v.shape)
+        root, axes = self._root(v.dtype), (-3, -2, -1)
+        return torch.fft.irfftn(torch.fft.rfftn(v, dim=axes).mul_(root).mul_(root), s=self.shape, dim=axes)
+
+    @property
+    def regular(self) -> bool:
+        """Whether a scalar field has power at every frequency."""
+        return self.channels is None and bool(self._root(torch.float64).min() > 0)
+
+    def _root(self, dtype: torch.dtype) -> Tensor:
+        """The amplitudes of a scalar field as a half spectrum of the grid, `[..., n // 2 + 1]`."""
+        root = self._roots if self._filter is None else self._filter.masks(dtype)[0]
+        assert root is not None
+        return root.to(dtype).reshape(grid.half_shape(self.grid))
+
     @property
     def _member_shape(self) -> tuple[int, ...]:
         return self.shape if self.channels is None else (self.channels, *self.shape)

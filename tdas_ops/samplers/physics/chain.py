@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tdas_ops import _arguments, ops
 from tdas_ops._brownian import planes
+from tdas_ops.fields import GaussianField
 from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers._run import buffer
@@ -23,6 +24,8 @@ from tdas_ops.samplers._run import buffer
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+Mass = Preconditioner | GaussianField
+"""What makes noise `M z` and has `M M^T` as the inverse mass; a field for states of three dimensions."""
 Energy = Callable[[Tensor], Tensor]
 Observable = Callable[[Tensor], Tensor]
 _FEW = 20  # steps without an accepted one that say nothing
@@ -151,7 +154,7 @@ class Target:
         return grad.detach()
 
 
-def checked_state(start: Any, M: Preconditioner | None) -> None:
+def checked_state(start: Any, M: Mass | None) -> None:
     if not isinstance(start, Tensor) or start.dtype not in (torch.float32, torch.float64):
         got = str(start.dtype) if isinstance(start, Tensor) else type(start).__name__
         raise TypeError(f"start: got {got}, expected a float32 or float64 tensor [chains, ...]")
@@ -161,8 +164,13 @@ def checked_state(start: Any, M: Preconditioner | None) -> None:
         raise TypeError(f"start: got torch.float64 on {start.device}, expected float32 (or float64 on the CPU)")
     if M is None:
         return
+    if isinstance(M, GaussianField):
+        if tuple(start.shape[1:]) != M.shape or M.grid != M.shape or not M.regular or M.device != start.device:
+            rule = f"a periodic scalar one with power at all k, of shape {tuple(start.shape[1:])} on {start.device}"
+            raise ValueError(f"M: got {M!r}, expected {rule}")
+        return
     if not isinstance(M, Preconditioner):
-        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner or None")
+        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner, a GaussianField or None")
     if M.method != "pds" or M.skew is not None:
         what = "with a skew part" if M.skew is not None else f"of method {M.method!r}"
         raise ValueError(f"M: got a filter {what}, expected method 'pds' without one: M M^T is the inverse mass")
@@ -178,15 +186,19 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
-def coloured(noise: NoiseStream, x: Tensor, M: Preconditioner | None) -> Tensor:
+def coloured(noise: NoiseStream, x: Tensor, M: Mass | None) -> Tensor:
     """`M z` like x; one draw."""
     if M is None:
         return noise.randn(x.shape, x.dtype, x.device)
+    if isinstance(M, GaussianField):
+        return M.sample(noise, len(x), dtype=x.dtype)
     return ops.noise(M, planes(tuple(x.shape)), noise, dtype=x.dtype).reshape(x.shape)
 
 
-def inverse_mass(v: Tensor, M: Preconditioner | None) -> Tensor:
+def inverse_mass(v: Tensor, M: Mass | None) -> Tensor:
     """`M M^T v`."""
+    if isinstance(M, GaussianField):
+        return M.covariance(v)
     return v if M is None else ops.precondition(v.reshape(planes(tuple(v.shape))), M, "MMt").reshape(v.shape)
 
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from tdas_ops import _arguments, ops
 from tdas_ops._brownian import planes
+from tdas_ops.fields import GaussianField
 from tdas_ops.noise import NoiseStream, Stream
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers.physics.chain import (
     Chain,
     Energy,
+    Mass,
     Observable,
     Options,
     Point,
@@ -44,7 +46,7 @@ def hmc(
     *,
     leapfrog: int = 10,
     jitter: float = 0.2,
-    M: Preconditioner | None = None,
+    M: Mass | None = None,
     noise: Stream,
     grad: Observable | None = None,
     **options: Unpack[Options],
@@ -92,7 +94,7 @@ def mala(
     steps: int,
     step_size: float,
     *,
-    M: Preconditioner | None = None,
+    M: Mass | None = None,
     noise: Stream,
     grad: Observable | None = None,
     **options: Unpack[Options],
@@ -112,7 +114,7 @@ def ula(
     steps: int,
     step_size: float,
     *,
-    M: Preconditioner | None = None,
+    M: Mass | None = None,
     noise: Stream,
     grad: Observable | None = None,
     **options: Unpack[Options],
@@ -129,8 +131,12 @@ def ula(
     filter_ = Preconditioner.identity(shape[1:]).to(start.device) if M is None else M
 
     def propose(point: Point, size: float, z: NoiseStream) -> tuple[Point, Tensor]:
-        drift = target.grad(point.x).neg().reshape(shape)
-        x = ops.step(point.x.reshape(shape), drift, filter_, size, noise=z).reshape(point.x.shape)
+        drift = target.grad(point.x).neg()
+        if isinstance(filter_, GaussianField):
+            x = coloured(z, point.x, filter_).mul_(math.sqrt(2 * size)).add_(point.x)
+            x = x.add_(filter_.covariance(drift), alpha=size)
+        else:
+            x = ops.step(point.x.reshape(shape), drift.reshape(shape), filter_, size, noise=z).reshape(point.x.shape)
         return Point(x, point.energy), point.energy
 
     nothing = lambda x: Point(x, torch.zeros(len(x), dtype=torch.float64, device=x.device))  # noqa: E731
@@ -144,7 +150,7 @@ def _trajectories(
     steps: int,
     step_size: float,
     length: int | None,
-    M: Preconditioner | None,
+    M: Mass | None,
     noise: Stream,
     grad: Observable | None,
     options: Options,
@@ -164,7 +170,7 @@ def _trajectories(
 
 
 def trajectory(
-    target: Target, point: Point, v: Tensor, step: float, length: int, M: Preconditioner | None
+    target: Target, point: Point, v: Tensor, step: float, length: int, M: Mass | None
 ) -> tuple[Point, Tensor, Tensor]:
     """`length` leapfrog steps: where they end, the velocity there, the change of H, `[chains]` float64."""
     kinetic = torch.zeros_like(point.energy)

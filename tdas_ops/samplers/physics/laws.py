@@ -15,25 +15,32 @@ from tdas_ops.fields.grid import Spacing
 from tdas_ops.fields.spectra import Power
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.reference import column_weights
-from tdas_ops.samplers.physics.chain import Energy, Observable
+from tdas_ops.samplers.physics.chain import Energy, Mass, Observable
 
 
 def mass_of_spectrum(
     spectrum: Power, shape: Sequence[int], spacing: Spacing = 1.0, *, device: torch.device | str = "cpu"
-) -> Preconditioner:
+) -> Mass:
     """The filter M whose `M M^T` is the covariance of a field of a power spectrum: the inverse mass that makes all
     modes turn at frequency 1, and the prior of `pcn`.
 
     Args:
         spectrum: P(k) as `random_field` takes it, above 0 at every frequency, also at k = 0; in lattice units P is the
             variance of a coefficient of the orthonormal DFT.
-        shape: points of one or two axes, for states `[chains, N]` and `[chains, C, H, W]`.
+        shape: points of the axes, for states `[chains, N]`, `[chains, 1, H, W]` and `[chains, n, n, n]`.
         spacing, device: as in `random_field`.
+
+    Returns: a `Preconditioner` of method "pds"; in three dimensions a `GaussianField`.
 
     Raises:
         ValueError, TypeError: as `GaussianField` has them; a spectrum that is 0 somewhere (it would never move there).
     """
-    M = GaussianField(spectrum, shape, spacing, device=device).filter
+    field = GaussianField(spectrum, shape, spacing, device=device)
+    if len(field.shape) == 3:
+        if not field.regular:
+            raise ValueError("spectrum: got one with values of 0 or with channels, expected power at every frequency")
+        return field
+    M = field.filter
     about = {"source": "mass of a spectrum"}
     return Preconditioner(M.shape, M.freq, method="pds", provenance=about, device=M.device)
 
@@ -65,31 +72,44 @@ def mass_of_samples(samples: Any) -> Preconditioner:
     return Preconditioner((values.shape[1], height, width), power.sqrt(), provenance=about, device=device)
 
 
-def gaussian(M: Preconditioner) -> tuple[Energy, Observable]:
+def gaussian(M: Mass) -> tuple[Energy, Observable]:
     """`(energy, grad)` of the Gaussian law of covariance `M M^T`: `U = |M^-1 x|^2 / 2` as a Parseval sum, float64.
 
     Args:
-        M: a filter with a frequency mask alone, positive; states are `[chains, C, H, W]`.
+        M: a filter with a frequency mask alone, positive, for states `[chains, C, H, W]`; or a periodic scalar
+            `GaussianField` with power at every frequency, for states `[chains, *shape]`.
 
     Raises:
-        ValueError, TypeError: a filter with a space mask, matrices or no mask.
+        ValueError, TypeError: a filter with a space mask, matrices or no mask, another field.
     """
+    if isinstance(M, GaussianField):
+        if M.grid != M.shape or not M.regular:
+            raise ValueError(f"M: got {M!r}, expected a periodic scalar field with power at every frequency")
+        root, shape, axes = M._root(torch.float64), M.shape, tuple(range(-len(M.shape), 0))
+
+        def apply(x: Tensor) -> Tensor:
+            spectrum = torch.fft.rfftn(x.detach(), dim=axes).div_(root).div_(root)
+            return torch.fft.irfftn(spectrum, s=shape, dim=axes)
+
+        return _parseval(root, shape), apply
     if not isinstance(M, Preconditioner):
-        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner")
+        raise TypeError(f"M: got {type(M).__name__}, expected a Preconditioner or a GaussianField")
     if M.freq is None or M.space is not None or M.mixing or not bool((M.freq > 0).all()):
         raise ValueError(f"M: got {M!r}, expected a filter with a positive frequency mask alone")
     inverse = Preconditioner(M.shape, M.freq.reciprocal(), method=None, device=M.device)
-    height, width = M.shape[1:]
-    weights = (column_weights(width) / (M.freq.square() * (2 * height * width))).to(M.device)
+    return _parseval(M.freq.to(M.device), M.shape[1:]), lambda x: ops.precondition(x.detach(), inverse, "MMt")
+
+
+def _parseval(root: Tensor, shape: Sequence[int]) -> Energy:
+    """Half the sum of `|x_k / root|^2` of the orthonormal DFT, of half spectra."""
+    weights = column_weights(shape[-1]).to(root.device) / (root.square() * (2 * math.prod(shape)))
+    axes = tuple(range(-len(shape), 0))
 
     def energy(x: Tensor) -> Tensor:
-        square = torch.view_as_real(torch.fft.rfft2(x)).double().square().sum(-1)
-        return (square * weights).sum((1, 2, 3))
+        square = torch.view_as_real(torch.fft.rfftn(x, dim=axes)).double().square().sum(-1)
+        return (square * weights).flatten(1).sum(1)
 
-    def grad(x: Tensor) -> Tensor:
-        return ops.precondition(x.detach(), inverse, "MMt")
-
-    return energy, grad
+    return energy
 
 
 def free_propagator(shape: Sequence[int], mass_squared: float) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from tdas_ops.noise import NoiseStream, Stream
-from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.samplers.physics.chain import (
     Chain,
     Energy,
+    Mass,
     Options,
     Point,
     Target,
@@ -32,7 +32,7 @@ def pcn(
     steps: int,
     step_size: float,
     *,
-    M: Preconditioner | None = None,
+    M: Mass | None = None,
     mean: Tensor | None = None,
     noise: Stream,
     **options: Unpack[Options],
