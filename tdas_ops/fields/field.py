@@ -245,8 +245,7 @@ class GaussianField:
             M, (members, *M.shape), noise, scale / math.sqrt(self.grid[0]) if three else scale, dtype=dtype
         ).reshape(shape)
         if three:
-            for member in x:
-                _hartley(member)
+            _hartley(x)
         return x
 
     def _long(self, noise: NoiseStream, members: int, dtype: torch.dtype, scale: float) -> Tensor:
@@ -306,17 +305,20 @@ def _each(noise: NoiseStream, members: int) -> Iterator[NoiseStream]:
 
 
 def _hartley(x: Tensor) -> None:
-    """`x(n) <- sum_c x(c) cas(2 pi c n / N)` along the first axis, in place, `cas = cos + sin`; an even number of
-    columns. Orthogonal up to `1 / sqrt(N)`: planes c and N - c of one spectrum make what cosines and sines would.
+    """`x(n) <- sum_c x(c) cas(2 pi c n / N)` along the second axis, in place, `cas = cos + sin`; members are the first
+    one, and the others have an even number of columns. Orthogonal up to `1 / sqrt(N)`: planes c and N - c of one
+    spectrum make what cosines and sines would.
 
     With f the complex DFT of two columns as one (a real transform does to both parts the same), it is
     `(1 + i) / 2 f(n) + (1 - i) / 2 f(-n)`. Source: Bracewell, J. Opt. Soc. Am. 73, 1832 (1983).
     """
-    pairs = torch.view_as_complex(x.view(len(x), -1, 2))
-    tile = max(1, _TILE // len(x)) if x.device.type == "cpu" else pairs.shape[1]
-    for columns in pairs.split(tile, dim=1):
-        f = torch.fft.fft(columns, dim=0)
-        torch.mul(f, 0.5 + 0.5j, out=columns)
-        f.mul_(0.5 - 0.5j)
-        columns[0] += f[0]
-        columns[1:] += f[1:].flip(0)
+    members, n = x.shape[:2]
+    pairs = torch.view_as_complex(x.view(members, n, -1, 2))
+    tile = _TILE if x.device.type == "cpu" else pairs.numel()
+    for group in pairs.split(max(1, tile // pairs[0].numel())):
+        for columns in group.split(max(1, tile // n), dim=2):
+            f = torch.fft.fft(columns, dim=1)
+            torch.mul(f, 0.5 + 0.5j, out=columns)
+            f.mul_(0.5 - 0.5j)
+            columns[:, 0] += f[:, 0]
+            columns[:, 1:] += f[:, 1:].flip(1)

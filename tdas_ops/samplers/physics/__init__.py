@@ -8,9 +8,9 @@
 
 A state is `[chains, ...]`, float32 or (on the CPU) float64; each chain has noise and decisions of its own. `energy(x)`
 is U of each chain, `[chains]`; `grad(x)` its gradient, like x, by default that of autograd. The kinetic energy is
-`p^T M M^T p / 2`, M a `Preconditioner` of method "pds" for states `[chains, C, H, W]` (`[chains, N]` in one dimension), a
-`GaussianField` for states of its shape, of three dimensions too, or 1. Fourier acceleration (Batrouni et al., Phys. Rev.
-D 32, 2736, 1985) is an `M M^T` that is the covariance of the law or near it: all modes then move at one pace.
+`p^T M M^T p / 2`, M a `Preconditioner` of method "pds" for states `[chains, C, H, W]` (`[chains, N]` in one dimension),
+a `GaussianField` for states of its shape, of three dimensions too, or 1. Fourier acceleration (Batrouni et al.,
+Phys. Rev. D 32, 2736, 1985) is an `M M^T` that is the covariance of the law or near it: all modes move at one pace.
 
 Sums and decisions are float64 on the device, and no step waits for it. Chains are reproducible through their
 `NoiseStream`, in any batch as far as `energy` and `grad` are, and a run goes on from `Chain.state_dict()` to the bit.
