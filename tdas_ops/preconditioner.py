@@ -506,7 +506,7 @@ def _beyond_float32(name: str, mask: Tensor | None, method: Method) -> str | Non
     if mask.dim() == 4:  # matrices, of which any value may be there
         mask, method = torch.view_as_real(mask) if mask.is_complex() else mask, None
     low, high = _ends(mask)
-    single, limits = torch.tensor([low, high]), torch.finfo(torch.float32)
+    single, limits = torch.tensor([low, high], dtype=torch.float32), torch.finfo(torch.float32)
     if bool(single.isfinite().all()) and (method not in _REGULAR or name == "skew" or bool(single[0] > 0)):
         return None
     rule = (

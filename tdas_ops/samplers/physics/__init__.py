@@ -16,7 +16,7 @@ Sums and decisions are float64 on the device, and no step waits for it. Chains a
 `NoiseStream`, in any batch as far as `energy` and `grad` are, and a run goes on from `Chain.state_dict()` to the bit.
 """
 
-from tdas_ops.samplers.physics.chain import Chain, RejectionWarning
+from tdas_ops.samplers.physics.chain import Chain, Options, RejectionWarning
 from tdas_ops.samplers.physics.diagnostics import Autocorrelation, autocorrelation_time
 from tdas_ops.samplers.physics.hamiltonian import hmc, mala, ula
 from tdas_ops.samplers.physics.laws import free_propagator, gaussian, mass_of_samples, mass_of_spectrum
@@ -25,6 +25,7 @@ from tdas_ops.samplers.physics.pcn import pcn
 __all__ = [
     "Autocorrelation",
     "Chain",
+    "Options",
     "RejectionWarning",
     "autocorrelation_time",
     "free_propagator",

@@ -69,7 +69,7 @@ def hmc(
         M: `M M^T` is the inverse mass (`mass_of_spectrum`, `mass_of_samples`); by default 1.
         noise: stream of the run, or its seed; one for each chain as `NoiseStream(seeds=...)`.
         grad: gradient of U, `x -> like x`; by default that of autograd.
-        options: see `Options`.
+        options: see `physics.Options`.
 
     Returns: the `Chain`.
 
