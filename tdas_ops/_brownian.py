@@ -85,7 +85,7 @@ class Brownian:
         double = self.dtype is torch.float64 and self.device.type == "cpu"
         dtype = torch.float64 if double else torch.float32
         total = torch.zeros(self._planes, dtype=dtype, device=self.device)
-        white = torch.empty(self._planes, device=self.device)
+        white = torch.empty(self._planes, dtype=torch.float32, device=self.device)
         kernel = _backends.kernel("noise", white, None)
         for node in sorted(start.keys() | end.keys()):
             weight = scale * (end.get(node, 0.0) - start.get(node, 0.0))

@@ -249,7 +249,7 @@ class NoiseStream:
         place = self.seeds.device if device is None else _arguments.device(device)
         sizes = _arguments.sizes("shape", shape, "(B, ...), all positive")
         _check_white(sizes, dtype)
-        out = torch.empty(planes(sizes), device=place)
+        out = torch.empty(planes(sizes), dtype=torch.float32, device=place)
         return self._white(out).reshape(sizes).to(dtype)
 
     def randn_like(self, x: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ class NoiseStream:
         if not isinstance(x, Tensor):
             raise TypeError(f"x: got {type(x).__name__}, expected a tensor [B, ...]")
         _check_white(tuple(x.shape), x.dtype)
-        made = self._white(torch.empty(planes(tuple(x.shape)), device=x.device)).reshape(x.shape)
+        made = self._white(torch.empty(planes(tuple(x.shape)), dtype=torch.float32, device=x.device)).reshape(x.shape)
         return torch.empty_like(x, requires_grad=False).copy_(made)
 
     def _white(self, out: Tensor) -> Tensor:

@@ -372,3 +372,23 @@ def test_what_does_not_fit_is_not_begun(monkeypatch):
     assert called == [] and int(stream.draw) == 0
     monkeypatch.undo()
     assert grid._free(torch.device("cpu")) > 1 << 26
+
+
+def test_the_default_dtype_of_torch_changes_nothing():
+    make = lambda: [
+        random_field(law, (1 << 16,), noise=0),
+        random_field(law, (9, 8), noise=0, periodic=False),
+        random_field(law, (7, 5, 9), noise=0),
+        NoiseStream(3).randn((2, 40)),
+        NoiseStream(3).brownian((2, 40))(1.0, 0.5),
+        NoiseStream(3).randn_like(torch.zeros(2, 40, dtype=torch.float32)),
+        power_spectrum(random_field(law, (8, 6, 8), noise=0)).power,
+        GaussianField(law, (8, 8)).filter.masks(torch.float32)[0],
+    ]
+    single = make()
+    try:
+        torch.set_default_dtype(torch.float64)
+        double = make()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) and a.dtype is b.dtype for a, b in zip(single, double, strict=True))
