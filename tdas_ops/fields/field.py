@@ -17,7 +17,7 @@ from tdas_ops.preconditioner import Preconditioner
 
 _TILE = 1 << 15  # complex numbers that a transform along the first of three axes has in the cache
 _WHOLE = 1 << 16  # points of a grid, below which all members are made at once and cropped together
-_LONG = 1 << 16  # even numbers of points, from which on a row is made by itself, through half as long an FFT
+_LONG = 1 << 14  # even numbers of points, from which on a row is made by itself, through half as long an FFT
 
 
 def random_field(
@@ -52,7 +52,7 @@ class GaussianField:
     One and two dimensions are the op `noise`, as are three, one plane a wavenumber of the first axis, with a Hartley
     transform along that axis, where the spectrum is even along it (each function of |k| is) and the last two axes have
     an even number of points together. These do not depend on the number of threads. In three dimensions other spectra
-    and C x C matrices go through real FFTs of white noise; they, and rows of 2^16 points and more, may depend on it by
+    and C x C matrices go through real FFTs of white noise; they, and rows of 2^14 points and more, may depend on it by
     rounding.
 
     Args:
