@@ -243,7 +243,9 @@ cli.main({["sample", *SMALL, "--iterations", "1", "--out", str(out)]!r})
 """
     assert python(code).returncode == -signal.SIGKILL
     left = sorted(path for path in out.iterdir() if path.name.startswith(".partial-"))
-    assert left[1:] == [out / f"{left[0].name}-batches"] and (left[0] / "new/0000.png").is_file() and (out / LOCK).exists()
+    assert (
+        left[1:] == [out / f"{left[0].name}-batches"] and (left[0] / "new/0000.png").is_file() and (out / LOCK).exists()
+    )
     # The lock of a process that is gone is free, and its settings bind nobody while no run is finished.
     assert tdas("sample", *SMALL, "--seed", 3, "--out", out) == 0
     assert sorted(path.name for path in out.iterdir()) == [LOCK, "grid.png", "plain_2", "run.json"]
