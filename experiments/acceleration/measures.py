@@ -44,11 +44,11 @@ def pooled_moments(parts: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor,
 
 def kept_moments(features: Tensor) -> dict[str, Any]:
     """Mean and covariance of features `[N, K]` as a row keeps them, for `moments_of`: the latter by its lower triangle,
-    both by five digits, more than thousands of samples tell of them."""
+    both by four digits, as many as thousands of samples tell of them."""
     mean, cov = moments(features)
     lower = torch.tril_indices(*cov.shape)
     kept = {"mean": mean.tolist(), "covariance": cov[lower[0], lower[1]].tolist()}
-    return {"samples": len(features), **rounded(kept, 5)}
+    return {"samples": len(features), **rounded(kept, 4)}
 
 
 def moments_of(rows: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
