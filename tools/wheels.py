@@ -222,6 +222,7 @@ def prove(environment: Environment, version: str, wheels: Sequence[Path], torche
 
     def add(wheel: Path, how: str) -> None:
         cells.append(Cell(wheel.name, version, environment.torch(), how, *environment.smoke(is_compiled(wheel))))
+        print("wheels:", *cells[-1].row(), file=sys.stderr, flush=True)
 
     wheel, *others = (wheel for wheel in wheels if fits(wheel, version))
     for torch in torches:
