@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -198,7 +199,7 @@ class Environment:
         try:
             self.install("--upgrade", requirement(torch), *self.torch_from)
         except SystemExit as problem:
-            if "No matching distribution" not in str(problem):
+            if not re.search("No matching distribution|ResolutionImpossible", str(problem)):
                 raise
             return False
         return True
