@@ -166,29 +166,41 @@ void langevin_step_cpp(const Tensor& out, const OptionalTensor& mean, const Tens
   const std::vector<float> each_alpha = scale_of(arguments, "alpha_tensor", alpha, alpha_tensor, args.batch);
   noise.take(args);
 
-  // Room for the spectra of D v: an output that nothing reads before it is written, or a tensor of its own, so that the
-  // bits do not depend on where the outputs lie. Where nothing is transformed, there is room for the noise instead.
-  OptionalTensor own;
-  const Tensor* room = nullptr;
-  float* keep = nullptr;
-  const bool keep_noise = pixels_alone(args) && args.seeds != nullptr;
-  if (keep_noise || can_keep(args)) {
-    room = mean && !keep_noise ? &*mean : &out;
-    const bool aligned = reinterpret_cast<uintptr_t>(room->const_data()) % keep_alignment == 0;
-    if (!room->is_contiguous() || !aligned || overlap(*room, x) || overlap(*room, score) || (z && overlap(*room, *z)))
-      room = &own.emplace(Tensor::empty(out.sizes(), dtype::float32, out.device()));
-  }
-  if (keep_noise) {
+  // Room for the spectra of D v and M z: an output that nothing reads before it is written, or a tensor of its own, so
+  // that the bits do not depend on where the outputs lie. Where nothing is transformed, there is room for the noise.
+  const int64_t plane = args.height * args.width;
+  const auto room = [&](const Tensor* output, int64_t floats) {
+    const auto fits = [&](const Tensor& tensor) {
+      const bool aligned = reinterpret_cast<uintptr_t>(tensor.const_data()) % keep_alignment == 0;
+      return floats == plane && tensor.is_contiguous() && aligned && !overlap(tensor, x) && !overlap(tensor, score) &&
+             !(z && overlap(tensor, *z));
+    };
+    if (output != nullptr && fits(*output)) return output->shared();
+    const int64_t own[] = {args.batch * args.channels * floats};
+    return Tensor::empty(floats == plane ? out.sizes() : Sizes(own), dtype::float32, out.device());
+  };
+  OptionalTensor drift_room, noise_room;
+  Keep keep;
+  if (pixels_alone(args) && args.seeds != nullptr) {
+    noise_room = room(&out, plane);
     UpdateArgs drawn = args;
     drawn.filter = Filter::noise;
-    drawn.out = arguments.output("room", *room);
+    drawn.out = arguments.output("room", *noise_room);
     drawn.base = drawn.v = {};
     drawn.masks = {};
     update(drawn);
     args.seeds = nullptr;
     args.z = constant(drawn.out);
-  } else if (room != nullptr) {
-    keep = room->mutable_data<float>();
+  } else {
+    const KeptFloats floats = kept_floats(args);
+    if (floats.drift > 0) {
+      drift_room = room(mean ? &*mean : &out, floats.drift);
+      keep.drift = drift_room->mutable_data<float>();
+    }
+    if (floats.noise > 0) {
+      noise_room = room(floats.drift > 0 && !mean ? nullptr : &out, floats.noise);
+      keep.noise = noise_room->mutable_data<float>();
+    }
   }
   std::vector<double> squares(2 * args.batch * args.channels);
   measure(args, reinterpret_cast<double (*)[2]>(squares.data()), keep);
@@ -197,7 +209,7 @@ void langevin_step_cpp(const Tensor& out, const OptionalTensor& mean, const Tens
   args.d = eta.data();
   args.n = n.data();
   update_with_mean(arguments, args, out, mean, [&](const UpdateArgs& part) {
-    update(part, std::exchange(keep, nullptr));  // the first of two
+    update(part, {std::exchange(keep.drift, nullptr), keep.noise});  // D v is in the first of two
   });
   if (cast) cast->copy_from(out);
 }

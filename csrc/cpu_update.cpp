@@ -19,12 +19,18 @@ Path path(const UpdateArgs& args) {
 
 bool pixels_alone(const UpdateArgs& args) { return path(args) == Path::pixels; }
 
-bool can_keep(const UpdateArgs& args) {
-  if (args.filter == Filter::noise) return false;
-  return path(args) == Path::fused || (path(args) == Path::spectra && args.width % 2 == 0);
+KeptFloats kept_floats(const UpdateArgs& args) {
+  const bool drift = args.filter != Filter::noise;
+  if (path(args) == Path::fused) {
+    const int64_t floats = cpu::kernels().kept_floats(args.height, args.width);
+    const bool pixel_noise = args.masks.space != nullptr || args.z.data != nullptr;
+    return {drift ? floats : 0, pixel_noise ? floats : 0};
+  }
+  const bool packed = path(args) == Path::spectra && args.width % 2 == 0;
+  return {drift && packed ? args.height * args.width : 0, 0};
 }
 
-void update(const UpdateArgs& args, const float* kept) {
+void update(const UpdateArgs& args, Kept kept) {
   const cpu::Kernels& kernels = cpu::kernels();
   const int64_t planes = args.batch * args.channels;
   switch (path(args)) {
@@ -35,11 +41,11 @@ void update(const UpdateArgs& args, const float* kept) {
       return in_parallel(planes, args.height * args.width,
                          [&](int64_t begin, int64_t end) { kernels.update_planes(args, kept, begin, end); });
     case Path::spectra:
-      return update_spectra(args, kept);
+      return update_spectra(args, kept.drift);
   }
 }
 
-void measure(const UpdateArgs& args, double (*squares)[2], float* keep) {
+void measure(const UpdateArgs& args, double (*squares)[2], Keep keep) {
   const cpu::Kernels& kernels = cpu::kernels();
   const int64_t planes = args.batch * args.channels, size = args.height * args.width;
   switch (path(args)) {
@@ -50,7 +56,7 @@ void measure(const UpdateArgs& args, double (*squares)[2], float* keep) {
       return in_parallel(planes, size,
                          [&](int64_t begin, int64_t end) { kernels.measure_planes(args, squares, keep, begin, end); });
     case Path::spectra:
-      return measure_spectra(args, squares, keep);
+      return measure_spectra(args, squares, keep.drift);
   }
 }
 

@@ -80,13 +80,79 @@ TDAS_OPS_INLINE void butterfly4(Complex<T>& a, Complex<T>& b, Complex<T>& c, Com
   d = q - s;
 }
 
+template <bool inverse, class T>
+TDAS_OPS_INLINE void butterfly3(Complex<T>& a, Complex<T>& b, Complex<T>& c) {
+  constexpr float half_root = 0.86602540378443865f;
+  const Complex<T> sum = b + c, turn = quarter<inverse>(b - c);
+  const Complex<T> middle = {a.re - 0.5f * sum.re, a.im - 0.5f * sum.im};
+  a = a + sum;
+  b = {middle.re + half_root * turn.re, middle.im + half_root * turn.im};
+  c = {middle.re - half_root * turn.re, middle.im - half_root * turn.im};
+}
+
+template <bool inverse, class T>
+TDAS_OPS_INLINE void butterfly5(Complex<T>& a, Complex<T>& b, Complex<T>& c, Complex<T>& d, Complex<T>& e) {
+  constexpr Twiddle one = {0.30901699437494742f, 0.95105651629515357f};
+  constexpr Twiddle two = {-0.80901699437494742f, 0.58778525229247313f};
+  const Complex<T> p = b + e, q = c + d, r = quarter<inverse>(b - e), s = quarter<inverse>(c - d);
+  const Complex<T> m = {a.re + one.cos * p.re + two.cos * q.re, a.im + one.cos * p.im + two.cos * q.im};
+  const Complex<T> n = {a.re + two.cos * p.re + one.cos * q.re, a.im + two.cos * p.im + one.cos * q.im};
+  const Complex<T> u = {one.sin * r.re + two.sin * s.re, one.sin * r.im + two.sin * s.im};
+  const Complex<T> v = {two.sin * r.re - one.sin * s.re, two.sin * r.im - one.sin * s.im};
+  a = a + p + q;
+  b = m + u;
+  c = n + v;
+  d = n - v;
+  e = m - u;
+}
+
+template <int R, bool inverse, class T>
+TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]);
+
+// The number that n times leaves 1 when divided by the modulus.
+constexpr int reciprocal(int n, int modulus) {
+  int result = 1;
+  while (result * n % modulus != 1) ++result;
+  return result;
+}
+
+// The transform of A B elements for A and B without a common factor, which needs no twiddles (Good 1958): n = B a + A b
+// (mod A B) makes W^(n k) the product of W_A^(a k) and W_B^(b k), so that k is what leaves (a, b) when divided by A, B.
+template <int A, int B, bool inverse, class T>
+TDAS_OPS_INLINE void coprime_butterfly(Complex<T> (&x)[A * B]) {
+  constexpr int at_a = B * reciprocal(B, A), at_b = A * reciprocal(A, B);
+  Complex<T> columns[B][A], rows[A][B];
+  TDAS_OPS_UNROLL
+  for (int b = 0; b < B; ++b) {
+    TDAS_OPS_UNROLL
+    for (int a = 0; a < A; ++a) columns[b][a] = x[(a * B + b * A) % (A * B)];
+    butterfly<A, inverse>(columns[b]);
+  }
+  TDAS_OPS_UNROLL
+  for (int a = 0; a < A; ++a) {
+    TDAS_OPS_UNROLL
+    for (int b = 0; b < B; ++b) rows[a][b] = columns[b][a];
+    butterfly<B, inverse>(rows[a]);
+    TDAS_OPS_UNROLL
+    for (int b = 0; b < B; ++b) x[(a * at_a + b * at_b) % (A * B)] = rows[a][b];
+  }
+}
+
 // The transform of R elements, natural order in and out.
 template <int R, bool inverse, class T>
 TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]) {
   constexpr Twiddle eighth = {0.70710678118654752f, 0.70710678118654752f};
-  static_assert(R == 2 || R == 4 || R == 8 || R == 16);
+  static_assert(R == 2 || R == 3 || R == 4 || R == 5 || R == 6 || R == 8 || R == 10 || R == 12 || R == 16);
   if constexpr (R == 2) {
     butterfly2<inverse>(x[0], x[1]);
+  } else if constexpr (R == 3) {
+    butterfly3<inverse>(x[0], x[1], x[2]);
+  } else if constexpr (R == 5) {
+    butterfly5<inverse>(x[0], x[1], x[2], x[3], x[4]);
+  } else if constexpr (R == 6 || R == 10) {
+    coprime_butterfly<R / 2, 2, inverse>(x);
+  } else if constexpr (R == 12) {
+    coprime_butterfly<3, 4, inverse>(x);
   } else if constexpr (R == 4) {
     butterfly4<inverse>(x[0], x[1], x[2], x[3]);
   } else if constexpr (R == 8) {  // two of four

@@ -52,6 +52,14 @@ struct MixingMasks : Masks {
   bool complex_matrices = false;
 };
 
+// Spectra that the norms of an update leave for the update itself; null where there is none.
+template <class T>
+struct KeptOf {
+  T *drift = nullptr, *noise = nullptr;  // of D v and of M z
+};
+using Keep = KeptOf<float>;
+using Kept = KeptOf<const float>;
+
 enum class Filter {
   drift,  // out = base + d (M M^T + S) v + n M z
   noise,  // out = base + d v + n M z

@@ -401,8 +401,9 @@ def _path(op: str, device: str) -> str:
         if op == "normals":
             return f"cpp ({isa})"
         return (
-            f"fused ({isa}) for H and W powers of two from 32 to 2048; complex torch.fft and fused kernels ({isa}) for "
-            f"other sizes and for R as matrices; pixels alone ({isa}) without a frequency mask; reference for float64"
+            f"fused ({isa}) for H and W from 32 to 2048 without a prime factor above 256; complex torch.fft and fused "
+            f"kernels ({isa}) for other sizes and for R as matrices; pixels alone ({isa}) without a frequency mask; "
+            "reference for float64"
         )
     if op == "normals":
         return backend

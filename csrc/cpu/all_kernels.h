@@ -13,8 +13,8 @@ namespace tdas_ops::cpu {
 namespace {
 
 constexpr Kernels all_kernels(const char* name) {
-  return {name,         fill_normals,   update_planes, measure_planes,  update_rows,
-          measure_rows, filter_spectra, mix_spectra,   square_of_floats};
+  return {name,        fill_normals, update_planes,  measure_planes, kept_floats,
+          update_rows, measure_rows, filter_spectra, mix_spectra,    square_of_floats};
 }
 
 }  // namespace

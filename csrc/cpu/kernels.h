@@ -34,10 +34,11 @@ struct Kernels {
   // The op `normals`. The work comes in blocks; any partition of the range [0, normals_blocks) gives the same bits.
   void (*normals)(const NormalsArgs& args, int64_t begin, int64_t end);
   // A filtered update, and |D v|^2 and |M z|^2, of planes [begin, end) of B C: sizes of `fused`, with a frequency mask.
-  // `keep`, or null, on the boundary of a cache line, receives the spectra of D v, which the update then takes instead
-  // of v.
-  void (*update_planes)(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end);
-  void (*measure_planes)(const UpdateArgs& args, double (*squares)[2], float* keep, int64_t begin, int64_t end);
+  // `keep`, on the boundary of a cache line, receives spectra, which the update then takes instead of v and the noise:
+  // kept_floats a plane. It has no noise where that is drawn as a spectrum.
+  void (*update_planes)(const UpdateArgs& args, Kept kept, int64_t begin, int64_t end);
+  void (*measure_planes)(const UpdateArgs& args, double (*squares)[2], Keep keep, int64_t begin, int64_t end);
+  int64_t (*kept_floats)(int64_t height, int64_t width);
   // The same without a frequency mask and without skew, for any size: rows [begin, end) of B C H, and planes.
   void (*update_rows)(const UpdateArgs& args, int64_t begin, int64_t end);
   void (*measure_rows)(const UpdateArgs& args, double (*squares)[2], int64_t begin, int64_t end);
@@ -66,7 +67,9 @@ inline int64_t mixed_rows(const SpectraArgs& args) { return args.width % 2 == 0 
 
 // Whether `update_planes` has planes of this size.
 inline bool fused(int64_t height, int64_t width) {
-  const auto has = [](int64_t size) { return size >= min_size && size <= max_size && (size & (size - 1)) == 0; };
+  const auto has = [](int64_t size) {
+    return size >= min_size && size <= max_size && largest_prime(size) <= max_prime;
+  };
   return has(height) && has(width);
 }
 

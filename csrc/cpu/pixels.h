@@ -35,14 +35,6 @@ struct Row {
   int power;
 };
 
-// Columns [column, column + lanes), `count` of which exist.
-TDAS_OPS_INLINE Floats load_some(const float* row, int64_t column, int64_t count) {
-  if (count >= lanes) return load_loose(row + column);
-  alignas(vector_bytes) float padded[lanes] = {};
-  std::memcpy(padded, row + column, sizeof(float) * count);
-  return load(padded);
-}
-
 TDAS_OPS_INLINE Floats filtered(const Row& row, int64_t column, int64_t count) {
   const Floats A = row.space == nullptr ? broadcast(1.0f) : load_some(row.space, column, count);
   Floats y = row.base == nullptr ? Floats{} : load_some(row.base, column, count);

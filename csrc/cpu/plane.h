@@ -1,4 +1,4 @@
-// A plane in its update: place, masks, scratch. With M = W / 2 columns of half spectrum:
+// A plane in its update: place, masks, scratch. With M = ceil(W / 2) columns of half spectrum:
 //
 //   rows      `lanes` rows at a time: rows -> lines of M elements -> transform -> spectra of the rows -> spectrum
 //   columns   `lanes` columns at a time, a sandwich: transform, the filter with its noise, transform back
@@ -6,38 +6,60 @@
 //
 // With a space mask the columns are done twice, and in between every line is brought back to pixels, multiplied, given
 // its noise and transformed again. The spectrum is the only scratch of plane size: [M / lanes][H] elements of a line.
+//
+// Rows of odd width ride in pairs, row h as the real part and row h + lanes as the imaginary part of a line of W
+// elements: two groups of `lanes` rows at a time. Where lanes do not divide H or M, the last rows and columns of a
+// vector are there and are zero.
 #pragma once
+
+#include <algorithm>
+#include <utility>
 
 #include "memory.h"
 #include "normals.h"
 #include "rows.h"
+#include "stages.h"
 #include "transform.h"
 
 namespace tdas_ops::cpu {
 namespace {
 
+constexpr int64_t whole_vectors(int64_t count) { return (count + lanes - 1) / lanes * lanes; }
+
 // Scratch of a thread, kept from call to call: fresh pages cost more than the transforms of a small batch.
 class Workspace {
  public:
-  float *spectrum, *line, *line_spectrum, *patched_freq, *patched_skew, *rows[3];
-  int64_t patched_channel;  // -1: none yet
+  float *spectrum, *line, *line_spectrum, *rows[3], *normals;
+  float *first_freq, *first_skew, *last_freq, *last_skew;  // masks of the first and the last columns, see patch_masks
+  int64_t patched_channel;                                 // -1: none yet
+  int64_t block;                                           // of the spectrum, see Plane
 
   void fit(int64_t height, int64_t width) {
-    const int64_t block = lanes * width,
-                  sizes[] = {height * width, block, block, height * lanes, height * lanes, 3 * block};
-    int64_t total = 0;
-    for (const int64_t size : sizes) total += size;
-    spectrum = scratch_.fit(total);
-    line = spectrum + sizes[0];
-    line_spectrum = line + sizes[1];
-    patched_freq = line_spectrum + sizes[2];
-    patched_skew = patched_freq + sizes[3];
-    for (int i = 0; i < 3; ++i) rows[i] = patched_skew + sizes[4] + i * block;
     patched_channel = -1;
+    if (height == height_ && width == width_) return;
+    height_ = height;
+    width_ = width;
+    const int64_t groups = 1 + width % 2, pairs = 2 * whole_vectors((width + 1) / 2), vectors = height * lanes;
+    const int64_t rows_floats = whole_vectors(width) * lanes, spectrum_floats = groups * pairs * lanes;
+    block = (height + groups * lanes - 1) / (groups * lanes) * (groups * lanes) * line_step;
+    const int64_t plane_floats = block / line_step * pairs;
+    float* next = scratch_.fit(plane_floats + spectrum_floats + (3 + groups) * rows_floats + 6 * vectors + 2 * lanes);
+    const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
+    spectrum = take(plane_floats);
+    line = take(groups * rows_floats);
+    line_spectrum = take(spectrum_floats);
+    std::fill_n(line_spectrum, spectrum_floats, 0.0f);  // columns that do not exist stay so
+    first_freq = take(vectors);
+    first_skew = take(vectors);
+    last_freq = take(vectors);
+    last_skew = take(vectors);
+    for (float*& each : rows) each = take(rows_floats);
+    normals = take(2 * (vectors + lanes));
   }
 
  private:
   Scratch scratch_;
+  int64_t height_ = 0, width_ = 0;
 };
 
 // Memory that is wanted soon, called for a few lines at a time while the caches have nothing else to do.
@@ -48,6 +70,14 @@ class Ahead {
     if (field.data == nullptr || !has_plain_rows(field) || field.strides[2] != width) return;
     const char* at = reinterpret_cast<const char*>(static_cast<const float*>(field.data) + offset(field, b, c, row));
     parts_[count_++] = {at, at + rows * width * sizeof(float)};
+  }
+
+  void call(int64_t lines) {
+    for (int i = 0; i < count_; ++i) {
+      Part& part = parts_[i];
+      for (int64_t line = 0; line < lines && part.at < part.end; ++line, part.at += 64)
+        __builtin_prefetch(part.at, 0, 2);
+    }
   }
 
   template <int lines>
@@ -77,10 +107,13 @@ class Ahead {
 struct Plane {
   const UpdateArgs& args;
   int64_t b, c;
-  int height, width, half;  // half = width / 2
+  int height, width, half, groups;  // half is that of the spectrum, ceil(W / 2); groups of rows in a line
+  int pitch;                        // of the masks
+  int64_t block;                    // floats of `lanes` columns of the spectrum, rows that do not exist included
   const Tables& tables;
   RowTransforms row;
   ColumnTransforms column;
+  const Plan *row_plan, *column_plan;  // null where the transforms above are taken
   Workspace& work;
   Masks masks;  // of this channel
   Draw draw;
@@ -99,16 +132,22 @@ Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
   const int64_t c = index / args.batch, b = index % args.batch;
   const int height = static_cast<int>(args.height), width = static_cast<int>(args.width);
   const int64_t spectrum = args.height * (args.width / 2 + 1);
+  const bool even = width % 2 == 0, whole = even && width / 2 % lanes == 0;
   const bool drawn = args.seeds != nullptr;
   return {args,
           b,
           c,
           height,
           width,
-          width / 2,
+          (width + 1) / 2,
+          even ? 1 : 2,
+          width / 2 + 1,
+          work.block,
           tables(),
           row_transforms(width),
           column_transforms(height),
+          is_power_of_two(width) ? nullptr : &plan_of(even ? width / 2 : width),
+          whole && is_power_of_two(height) ? nullptr : &plan_of(height),
           work,
           {channel_mask(args.masks.freq, spectrum, c), channel_mask(args.masks.space, args.height * args.width, c),
            channel_mask(args.masks.skew, spectrum, c)},
@@ -116,8 +155,22 @@ Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
                drawn && !args.seed_per_sample ? args.first_sample + b : 0, args.draw)};
 }
 
-const float* space_rows(const Plane& plane, int row) {
-  return plane.masks.space == nullptr ? nullptr : plane.masks.space + int64_t{row} * plane.width;
+// Rows of a plane that are worked on together, and those that exist of the `lanes` from `row` on.
+int rows_at_once(const Plane& plane) { return plane.groups * lanes; }
+int rows_there(const Plane& plane, int row) { return std::max(0, std::min(lanes, plane.height - row)); }
+
+// Floats of a plane's spectrum in the order of the kernel: those of the plane, where lanes divide its columns.
+int64_t kept_floats(int64_t height, int64_t width) { return 2 * height * whole_vectors((width + 1) / 2); }
+
+// Those of the plane at this place.
+template <class T>
+KeptOf<T> kept_of_plane(KeptOf<T> kept, const UpdateArgs& args, int64_t at) {
+  const int64_t first = at * kept_floats(args.height, args.width);
+  return {kept.drift == nullptr ? nullptr : kept.drift + first, kept.noise == nullptr ? nullptr : kept.noise + first};
+}
+
+Rows space_rows(const Plane& plane, int row) {
+  return {plane.masks.space == nullptr ? nullptr : plane.masks.space + int64_t{row} * plane.width, plane.width};
 }
 
 // Both transforms are not normalised and each leaves a factor of 2.

@@ -1,8 +1,8 @@
 // What an update and its norms share: the filter of a plane where its columns are done twice.
 #pragma once
 
-#include "plane_columns.h"
 #include "plane_rows.h"
+#include "plane_stages.h"
 
 namespace tdas_ops::cpu {
 namespace {
@@ -19,17 +19,17 @@ Spectral spectral_of(const Plane& plane, float linear) {
 void filter_twice(const Plane& plane, float data, float noise, bool with_noise = true) {
   read_plane(plane, plane.args.v, false);
   filter_columns(plane, spectral_of(plane, 1.0f));
-  for (int row = 0; row < plane.height; row += lanes) {
+  for (int row = 0; row < plane.height; row += rows_at_once(plane)) {
     inverse_rows(plane, row);
-    filter_pixels(plane, row, true, data, noise, with_noise);
+    filter_pixels(plane, row, {true, data, noise, with_noise});
     forward_rows(plane, row);
   }
 }
 
 // F A noise z.
 void read_noise(const Plane& plane, float noise) {
-  for (int row = 0; row < plane.height; row += lanes) {
-    filter_pixels(plane, row, false, 0.0f, noise, true);
+  for (int row = 0; row < plane.height; row += rows_at_once(plane)) {
+    filter_pixels(plane, row, {false, 0.0f, noise, true});
     forward_rows(plane, row);
   }
 }

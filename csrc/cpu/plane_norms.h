@@ -9,11 +9,12 @@ namespace {
 double square_of(const Plane& plane, const Field& field) {
   double total = 0.0;
   for (int row = 0; row < plane.height; row += lanes) {
-    const Rows rows = rows_of(field, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
+    const int count = rows_there(plane, row);
+    const Rows rows = rows_of(field, plane.b, plane.c, row, count, plane.width, plane.work.rows[0]);
     Floats squares = {};
-    for (int i = 0; i < lanes; ++i)
+    for (int i = 0; i < count; ++i)
       for (int column = 0; column < plane.width; column += lanes) {
-        const Floats v = load_loose(rows.data + i * rows.stride + column);
+        const Floats v = load_some(rows.data + i * rows.stride, column, plane.width - column);
         squares += v * v;
       }
     total += sum(squares);
@@ -21,9 +22,8 @@ double square_of(const Plane& plane, const Field& field) {
   return total;
 }
 
-// |D v|^2 and |M z|^2 of a plane, from their spectra. That of D v goes to `keep` (height * width floats, in the order
-// of the kernel) where there is room for it.
-void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
+// |D v|^2 and |M z|^2 of a plane, from their spectra, which go to `keep` where there is room for them.
+void measure_plane(const Plane& plane, double (&squares)[2], Keep keep) {
   const UpdateArgs& args = plane.args;
   const double scale = spectrum_scale(plane);
   double sums[2] = {}, noise_sums[2] = {};
@@ -35,10 +35,11 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
     Spectral noise = spectral;
     read_noise(plane, 1.0f);
     noise.squares = &noise_sums;
+    noise.keep = keep.noise;
     filter_columns(plane, noise);
   }
   spectral.squares = &sums;
-  spectral.keep = keep;
+  spectral.keep = keep.drift;
   if (args.filter == Filter::noise) {
     if (spectral.has_noise) {
       spectral.keep = nullptr;
@@ -60,9 +61,9 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
         skew.inverse = false;
         skew.skew = plane.masks.skew;
         skew.skew_scale = 1.0f;
-        skew.keep = keep;
+        skew.keep = keep.drift;
         filter_columns(plane, skew);
-        spectral.kept = keep;
+        spectral.kept = keep.drift;
         spectral.kept_scale = 1.0f;
       }
       filter_twice(plane, static_cast<float>(scale), 0.0f, false);
@@ -73,11 +74,9 @@ void measure_plane(const Plane& plane, double (&squares)[2], float* keep) {
   squares[1] = spectral.has_noise ? sums[1] : noise_sums[0] * scale;
 }
 
-void measure_planes(const UpdateArgs& args, double (*squares)[2], float* keep, int64_t begin, int64_t end) {
-  const int64_t size = args.height * args.width;
-  for_planes(args, begin, end, [&](const Plane& plane, int64_t at) {
-    measure_plane(plane, squares[at], keep == nullptr ? nullptr : keep + at * size);
-  });
+void measure_planes(const UpdateArgs& args, double (*squares)[2], Keep keep, int64_t begin, int64_t end) {
+  for_planes(args, begin, end,
+             [&](const Plane& plane, int64_t at) { measure_plane(plane, squares[at], kept_of_plane(keep, args, at)); });
 }
 
 }  // namespace

@@ -17,121 +17,229 @@ TDAS_OPS_INLINE void transpose_tile(float* to, const float* from) {
   for (int i = 0; i < lanes; ++i) store(to + i * line_step, tile[i]);
 }
 
-// The line's spectrum to that of the plane, rows `row` on, and back.
-void store_spectrum(const Plane& plane, int row) {
-  for (int first = 0; first < plane.half; first += lanes)
-    for (int part = 0; part < line_step; part += lanes) {
-      const float* from = plane.work.line_spectrum + first * line_step + part;
-      float* to = plane.work.spectrum + (int64_t{first} / lanes * plane.height + row) * line_step + part;
-      transpose_tile(to, from);
-    }
+// The same where the first `count` elements are there; the others are zero.
+__attribute__((noinline)) void transpose_some(float* to, const float* from, int count) {
+  alignas(vector_bytes) float there[lanes * line_step] = {};
+  for (int i = 0; i < count; ++i) store(there + i * line_step, load(from + i * line_step));
+  transpose_tile(to, there);
 }
 
-void load_spectrum(const Plane& plane, int row) {
-  for (int first = 0; first < plane.half; first += lanes)
-    for (int part = 0; part < line_step; part += lanes) {
-      const float* from = plane.work.spectrum + (int64_t{first} / lanes * plane.height + row) * line_step + part;
-      transpose_tile(plane.work.line_spectrum + first * line_step + part, from);
-    }
+// The spectrum of a group's rows in the line, and in the plane: `row` is the first of them.
+float* group_spectrum(const Plane& plane, int group) {
+  return plane.work.line_spectrum + group * whole_vectors(plane.half) * line_step;
 }
 
+// Of a group's rows from `row` on.
+void store_spectrum(const Plane& plane, int group, int row) {
+  const float* from = group_spectrum(plane, group);
+  float* to = plane.work.spectrum + int64_t{row} * line_step;
+  for (int first = 0; first < plane.half; first += lanes, from += lanes * line_step, to += plane.block)
+    for (int part = 0; part < line_step; part += lanes) transpose_tile(to + part, from + part);
+}
+
+void load_spectrum(const Plane& plane, int group, int row) {
+  const int count = rows_there(plane, row);
+  const float* from = plane.work.spectrum + int64_t{row} * line_step;
+  float* to = group_spectrum(plane, group);
+  for (int first = 0; first < plane.half; first += lanes, to += lanes * line_step, from += plane.block)
+    for (int part = 0; part < line_step; part += lanes)
+      if (count == lanes)
+        transpose_tile(to + part, from + part);
+      else
+        transpose_some(to + part, from + part, count);
+}
+
+// The line to the plane's spectrum, rows `row` on, and back.
 void forward_rows(const Plane& plane, int row) {
-  plane.row.forward(plane.work.line, plane.work.line_spectrum, plane.tables);
-  store_spectrum(plane, row);
+  const Workspace& work = plane.work;
+  if (plane.row_plan == nullptr) {
+    plane.row.forward(work.line, work.line_spectrum, plane.tables);
+    return store_spectrum(plane, 0, row);
+  }
+  forward_line(*plane.row_plan, work.line);
+  if (plane.groups == 1) {
+    separate_rows(work.line, work.line_spectrum, *plane.row_plan);
+  } else {
+    separate_pair(work.line, work.line_spectrum, group_spectrum(plane, 1), *plane.row_plan);
+    store_spectrum(plane, 1, row + lanes);
+  }
+  store_spectrum(plane, 0, row);
 }
 
 void inverse_rows(const Plane& plane, int row) {
-  load_spectrum(plane, row);
-  plane.row.inverse(plane.work.line_spectrum, plane.work.line, plane.tables);
+  const Workspace& work = plane.work;
+  load_spectrum(plane, 0, row);
+  if (plane.row_plan == nullptr) return plane.row.inverse(work.line_spectrum, work.line, plane.tables);
+  if (plane.groups == 1) {
+    join_rows(work.line_spectrum, work.line, *plane.row_plan);
+  } else {
+    load_spectrum(plane, 1, row + lanes);
+    join_pair(work.line_spectrum, group_spectrum(plane, 1), work.line, *plane.row_plan);
+  }
+  inverse_line(*plane.row_plan, work.line);
 }
 
-void transposed(float* to, const float* rows, int64_t stride) {
-  Floats tile[lanes];
-  transpose([&](int i) { return load_loose(rows + i * stride); }, tile);
+// The tile of rows at `column`, as columns; absent rows and columns are zero.
+__attribute__((noinline)) void transposed(float* to, Rows rows, int64_t column, int count, int64_t width) {
+  TileCopy copy;
+  const bool whole = count == lanes && column + lanes <= width;
+  const Rows from = whole ? Rows{rows.data + column, rows.stride} : padded_tile(copy, rows, column, count, width);
+  read_tile<1>(to, from, {}, 0);
+}
+
+// What is done to the pixels of a line: A (data A u + noise z), with A = 1 where absent and z from the caller, drawn,
+// or absent; without data the line is not read.
+struct Pixels {
+  bool has_data;
+  float data, noise;
+  bool with_noise;
+};
+
+// A tile of the line; rows of the space mask are `stride` apart.
+template <int groups, bool has_space, bool has_data, bool has_noise>
+void filter_tile(float* line, const float* space, int64_t stride, const float* z, const Pixels& pixels) {
+  const float data = pixels.data, noise = pixels.noise;
+  Floats A[lanes];
+  if constexpr (has_space) transpose([&](int i) { return load_loose(space + i * stride); }, A);
   TDAS_OPS_UNROLL
-  for (int i = 0; i < lanes; ++i) store(to + i * lanes, tile[i]);
+  for (int i = 0; i < lanes; ++i) {
+    const Floats a = has_space ? A[i] : broadcast(1.0f), u = has_data ? load(line + i * groups * lanes) : Floats{};
+    const Floats normals = has_noise ? load(z + i * lanes) : Floats{};
+    store(line + i * groups * lanes, filtered_pixel(u, normals, a, data, noise));
+  }
 }
 
-// The line of pixels from `row` on becomes A (data A line + noise z), with A = 1 where absent and z from the caller,
-// drawn, or absent; without data the line is not read.
-void filter_pixels(const Plane& plane, int row, bool has_data, float data, float noise, bool with_noise) {
+using FilterTile = void (*)(float* line, const float* space, int64_t stride, const float* z, const Pixels& pixels);
+
+template <int groups>
+FilterTile filter_tile_of(const bool (&terms)[3]) {
+  constexpr FilterTile tiles[8] = {filter_tile<groups, false, false, false>, filter_tile<groups, false, false, true>,
+                                   filter_tile<groups, false, true, false>,  filter_tile<groups, false, true, true>,
+                                   filter_tile<groups, true, false, false>,  filter_tile<groups, true, false, true>,
+                                   filter_tile<groups, true, true, false>,   filter_tile<groups, true, true, true>};
+  return tiles[4 * terms[0] + 2 * terms[1] + terms[2]];
+}
+
+// The noise of a tile and of that a quarter of the width further.
+__attribute__((noinline)) void draw_tiles(TileCopy (&noises)[2], uint32_t first_quad, const LaneQuads& quads,
+                                          const Draw& draw) {
+  for (int j = 0; j < lanes / 2; j += groups_at_once) {
+    uint32_t at[groups_at_once];
+    Complexes g[groups_at_once][2];
+    for (int s = 0; s < groups_at_once; ++s) at[s] = first_quad + static_cast<uint32_t>(j + s);
+    draw_normals<groups_at_once>(draw, at, quads, g);
+    for (int s = 0; s < groups_at_once; ++s)
+      for (int part = 0; part < 2; ++part) store_element(noises[part], j + s, g[s][part]);
+  }
+}
+
+// `count` columns from `column` on, where not all rows and columns of the tile exist.
+template <int groups>
+__attribute__((noinline)) void filter_some(float* line, int64_t column, int count, int rows, Rows space, int64_t width,
+                                           const float* z, const Pixels& pixels, FilterTile filter) {
+  alignas(64) TileCopy tile = {}, A;
+  for (int i = 0; i < count; ++i) store(tile + i * lanes, load(line + i * groups * lanes));
+  filter(tile, padded_tile(A, space, column, rows, width).data, lanes, z, pixels);
+  for (int i = 0; i < count; ++i) store(line + i * groups * lanes, load(tile + i * lanes));
+}
+
+template <int groups>
+void filter_pixels(const Plane& plane, int row, int group, const Pixels& pixels) {
   const UpdateArgs& args = plane.args;
-  const int quarter = plane.half / 2;  // elements that a call makes together are this far apart
+  const int quarter = (plane.half + 1) / 2;  // elements that a call makes together are this far apart
+  const int count = rows_there(plane, row), width = plane.width;
   const LaneQuads quads(quarter);
   const uint32_t first_quad = static_cast<uint32_t>((plane.c * plane.height + row) * quarter);
-  const float* space = space_rows(plane, row);
-  const bool given = with_noise && args.z.data != nullptr, drawn = with_noise && !given && args.seeds != nullptr;
-  const Rows z = given ? rows_of(args.z, plane.b, plane.c, row, plane.width, plane.work.rows[0]) : Rows{};
+  const Rows space = space_rows(plane, row);
+  const bool given = pixels.with_noise && args.z.data != nullptr;
+  const bool drawn = pixels.with_noise && !given && args.seeds != nullptr;
+  const Rows z = given ? rows_of(args.z, plane.b, plane.c, row, count, width, plane.work.rows[0]) : Rows{};
+  const bool terms[3] = {space.data != nullptr, pixels.has_data, given || drawn};
+  const FilterTile filter = filter_tile_of<groups>(terms), filter_copy = filter_tile_of<1>(terms);
   constexpr int elements = lanes / 2;  // of a tile of `lanes` columns
   for (int first = 0; first < quarter; first += elements) {
-    alignas(64) float A[2][lanes * lanes], noises[2][lanes * lanes];
+    alignas(64) TileCopy noises[2];
+    if (drawn) draw_tiles(noises, first_quad + static_cast<uint32_t>(first), quads, plane.draw);
     for (int part = 0; part < 2; ++part) {
-      const int column = 2 * (first + part * quarter);
-      if (space != nullptr) transposed(A[part], space + column, plane.width);
-      if (given) transposed(noises[part], z.data + column, z.stride);
+      const int column = 2 * (first + part * quarter), end = part == 0 ? 2 * quarter : width;
+      if (column >= end) break;
+      float* line = plane.work.line + (column * groups + group) * lanes;
+      if (given) transposed(noises[part], z, column, count, width);
+      if (count == lanes && column + lanes <= end)
+        filter(line, terms[0] ? space.data + column : nullptr, space.stride, noises[part], pixels);
+      else
+        filter_some<groups>(line, column, std::min(lanes, end - column), count, space, width, noises[part], pixels,
+                            filter_copy);
     }
-    if (drawn) {
-      for (int j = 0; j < elements; j += groups_at_once) {
-        uint32_t at[groups_at_once];
-        Complexes g[groups_at_once][2];
-        for (int s = 0; s < groups_at_once; ++s) at[s] = first_quad + static_cast<uint32_t>(first + j + s);
-        draw_normals<groups_at_once>(plane.draw, at, quads, g);
-        for (int s = 0; s < groups_at_once; ++s)
-          for (int part = 0; part < 2; ++part) store_element(noises[part], j + s, g[s][part]);
-      }
-    }
-    for (int part = 0; part < 2; ++part) {
-      float* line = plane.work.line + (first + part * quarter) * line_step;
-      for (int i = 0; i < lanes; ++i) {
-        const Floats a = space == nullptr ? broadcast(1.0f) : load(A[part] + i * lanes);
-        const Floats u = has_data ? load(line + i * lanes) : broadcast(0.0f);
-        const Floats z = given || drawn ? load(noises[part] + i * lanes) : broadcast(0.0f);
-        store(line + i * lanes, filtered_pixel(u, z, a, data, noise));
-      }
-    }
+  }
+}
+
+void filter_pixels(const Plane& plane, int row, const Pixels& pixels) {
+  if (plane.groups == 1) return filter_pixels<1>(plane, row, 0, pixels);
+  for (int group = 0; group < 2; ++group) filter_pixels<2>(plane, row + group * lanes, group, pixels);
+}
+
+// The line's rows of a group from `row` on.
+template <int groups>
+TDAS_OPS_INLINE void write_group(const Plane& plane, int row, int group, const float* factors, const Field& base,
+                                 const Field& v, float scale) {
+  const UpdateArgs& args = plane.args;
+  const int count = rows_there(plane, row), width = plane.width;
+  if (groups > 1 && count == 0) return;
+  Finish finish = {{}, {}, {}, scale};
+  if (factors != nullptr) finish.factors = {factors + int64_t{row} * width, width};
+  if (base.data != nullptr) finish.base = rows_of(base, plane.b, plane.c, row, count, width, plane.work.rows[0]);
+  if (v.data != nullptr) finish.v = rows_of(v, plane.b, plane.c, row, count, width, plane.work.rows[1]);
+  const float* line = plane.work.line + group * lanes;
+  const int64_t at = offset(args.out, plane.b, plane.c, row);
+  if (has_plain_rows(args.out)) {
+    float* out = static_cast<float*>(args.out.data) + at;
+    const bool past_cache = int64_t{plane.height} * width >= (1 << 16) && args.out.data != base.data &&
+                            args.out.strides[2] % lanes == 0 && reinterpret_cast<uintptr_t>(out) % vector_bytes == 0;
+    (past_cache ? write_rows<groups, true> : write_rows<groups, false>)(out, args.out.strides[2], line, count, finish,
+                                                                        width);
+  } else {
+    float* buffer = plane.work.rows[2];
+    write_rows<groups, false>(buffer, width, line, count, finish, width);
+    for (int i = 0; i < count; ++i)
+      narrow_row(args.out.data, args.out.element, at + i * args.out.strides[2], args.out.strides[3], buffer + i * width,
+                 width);
   }
 }
 
 void write_plane(const Plane& plane, const float* factors, const Field& base, const Field& v, float scale) {
-  const UpdateArgs& args = plane.args;
-  const bool direct = has_plain_rows(args.out);
-  for (int row = 0; row < plane.height; row += lanes) {
+  const int step = rows_at_once(plane);
+  for (int row = 0; row < plane.height; row += step) {
     if (is_large(plane)) {
+      const int64_t rows = std::min(step, plane.height - row);
       Ahead ahead;
-      ahead.add(base, plane.b, plane.c, row, lanes, plane.width);
-      ahead.add(v, plane.b, plane.c, row, lanes, plane.width);
+      ahead.add(base, plane.b, plane.c, row, rows, plane.width);
+      ahead.add(v, plane.b, plane.c, row, rows, plane.width);
       ahead.call_all();
     }
     inverse_rows(plane, row);
-    Finish finish = {factors == nullptr ? nullptr : factors + int64_t{row} * plane.width, {}, {}, scale};
-    if (base.data != nullptr) finish.base = rows_of(base, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
-    if (v.data != nullptr) finish.v = rows_of(v, plane.b, plane.c, row, plane.width, plane.work.rows[1]);
-    const int64_t at = offset(args.out, plane.b, plane.c, row);
-    if (direct) {
-      float* out = static_cast<float*>(args.out.data) + at;
-      const bool past_cache = int64_t{plane.height} * plane.width >= (1 << 16) && args.out.data != base.data &&
-                              args.out.strides[2] % lanes == 0 && reinterpret_cast<uintptr_t>(out) % vector_bytes == 0;
-      (past_cache ? write_rows<true> : write_rows<false>)(out, args.out.strides[2], plane.work.line, finish,
-                                                          plane.width);
-    } else {
-      float* buffer = plane.work.rows[2];
-      write_rows<false>(buffer, plane.width, plane.work.line, finish, plane.width);
-      for (int i = 0; i < lanes; ++i)
-        narrow_row(args.out.data, args.out.element, at + i * args.out.strides[2], args.out.strides[3],
-                   buffer + i * plane.width, plane.width);
-    }
+    if (plane.groups == 1)
+      write_group<1>(plane, row, 0, factors, base, v, scale);
+    else
+      for (int group = 0; group < 2; ++group)
+        write_group<2>(plane, row + group * lanes, group, factors, base, v, scale);
   }
 }
 
 void read_plane(const Plane& plane, const Field& field, bool times_space) {
-  for (int row = 0; row < plane.height; row += lanes) {
-    if (is_large(plane) && row + lanes < plane.height) {
+  const int step = rows_at_once(plane);
+  for (int row = 0; row < plane.height; row += step) {
+    if (is_large(plane) && row + step < plane.height) {
       Ahead ahead;
-      ahead.add(field, plane.b, plane.c, row + lanes, lanes, plane.width);
+      ahead.add(field, plane.b, plane.c, row + step, std::min(step, plane.height - row - step), plane.width);
       ahead.call_all();
     }
-    const Rows rows = rows_of(field, plane.b, plane.c, row, plane.width, plane.work.rows[0]);
-    read_rows(plane.work.line, rows, times_space ? space_rows(plane, row) : nullptr, plane.width);
+    for (int group = 0; group < plane.groups; ++group) {
+      const int first = row + group * lanes, count = rows_there(plane, first);
+      const Rows rows = rows_of(field, plane.b, plane.c, first, count, plane.width, plane.work.rows[0]);
+      (plane.groups == 1 ? read_rows<1> : read_rows<2>)(plane.work.line + group * lanes, rows, count,
+                                                        times_space ? space_rows(plane, first) : Rows{}, plane.width);
+    }
     forward_rows(plane, row);
   }
 }

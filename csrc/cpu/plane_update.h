@@ -8,7 +8,7 @@
 namespace tdas_ops::cpu {
 namespace {
 
-void update_plane(const Plane& plane, const float* kept) {
+void update_plane(const Plane& plane, Kept kept) {
   const UpdateArgs& args = plane.args;
   const float scale = spectrum_scale(plane);
   const float d = args.d == nullptr ? 1.0f : args.d[plane.b], n = args.n == nullptr ? 1.0f : args.n[plane.b];
@@ -19,13 +19,18 @@ void update_plane(const Plane& plane, const float* kept) {
   Spectral spectral = spectral_of(plane, scale);
   spectral.has_noise = drawn_spectrum;
   spectral.noise = n * std::sqrt(scale);
-  if (kept != nullptr || args.filter == Filter::noise) {
-    if (drawn_spectrum)
+  if (kept.drift != nullptr || args.filter == Filter::noise) {
+    const bool noise_there = args.z.data != nullptr || args.seeds != nullptr;
+    spectral.kept = kept.drift;
+    spectral.kept_scale = d * scale;
+    if (drawn_spectrum || kept.noise != nullptr || !noise_there)
       spectral.has_data = spectral.forward = false;
     else
       read_noise(plane, n);
-    spectral.kept = kept;
-    spectral.kept_scale = d * scale;
+    if (kept.noise != nullptr && noise_there) {
+      (kept.drift == nullptr ? spectral.kept : spectral.other) = kept.noise;
+      (kept.drift == nullptr ? spectral.kept_scale : spectral.other_scale) = n * scale;
+    }
   } else if (drift && plane.masks.space == nullptr && args.z.data == nullptr) {
     read_plane(plane, args.v, false);
     spectral.linear = 0.0f;
@@ -61,11 +66,9 @@ void update_plane(const Plane& plane, const float* kept) {
               args.filter == Filter::noise ? args.v : none, d);
 }
 
-void update_planes(const UpdateArgs& args, const float* kept, int64_t begin, int64_t end) {
-  const int64_t size = args.height * args.width;
-  for_planes(args, begin, end, [&](const Plane& plane, int64_t at) {
-    update_plane(plane, kept == nullptr ? nullptr : kept + at * size);
-  });
+void update_planes(const UpdateArgs& args, Kept kept, int64_t begin, int64_t end) {
+  for_planes(args, begin, end,
+             [&](const Plane& plane, int64_t at) { update_plane(plane, kept_of_plane(kept, args, at)); });
 #if defined(__x86_64__)
   _mm_sfence();  // what went past the cache is written before the caller reads it
 #endif

@@ -1,6 +1,8 @@
 // Rows of a tensor as floats, whatever its element type and strides, and lines from rows and back.
 #pragma once
 
+#include <algorithm>
+
 #include "../params.h"
 #include "vector.h"
 
@@ -45,11 +47,11 @@ bool has_plain_rows(const FieldOf<T>& field) {
   return field.element == Element::float32 && field.strides[3] == 1;
 }
 
-// `lanes` rows of a plane from `row` on: the tensor itself where it has floats side by side, else a copy in `buffer`.
-Rows rows_of(const Field& field, int64_t b, int64_t c, int64_t row, int64_t width, float* buffer) {
+// `count` rows of a plane from `row` on: the tensor itself where it has floats side by side, else a copy in `buffer`.
+Rows rows_of(const Field& field, int64_t b, int64_t c, int64_t row, int count, int64_t width, float* buffer) {
   if (has_plain_rows(field))
     return {static_cast<const float*>(field.data) + offset(field, b, c, row), field.strides[2]};
-  for (int i = 0; i < lanes; ++i)
+  for (int i = 0; i < count; ++i)
     widen_row(buffer + i * width, field.data, field.element, offset(field, b, c, row + i), field.strides[3], width);
   return {buffer, width};
 }
@@ -64,56 +66,104 @@ void narrow_row(void* data, Element element, int64_t index, int64_t step, const 
   }
 }
 
-// Rows become a line: element n is columns 2n and 2n + 1 of the `lanes` rows. `factors` (rows of width floats, or null)
-// multiply them.
-void read_rows(float* line, Rows rows, const float* factors, int64_t width) {
-  for (int64_t column = 0; column < width; column += lanes) {
-    Floats tile[lanes];
-    if (factors == nullptr)
-      transpose([&](int i) { return load_loose(rows.data + i * rows.stride + column); }, tile);
-    else
-      transpose(
-          [&](int i) {
-            return load_loose(rows.data + i * rows.stride + column) * load_loose(factors + i * width + column);
-          },
-          tile);
-    TDAS_OPS_UNROLL
-    for (int i = 0; i < lanes; ++i) store(line + (column + i) * lanes, tile[i]);
+// Columns [column, column + lanes), `count` of which exist; zeros beside them.
+TDAS_OPS_INLINE Floats load_some(const float* row, int64_t column, int64_t count) {
+  if (count >= lanes) return load_loose(row + column);
+  alignas(vector_bytes) float padded[lanes] = {};
+  std::memcpy(padded, row + column, sizeof(float) * count);
+  return load(padded);
+}
+
+// `lanes` rows and columns from `column` on of `count` rows, where not all of them exist: a copy with zeros beside
+// them.
+using TileCopy = float[lanes * lanes];
+__attribute__((noinline)) Rows padded_tile(TileCopy& copy, Rows rows, int64_t column, int count, int64_t width) {
+  if (rows.data == nullptr) return rows;
+  for (int i = 0; i < lanes; ++i)
+    store_loose(copy + i * lanes,
+                i < count ? load_some(rows.data + i * rows.stride, column, width - column) : Floats{});
+  return {copy, lanes};
+}
+
+template <int groups>
+TDAS_OPS_INLINE void read_tile(float* line, Rows rows, Rows factors, int64_t column) {
+  Floats tile[lanes];
+  if (factors.data == nullptr)
+    transpose([&](int i) { return load_loose(rows.data + i * rows.stride + column); }, tile);
+  else
+    transpose(
+        [&](int i) {
+          return load_loose(rows.data + i * rows.stride + column) *
+                 load_loose(factors.data + i * factors.stride + column);
+        },
+        tile);
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < lanes; ++i) store(line + i * groups * lanes, tile[i]);
+}
+
+// `count` rows, at most `lanes`, become vectors of a line, of which each column has as many as there are groups of
+// rows. `factors` (or null) multiply them.
+template <int groups>
+void read_rows(float* line, Rows rows, int count, Rows factors, int64_t width) {
+  int64_t column = 0;
+  if (count == lanes)
+    for (; column + lanes <= width; column += lanes)
+      read_tile<groups>(line + column * groups * lanes, rows, factors, column);
+  for (; column < width; column += lanes) {
+    TileCopy copy, factors_copy;
+    const Rows tile = padded_tile(copy, rows, column, count, width);
+    read_tile<groups>(line + column * groups * lanes, tile, padded_tile(factors_copy, factors, column, count, width),
+                      0);
   }
 }
 
 // What is done to a row on its way out: times `factors`, plus `base`, plus `scale` times `v`; null where absent.
 struct Finish {
-  const float* factors;
-  Rows base, v;
+  Rows factors, base, v;
   float scale;
 };
 
-template <bool past_cache>
-void write_rows(float* out, int64_t stride, const float* line, const Finish& finish, int64_t width) {
-  for (int64_t column = 0; column < width; column += lanes) {
-    Floats tile[lanes];
-    transpose([&](int i) { return load(line + (column + i) * lanes); }, tile);
-    if (finish.factors != nullptr) {
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < lanes; ++i) tile[i] *= load_loose(finish.factors + i * width + column);
-    }
-    if (finish.base.data != nullptr) {
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < lanes; ++i) tile[i] += load_loose(finish.base.data + i * finish.base.stride + column);
-    }
-    if (finish.v.data != nullptr) {
-      TDAS_OPS_UNROLL
-      for (int i = 0; i < lanes; ++i)
-        tile[i] += finish.scale * load_loose(finish.v.data + i * finish.v.stride + column);
-    }
+template <int groups, bool past_cache>
+TDAS_OPS_INLINE void write_tile(float* out, int64_t stride, const float* line, const Finish& finish, int64_t column) {
+  Floats tile[lanes];
+  transpose([&](int i) { return load(line + i * groups * lanes); }, tile);
+  if (finish.factors.data != nullptr) {
     TDAS_OPS_UNROLL
-    for (int i = 0; i < lanes; ++i) {
-      if constexpr (past_cache)
-        store_past_cache(out + i * stride + column, tile[i]);
-      else
-        store_loose(out + i * stride + column, tile[i]);
-    }
+    for (int i = 0; i < lanes; ++i) tile[i] *= load_loose(finish.factors.data + i * finish.factors.stride + column);
+  }
+  if (finish.base.data != nullptr) {
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < lanes; ++i) tile[i] += load_loose(finish.base.data + i * finish.base.stride + column);
+  }
+  if (finish.v.data != nullptr) {
+    TDAS_OPS_UNROLL
+    for (int i = 0; i < lanes; ++i) tile[i] += finish.scale * load_loose(finish.v.data + i * finish.v.stride + column);
+  }
+  TDAS_OPS_UNROLL
+  for (int i = 0; i < lanes; ++i) {
+    if constexpr (past_cache)
+      store_past_cache(out + i * stride, tile[i]);
+    else
+      store_loose(out + i * stride, tile[i]);
+  }
+}
+
+// The inverse of read_rows.
+template <int groups, bool past_cache>
+void write_rows(float* out, int64_t stride, const float* line, int count, const Finish& finish, int64_t width) {
+  int64_t column = 0;
+  if (count == lanes)
+    for (; column + lanes <= width; column += lanes)
+      write_tile<groups, past_cache>(out + column, stride, line + column * groups * lanes, finish, column);
+  for (; column < width; column += lanes) {
+    TileCopy factors, base, v, made;
+    const Finish here = {padded_tile(factors, finish.factors, column, count, width),
+                         padded_tile(base, finish.base, column, count, width),
+                         padded_tile(v, finish.v, column, count, width), finish.scale};
+    write_tile<groups, false>(made, lanes, line + column * groups * lanes, here, 0);
+    for (int i = 0; i < count; ++i)
+      std::memcpy(out + i * stride + column, made + i * lanes,
+                  sizeof(float) * std::min<int64_t>(lanes, width - column));
   }
 }
 

@@ -1,4 +1,4 @@
-// Constants of the transforms, made once in a process: they depend on lengths alone. Index: log2 of the length.
+// Constants of the transforms, made once in a process: they depend on lengths alone.
 #pragma once
 
 #include <array>
@@ -9,10 +9,13 @@
 
 namespace tdas_ops::cpu {
 
-constexpr int min_size = 32, max_size = 2048;  // H and W of the fused kernels, powers of two
+constexpr int min_size = 32, max_size = 2048;  // H and W of the fused kernels
+constexpr int max_prime = 256;                 // no factor of theirs is larger
 
 constexpr int log2_of(int length) { return 31 - __builtin_clz(static_cast<unsigned>(length)); }
+constexpr bool is_power_of_two(int64_t length) { return (length & (length - 1)) == 0; }
 
+// Of powers of two, whose transforms are laid out at compile time. Index: log2 of the length.
 struct Tables {
   template <class T>
   using ByLength = std::array<std::vector<T>, log2_of(max_size) + 1>;
@@ -26,5 +29,35 @@ struct Tables {
 };
 
 const Tables& tables();
+
+// A stage splits each line of radix * part elements into `radix` lines of `part` elements.
+struct Stage {
+  int radix, part;
+  // exp(2 pi i j k / (radix * part)), k = 1 .. radix - 1 for every j < part.
+  std::vector<Twiddle> turns;
+  // Of a radix without a butterfly of its own, an odd prime: exp(2 pi i n k / radix), 0 < n < radix / 2 for every
+  // 0 < k < radix / 2, and then zeros for whole groups of `roots_at_once` k.
+  std::vector<Twiddle> roots;
+};
+constexpr int roots_at_once = 4;
+
+// The transform of any length, laid out at run time. Frequency k = r + radix q of a line goes to line r, place q.
+struct Plan {
+  int length;
+  std::vector<Stage> stages;
+  std::vector<uint16_t> places, frequencies;  // the place of every frequency, the frequency of every place
+  std::vector<Twiddle> reals;                 // as in Tables
+};
+
+// Made when first asked for; `length` has no prime factor above max_prime.
+const Plan& plan_of(int length);
+
+// The largest prime factor.
+constexpr int64_t largest_prime(int64_t length) {
+  int64_t largest = 1;
+  for (int64_t prime = 2; length > 1; ++prime)
+    for (; length % prime == 0; length /= prime) largest = prime;
+  return largest;
+}
 
 }  // namespace tdas_ops::cpu

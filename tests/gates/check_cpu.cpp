@@ -14,6 +14,8 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #if TDAS_OPS_VECTOR_BYTES == 64
@@ -70,9 +72,9 @@ void run(const char* name, Call call, Filter filter, bool space, int64_t height,
   double squares[1][2];
   const auto once = [&] {
     if (call == Call::update)
-      cpu::update_planes(args, nullptr, 0, 1);
+      cpu::update_planes(args, {}, 0, 1);
     else
-      cpu::measure_planes(args, squares, nullptr, 0, 1);
+      cpu::measure_planes(args, squares, {}, 0, 1);
   };
   once();  // makes tables and scratch
   steps = 0;
@@ -97,6 +99,10 @@ int main() {
   run("noise, space mask 32x32", Call::update, Filter::noise, true, 32, 32);
   run("precondition M 32x32", Call::update, Filter::M, false, 32, 32);
   run("norms 32x32", Call::measure, Filter::drift, false, 32, 32);
+  // Stages chosen at run time: three and five, no whole vectors, pairs of rows and a prime.
+  run("drift 96x96", Call::update, Filter::drift, false, 96, 96);
+  run("drift, space mask 45x50", Call::update, Filter::drift, true, 45, 50);
+  run("drift 37x33", Call::update, Filter::drift, false, 37, 33);
 #if TDAS_OPS_VECTOR_BYTES == 64
   // Rows and columns of 256x256, which would take long; and a plane past the size of small ones.
   run("drift 256x32", Call::update, Filter::drift, false, 256, 32);

@@ -58,7 +58,7 @@ class Case(NamedTuple):
 @st.composite
 def cases(draw: st.DrawFn, ops: tuple[str, ...] = ("step", "langevin_step", "noise", "precondition")) -> Case:
     pick = lambda *values: draw(st.sampled_from(values))
-    sizes = st.one_of(st.sampled_from([32, 64, 128]), st.sampled_from(SMALL))  # the powers of two have a kernel
+    sizes = st.one_of(st.sampled_from([32, 64, 128, 36, 45, 50, 74]), st.sampled_from(SMALL))  # from 32 on: kernels
     height, width = draw(sizes), draw(sizes)
     if draw(st.integers(0, 9)) == 0:
         long, short = pick(256, 512), min(height, 64)

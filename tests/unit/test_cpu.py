@@ -18,8 +18,8 @@ from tdas_ops import NoiseStream
 MISSING = tdas_ops.backend_info()["missing"]
 pytestmark = pytest.mark.skipif("cpp" in MISSING, reason=MISSING.get("cpp", ""))
 
-FUSED = [(2, 32, 32), (1, 64, 32), (2, 32, 128), (1, 256, 64)]
-PACKED = [(2, 6, 8), (1, 9, 10), (2, 96, 40), (1, 1, 2), (1, 24, 96)]
+FUSED = [(2, 32, 32), (1, 64, 32), (2, 32, 128), (1, 256, 64), (2, 96, 40), (1, 45, 38), (1, 36, 33), (1, 35, 37)]
+PACKED = [(2, 6, 8), (1, 9, 10), (1, 1, 2), (1, 24, 96)]
 ODD = [(2, 8, 9), (1, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 1)]
 MASKS = [(f, a, w) for f in (True, False) for a in (True, False) for w in (True, False)]
 BATCH = 3
@@ -134,6 +134,32 @@ def test_the_largest_sizes_agree_with_float64(shape):
     check_updates(problem(shape, mask=(True, False, True)), shape, seed=1)
 
 
+def lengths(primes: tuple[int, ...]) -> list[int]:
+    """From 32 to 2048, and nothing but these prime factors."""
+    smooth = [1]
+    for prime in primes:
+        for n in smooth:  # which grows meanwhile
+            if n * prime <= 2048:
+                smooth.append(n * prime)
+    return sorted(n for n in smooth if n >= 32)
+
+
+def test_backend_info_says_which_planes_are_fused():
+    path = tdas_ops.backend_info()["paths"]["cpu"]["step"]
+    assert "for H and W from 32 to 2048 without a prime factor above 256; complex torch.fft" in path
+
+
+@pytest.mark.parametrize("axis", ["height", "width"])
+def test_every_length_agrees_with_float64(axis):
+    """All of 2^a 3^b 5^c, and some with larger primes: the longest sums and the largest prime with a kernel."""
+    assert len(lengths((2, 3, 5))) == 92
+    for length in [*lengths((2, 3, 5)), 34, 37, 49, 77, 91, 103, 127, 181, 241, 251, 502, 721, 1081, 2008, 257, 514]:
+        shape = (1, length, 32) if axis == "height" else (1, 32, length)
+        p = problem(shape, mask=(True, False, False), batch=1)
+        got = tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, noise=stream())
+        assert relative_rms(got, tdas_ops.langevin_step(p.x, p.v.float().double(), p.M, 0.16, noise=stream())) < 1e-6
+
+
 @pytest.mark.parametrize("mask", [m for m in MASKS if not m[2]], ids=name)
 @pytest.mark.parametrize("shape", FUSED + PACKED + ODD, ids=str)
 def test_filters_and_noise_agree_with_float64(shape, mask, poisoned):
@@ -188,7 +214,7 @@ BITS = pytest.mark.parametrize(
     [
         pytest.param(run, shape, mask, id=f"{key} {shape} {name(mask)}")
         for key, run in RUNS.items()
-        for shape in ((3, 32, 64), (3, 24, 24), (2, 9, 10), (2, 8, 9))
+        for shape in ((3, 32, 64), (2, 45, 38), (1, 34, 35), (3, 24, 24), (2, 9, 10), (2, 8, 9))
         for mask in ((True, False, False), (True, True, True), (False, True, False))
     ],
 )
@@ -261,7 +287,7 @@ def test_what_is_not_finite_stays_in_its_sample(run, shape, mask, bad):
 
 def test_batches_larger_than_a_chunk_of_scratch():
     """The path through torch's FFT takes some samples at a time."""
-    shape = (3, 200, 250)
+    shape = (3, 514, 100)
     M, x, v = single(shape, (True, True, True), 9)
     run = RUNS["langevin with mean"]
     whole = run(M, x, v, stream())

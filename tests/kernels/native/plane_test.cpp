@@ -258,13 +258,18 @@ void run(const Case& c, const std::string& plant) {
   args.seed_per_sample = per_sample;
 
   const std::unique_ptr<double[][2]> squares(new double[planes][2]);
-  const std::unique_ptr<Line[]> kept(new Line[planes * size * sizeof(float) / sizeof(Line)]);
+  const int64_t kept_size = planes * kernels.kept_floats(shape.height, shape.width);
+  const int64_t lines = (kept_size * int64_t{sizeof(float)} + 63) / int64_t{sizeof(Line)};
+  const std::unique_ptr<Line[]> kept(new Line[lines]), kept_noise(new Line[lines]);
+  for (Line* each : {kept.get(), kept_noise.get()})
+    std::fill_n(each->values, kept_size, std::numeric_limits<float>::quiet_NaN());
   // A thread of its own has scratch of its own.
   std::thread([&] {
-    const bool keep = c.measured && c.filter == Filter::drift;
-    float* spectra = keep ? kept[0].values : nullptr;
-    if (c.measured) kernels.measure_planes(args, squares.get(), spectra, 0, planes);
-    kernels.update_planes(args, spectra, 0, planes - (plant == "unwritten" ? 1 : 0));
+    const bool pixel_noise = c.space || c.noise == Noise::given;
+    const Keep keep = {c.measured && c.filter == Filter::drift ? kept[0].values : nullptr,
+                       c.measured && pixel_noise ? kept_noise[0].values : nullptr};
+    if (c.measured) kernels.measure_planes(args, squares.get(), keep, 0, planes);
+    kernels.update_planes(args, {keep.drift, keep.noise}, 0, planes - (plant == "unwritten" ? 1 : 0));
   }).join();
 
   double error = 0.0, total = 0.0;
@@ -446,7 +451,17 @@ int main(int count, char** arguments) {
                                  {1, 1, 32, 256},
                                  {1, 1, 256, 32},
                                  {1, 1, 2048, 32},
-                                 {1, 1, 32, 2048}});
+                                 {1, 1, 32, 2048},
+                                 // Other lengths: even and odd, with and without whole vectors, and every radix.
+                                 {1, 2, 48, 64},
+                                 {1, 1, 64, 40},
+                                 {1, 1, 33, 100},
+                                 {2, 1, 45, 38},
+                                 {1, 1, 37, 48},
+                                 {1, 2, 50, 33},
+                                 {1, 1, 35, 75},
+                                 {1, 1, 36, 37},
+                                 {1, 1, 721, 32}});
   int cases = 0, skipped = 0;
   for (const Shape& shape : shapes) {
     const auto next = [&](Filter filter, bool space, bool skew, Noise noise, bool measured) {

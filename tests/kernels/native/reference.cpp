@@ -11,8 +11,14 @@ namespace {
 Spectrum direct(const Spectrum& x, int sign) {
   const int length = static_cast<int>(x.size());
   Spectrum result(x.size());
+  Spectrum turns(x.size());
+  for (int i = 0; i < length; ++i) turns[i] = std::polar(1.0, sign * 2 * M_PI * i / length);
   for (int k = 0; k < length; ++k)
-    for (int n = 0; n < length; ++n) result[k] += x[n] * std::polar(1.0, sign * 2 * M_PI * (k * n % length) / length);
+    for (int n = 0; n < length; ++n) {
+      const std::complex<double> a = x[n], b = turns[k * n % length];  // the operator's checks for NaN take long
+      result[k] +=
+          std::complex<double>{a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
+    }
   return result;
 }
 
@@ -53,7 +59,10 @@ std::complex<double> normal(uint32_t radius, uint32_t angle) {
 }  // namespace
 
 Spectrum transform_plane(Spectrum x, int height, int width, int sign, bool by_definition) {
-  const auto one = by_definition ? direct : fast;
+  const auto one = [=](const Spectrum& line, int sign) {
+    const bool power_of_two = (line.size() & (line.size() - 1)) == 0;
+    return power_of_two && !by_definition ? fast(line, sign) : direct(line, sign);
+  };
   for (int h = 0; h < height; ++h) {
     const Spectrum row = one(Spectrum(&x[h * width], &x[h * width] + width), sign);
     std::copy(row.begin(), row.end(), &x[h * width]);
@@ -94,8 +103,9 @@ Real Plane::D(const Real& x) const {
 }
 
 Real white(int64_t seed, int64_t sample, int64_t draw, int c, int height, int width, bool spectral) {
-  const int columns = width / 2, rows = spectral ? 1 : height, length = spectral ? height * columns : columns;
-  const int half = length / 2;  // elements that a call makes together are this far apart
+  const int columns = (width + 1) / 2, rows = spectral ? 1 : height, length = spectral ? height * columns : columns;
+  // Elements that a call makes together are this far apart.
+  const int half = spectral ? (height + 1) / 2 * columns : (columns + 1) / 2;
   Spectrum g(static_cast<size_t>(rows) * length);
   for (int row = 0; row < rows; ++row)
     for (int e = 0; e < half; ++e) {
@@ -103,14 +113,15 @@ Real white(int64_t seed, int64_t sample, int64_t draw, int c, int height, int wi
       const auto words = tdas_ops::philox4x32(tdas_ops::philox_counter(quad, static_cast<uint32_t>(sample), draw),
                                               tdas_ops::philox_key(seed));
       g[row * length + e] = normal(words.w0, words.w1);
-      g[row * length + e + half] = normal(words.w2, words.w3);
+      if (e + half < length) g[row * length + e + half] = normal(words.w2, words.w3);
     }
   Real z(static_cast<size_t>(height) * width);
   if (!spectral) {
-    for (size_t i = 0; i < g.size(); ++i) {
-      z[2 * i] = g[i].real();
-      z[2 * i + 1] = g[i].imag();
-    }
+    for (int h = 0; h < height; ++h)
+      for (int w = 0; w < width; ++w) {
+        const std::complex<double> both = g[h * columns + w / 2];
+        z[h * width + w] = w % 2 == 0 ? both.real() : both.imag();
+      }
     return z;
   }
   Spectrum full(z.size());
@@ -122,12 +133,13 @@ Real white(int64_t seed, int64_t sample, int64_t draw, int c, int height, int wi
   for (int h = 0; h < height; ++h) {
     for (int w = 1; w < columns; ++w) put(h, w, scale * g[h * columns + w]);
     const std::complex<double> first = scale * g[h * columns];
-    if (h % (height / 2) == 0) {
+    const bool even = width % 2 == 0;  // odd widths have no column W / 2
+    if (2 * h % height == 0) {
       put(h, 0, std::sqrt(2.0) * first.real());
-      put(h, columns, std::sqrt(2.0) * first.imag());
-    } else if (h < height / 2) {
+      if (even) put(h, columns, std::sqrt(2.0) * first.imag());
+    } else if (2 * h < height) {
       put(h, 0, first);
-    } else {
+    } else if (even) {
       put(height - h, columns, first);
     }
   }

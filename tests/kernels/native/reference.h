@@ -11,8 +11,8 @@ namespace reference {
 using Real = std::vector<double>;
 using Spectrum = std::vector<std::complex<double>>;
 
-// The two-dimensional DFT of a plane, unnormalised, by separable sums: fast ones, or those of the definition. `sign` is
-// that of the exponent.
+// The two-dimensional DFT of a plane, unnormalised, by separable sums: fast ones for powers of two, or those of the
+// definition. `sign` is that of the exponent.
 Spectrum transform_plane(Spectrum x, int height, int width, int sign, bool by_definition = false);
 
 struct Plane {
@@ -27,7 +27,7 @@ struct Plane {
   Real D(const Real& x) const;
 };
 
-// White noise of channel c of a plane of even sizes: the noise contract, pixels or spectrum.
+// White noise of channel c of a plane: the noise contract, pixels or spectrum.
 Real white(int64_t seed, int64_t sample, int64_t draw, int c, int height, int width, bool spectral);
 
 }  // namespace reference
