@@ -33,7 +33,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("python3.10", "python3.11", "python3.12", "python3.13")
 TORCHES = ("2.11.0", "2.13.0", "newest")
-NEWEST = "newest"
+NEWEST, ABSENT = "newest", "no such torch"
 HEAD = ("wheel", "Python", "torch", "how", "path of step", "error", "result")
 # A plane of 2 x 4 pixels of seed 0, by the noise contract (docs/design.md).
 FIRST = (0.9911376, -0.9246626, -0.617609, -0.4820686, -0.1536382, 0.1808259, 0.8317351, 0.1974397)
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
     problem: str | None = None
 
     def row(self) -> tuple[str, ...]:
-        return (*self[:6], "ok" if self.problem is None else self.problem)
+        return (*self[:6], self.problem or ("ok" if self.how != ABSENT else "-"))
 
 
 def run(*command: object, cwd: Path = ROOT, **environment: str) -> str:
@@ -228,12 +228,14 @@ def prove(environment: Environment, version: str, wheels: Sequence[Path], torche
     wheel, *others = (wheel for wheel in wheels if fits(wheel, version))
     for torch in torches:
         if not environment.has_torch(torch):
-            cells.append(Cell(wheel.name, version, torch, "no such torch"))
+            cells.append(Cell(wheel.name, version, torch, ABSENT))
             continue
         installed = any(cell.how == "installed" for cell in cells)
         if not installed:
             environment.install(wheel)
         add(wheel, "torch upgraded" if installed else "installed")
+    if all(cell.how == ABSENT for cell in cells):
+        return [cell._replace(problem="there is none of these for this Python") for cell in cells]
     for other in others:
         environment.install("--force-reinstall", "--no-deps", other)
         add(other, "installed")
