@@ -108,7 +108,12 @@ def test_torch_is_upgraded_under_the_installed_wheel():
         Cell(own.name, "3.11.7", "2.13.0", "torch upgraded", "fused", "0", None),
         Cell(pure.name, "3.11.7", "2.13.0", "installed", "reference", "0", "no"),
     ]
-    printed = wheels.table(cells)
-    assert printed.splitlines()[0].split()[:3] == ["wheel", "Python", "torch"] and printed.splitlines()[-1].endswith(
-        "no"
-    )
+    printed = wheels.table(cells).splitlines()
+    assert printed[0].split()[:3] == ["wheel", "Python", "torch"] and printed[-1].endswith("no")
+    assert cells[0].row()[-1] == "-" and cells[1].row()[-1] == "ok"
+
+
+def test_a_wheel_that_no_torch_could_prove_has_failed():
+    wheels_of_it = [Path("tdas_ops-1-cp311-cp311-any.whl"), Path("tdas_ops-1-py3-none-any.whl")]
+    (cell,) = wheels.prove(Environment(), "3.11.7", wheels_of_it, ["2.11.0"])
+    assert cell.problem == "there is none of these for this Python"
