@@ -188,60 +188,6 @@ def test_an_interrupted_command_leaves_finished_runs(
     assert [run["iterations"] for run in record(out)["runs"]] == [3, 4]
 
 
-def test_a_stopped_run_goes_on_with_its_next_batch(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    command = ["sample", *SMALL, "--samples", 5, "--batch", 2, "--iterations", 4]
-    assert tdas(*command, "--out", whole) == 0
-    real, drawn = calibrate.Filtered.sample, list[int]()
-
-    def watched(self: calibrate.Filtered, score: object, shape: tuple[int, ...], *more: object, **options: object):
-        if len(drawn) == 4:  # the second batch of the second run
-            raise KeyboardInterrupt
-        drawn.append(shape[0])
-        return real(self, score, shape, *more, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
-    assert tdas(*command, "--out", out) == 130
-    assert "interrupted; 1 of 2 runs are complete" in capsys.readouterr().err
-    (batches,) = out.glob(".partial-*-batches/*")
-    assert [path.name for path in batches.iterdir()] == ["000000000.safetensors"]
-    drawn.clear()
-    assert tdas(*command, "--out", out) == 0
-    assert drawn == [2, 1]
-    assert pictures(out) == pictures(whole)
-    assert not [path for path in out.iterdir() if path.name.startswith(".partial")]
-
-
-def test_batches_of_a_stopped_run_serve_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, command = tmp_path / "out", ["sample", *SMALL, "--samples", 3, "--batch", 1, "--out", tmp_path / "out"]
-    real, drawn = calibrate.Filtered.sample, list[int]()
-
-    def watched(self: calibrate.Filtered, *more: object, **options: object):
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
-        drawn.append(1)
-        return real(self, *more, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
-    assert tdas(*command) == 130
-    (batches,) = out.glob(".partial-*-batches/*")
-    torn = batches / "000000001.safetensors"
-    torn.write_bytes(torn.read_bytes()[:-4])
-    drawn.clear()
-    drawn.append(0)
-    assert tdas(*command) == 130  # the torn one is made again
-    assert len(list(batches.iterdir())) == 2 and len(torn.read_bytes()) > 4 * 28 * 28
-    monkeypatch.undo()
-    assert tdas(*command, "--seed", 9) == 0  # no run is finished, so that other settings may have the folder
-    assert not list(out.glob(".partial*"))
-    assert tdas("sample", *SMALL, "--samples", 3, "--batch", 1, "--seed", 9, "--out", tmp_path / "else") == 0
-    assert pictures(out) == pictures(tmp_path / "else")
-
-
 def test_a_picture_that_cannot_be_written_leaves_no_half_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
