@@ -54,9 +54,9 @@ def write(isa: str, circumstances: dict[str, Any], rows: Sequence[Row], folder: 
 def read(folder: Path = FOLDER) -> dict[str, Result]:
     """The CPU's result files by instruction set; the fastest first."""
     found = {}
-    for path in sorted(folder.glob("cpu-*.jsonl.gz"), key=lambda path: path.name != "cpu-avx512.jsonl.gz"):
+    for path in sorted(folder.glob("cpu-*.jsonl.xz"), key=lambda path: path.name != "cpu-avx512.jsonl.xz"):
         circumstances, *rows = read_rows(path.with_suffix(""))
-        found[path.name.removeprefix("cpu-").removesuffix(".jsonl.gz")] = {"circumstances": circumstances, "rows": rows}
+        found[path.name.removeprefix("cpu-").removesuffix(".jsonl.xz")] = {"circumstances": circumstances, "rows": rows}
     return found
 
 

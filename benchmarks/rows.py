@@ -1,12 +1,12 @@
 """Rows: what was measured, dicts of plain values, one a line of JSON; those of a finished measurement are packed.
 
-python -m benchmarks.rows FILE...      packs FILE.jsonl into FILE.jsonl.gz; `read` takes both, and needs no torch
+python -m benchmarks.rows FILE...      packs FILE.jsonl into FILE.jsonl.xz; `read` takes both, and needs no torch
 """
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 import math
 import os
 import sys
@@ -30,13 +30,13 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 def packed(path: Path) -> Path:
     """Where rows of `path` lie that are packed."""
-    return path.with_name(f"{path.name}.gz")
+    return path.with_name(f"{path.name}.xz")
 
 
 def read(path: Path) -> list[Row]:
     """The rows of a file, packed ones first, none where it does not exist; a line that a process was ended in is left
     out."""
-    text = gzip.decompress(packed(path).read_bytes()).decode() if packed(path).exists() else ""
+    text = lzma.decompress(packed(path).read_bytes()).decode() if packed(path).exists() else ""
     rows = []
     for line in (text + (path.read_text() if path.exists() else "")).splitlines():
         try:
@@ -60,7 +60,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
     text = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
+    content = lzma.compress(text, preset=9 | lzma.PRESET_EXTREME) if path.suffix == ".xz" else text
     write_whole(path, lambda partial: partial.write_bytes(content))
 
 
@@ -83,7 +83,7 @@ def values(rows: Iterable[Row], label: str) -> list[Any]:
 
 def main(files: Sequence[str]) -> None:
     for file in files:
-        pack(Path(file.removesuffix(".gz")))
+        pack(Path(file.removesuffix(".xz")))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ namespace {
 constexpr int64_t word_range = int64_t{1} << 32;  // Philox counts quads and samples in 32 bits
 
 void check_counters(const char* name, const Tensor& tensor, const Tensor& out) {
-  TDAS_OPS_CHECK(tensor.dtype() == dtype::int64, "normals: `", name, "` has dtype ",
-                 name_of_dtype(tensor.dtype()), "; expected int64.");
+  TDAS_OPS_CHECK(tensor.dtype() == dtype::int64, "normals: `", name, "` has dtype ", name_of_dtype(tensor.dtype()),
+                 "; expected int64.");
   TDAS_OPS_CHECK(tensor.device() == out.device(), "normals: `", name, "` is on ", shown(tensor.device()),
                  "; expected the device of `out`, ", shown(out.device()), ".");
   TDAS_OPS_CHECK(tensor.is_contiguous(), "normals: `", name, "` has strides ", shown(tensor.strides()),
@@ -76,9 +76,8 @@ FieldOf<T> Arguments::field(const char* name, T* data, const Tensor& tensor) con
   check_shape(name, tensor, shape_);
   const int32_t type = tensor.dtype();
   const bool bfloat16 = type == dtype::bfloat16, float16 = type == dtype::float16;
-  TDAS_OPS_CHECK(bfloat16 || float16 || type == dtype::float32, backend_, " kernels: `", name,
-                 "` has dtype ", name_of_dtype(type),
-                 "; expected float32, bfloat16 or float16 (float64 is the reference's work).");
+  TDAS_OPS_CHECK(bfloat16 || float16 || type == dtype::float32, backend_, " kernels: `", name, "` has dtype ",
+                 name_of_dtype(type), "; expected float32, bfloat16 or float16 (float64 is the reference's work).");
   const Element element = bfloat16 ? Element::bfloat16 : float16 ? Element::float16 : Element::float32;
   const Sizes strides = tensor.strides();
   return {data, element, {strides[0], strides[1], strides[2], strides[3]}};
@@ -130,13 +129,12 @@ void Arguments::check_scale(const char* name, const Tensor& tensor) const {
 
 void Arguments::check_stream(const Tensor& seeds, const Tensor& draw, int64_t first_sample) const {
   const int64_t count = seeds.numel(), batch = shape_[0];
-  TDAS_OPS_CHECK(seeds.device() == device_ && draw.device() == device_ && seeds.dtype() == dtype::int64 &&
-                     draw.dtype() == dtype::int64 && seeds.is_contiguous() && draw.numel() == 1 &&
-                     (count == 1 || count == batch),
-                 backend_, " kernels: `seeds` and `draw` have ", count, " and ", draw.numel(), " elements of dtypes ",
-                 name_of_dtype(seeds.dtype()), " and ", name_of_dtype(draw.dtype()), " on ", shown(seeds.device()),
-                 " and ", shown(draw.device()), "; expected int64 on ", shown(device_), ", 1 or one a sample, ", batch,
-                 ", and 1.");
+  TDAS_OPS_CHECK(
+      seeds.device() == device_ && draw.device() == device_ && seeds.dtype() == dtype::int64 &&
+          draw.dtype() == dtype::int64 && seeds.is_contiguous() && draw.numel() == 1 && (count == 1 || count == batch),
+      backend_, " kernels: `seeds` and `draw` have ", count, " and ", draw.numel(), " elements of dtypes ",
+      name_of_dtype(seeds.dtype()), " and ", name_of_dtype(draw.dtype()), " on ", shown(seeds.device()), " and ",
+      shown(draw.device()), "; expected int64 on ", shown(device_), ", 1 or one a sample, ", batch, ", and 1.");
   TDAS_OPS_CHECK(shape_[1] * shape_[2] * ((shape_[3] + 3) / 2) < word_range && first_sample >= 0 &&
                      first_sample <= word_range - batch,
                  backend_, " kernels: `out` has shape ", shown(shape_), " and first_sample is ", first_sample,

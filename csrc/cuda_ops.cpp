@@ -72,9 +72,7 @@ cuda::Scale scale_from(cuda::Scale scale, int64_t first) {
   return scale;
 }
 
-Tensor floats(int64_t count, Device device) {
-  return Tensor::empty(Sizes(&count, 1), dtype::float32, device);
-}
+Tensor floats(int64_t count, Device device) { return Tensor::empty(Sizes(&count, 1), dtype::float32, device); }
 
 struct Samples {
   int64_t first, count;

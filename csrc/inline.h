@@ -1,4 +1,5 @@
-// What a formula needs to be inlined and unrolled by the host's compiler and by nvcc alike; the host's instruction sets.
+// What a formula needs to be inlined and unrolled by the host's compiler and by nvcc alike; the host's instruction
+// sets.
 #pragma once
 
 #ifdef __CUDACC__
