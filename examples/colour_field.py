@@ -1,6 +1,6 @@
 """A random field with the colours of photographs: noise whose channels belong together at every frequency.
 
-    pip install tdas-ops
+    pip install .
     python examples/colour_field.py FOLDER --size 512 1024
 
 Prints how two channels of a pixel correlate in 64 fields and in the photographs; draws field.webp: above, channels with

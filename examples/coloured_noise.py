@@ -1,6 +1,6 @@
 """What M looks like: spectrum and masks of handwritten digits, and the noise that a filtered step draws.
 
-    pip install tdas-ops matplotlib
+    pip install . matplotlib
     python examples/coloured_noise.py
 
 Prints how far the power of 4,096 draws is from what the masks say; draws noise.webp.

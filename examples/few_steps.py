@@ -1,6 +1,6 @@
 """Eight evaluations of a network: the papers' sampler, a sampler of today, and the same from what is known of the data.
 
-    pip install tdas-ops
+    pip install .
     python examples/few_steps.py
 
 Prints Frechet distances on features of a digit classifier (not FID), 128 samples each; draws few_steps.webp, a row

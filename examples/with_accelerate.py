@@ -1,6 +1,6 @@
 """What with_torchrun.py does, under accelerate (1.15), whose processes are taken as they are.
 
-pip install tdas-ops accelerate
+pip install . accelerate
 accelerate launch --num-processes 8 examples/with_accelerate.py samples
 """
 

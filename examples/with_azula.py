@@ -1,6 +1,6 @@
 """Sampling and inpainting in azula (0.11.1) with a filter in start, noise and drift.
 
-pip install tdas-ops azula
+pip install . azula
 python examples/with_azula.py
 """
 

@@ -1,6 +1,6 @@
 """Inpainting in deepinv (0.5.0): Langevin iterations with a filter that knows which pixels are known.
 
-pip install tdas-ops deepinv
+pip install . deepinv
 python examples/with_deepinv.py
 """
 

@@ -1,6 +1,6 @@
 """The predictor-corrector pipeline of diffusers (0.42.1) with a filter made of a folder of pictures.
 
-pip install tdas-ops diffusers
+pip install . diffusers
 python examples/with_diffusers.py google/ncsnpp-church-256 churches/
 """
 

@@ -1,6 +1,6 @@
 """Few-step sampling of any UNet2DModel of diffusers (0.42.1): ten evaluations of a DDPM network.
 
-pip install tdas-ops diffusers
+pip install . diffusers
 python examples/with_diffusers_few_steps.py google/ddpm-cifar10-32
 """
 

@@ -1,6 +1,6 @@
 """An ancestral sampler of k-diffusion (0.1.1) with a filter in noise and drift; ComfyUI's samplers are called alike.
 
-pip install tdas-ops k-diffusion
+pip install . k-diffusion
 python examples/with_k_diffusion.py
 """
 

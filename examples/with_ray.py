@@ -1,6 +1,6 @@
 """What with_torchrun.py does, under Ray: an actor a GPU with the environment of torchrun, and a folder that all see.
 
-pip install tdas-ops ray
+pip install . ray
 python examples/with_ray.py /shared/samples 8
 """
 
