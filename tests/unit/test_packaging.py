@@ -210,7 +210,9 @@ def choice(tree: Path, monkeypatch, **environment: str) -> tuple[str | None, dic
 def test_without_a_torch_nvcc_decides(tree: Path, toolkit: Path, monkeypatch):
     """As in an isolated build of uv or `build`, or where torch comes later."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    architectures, record = choice(tree, monkeypatch, TDAS_OPS_BUILD="", CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST="")
+    architectures, record = choice(
+        tree, monkeypatch, TDAS_OPS_BUILD="", CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST=""
+    )
     assert architectures == "8.0;9.0;10.0+PTX"
     assert record == {"asked": "auto", "cuda_kernels": f"for {architectures}, since no torch is seen to choose by"}
 
