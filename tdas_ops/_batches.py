@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,21 +21,22 @@ class Batches:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def _file(self, first: int) -> Path:
-        return self.folder / f"{first:09d}.safetensors"
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:09d}.safetensors"
 
-    def made(self, first: int, shape: Sequence[int]) -> Tensor | None:
-        """The batch that begins with sample `first`, float32 on the CPU, where it is there and whole."""
-        file = self._file(first)
+    def made(self, index: int, shape: Sequence[int]) -> Tensor | None:
+        """The batch of this number, float32 on the CPU, where it is there and whole."""
+        file = self._file(index)
         if not file.is_file() or file.is_symlink():
             return None
         try:
             found = load_file(file).get("samples")
         except (SafetensorError, OSError):
             return None
-        return found if found is not None and tuple(found.shape) == tuple(shape) else None
+        like = found is not None and tuple(found.shape) == tuple(shape) and found.dtype is torch.float32
+        return found if like else None
 
-    def keep(self, first: int, samples: Tensor) -> None:
+    def keep(self, index: int, samples: Tensor) -> None:
         """Writes a batch, whole or not at all."""
         if os.path.isdir(self.folder):
-            write_whole(self._file(first), lambda name: save_file({"samples": samples.contiguous()}, name))
+            write_whole(self._file(index), lambda name: save_file({"samples": samples.contiguous()}, name))

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from tdas_ops._version import __version__
 RECORD, GRID = "run.json", "grid.png"
 _LARGEST = 1 << 30  # bytes of a picture
 _BLOCK = 1 << 12  # what a small file takes of a disk
+# Unfinished files: pictures and the grid, new and old, in the one hidden folder, batches in the other one.
+_OWN = re.compile(r"(new|old)/[^/]+\.png|old|grid\.png|(\d{9}|\.[0-9a-f]{16})\.safetensors")
 
 
 class FolderError(ValueError):
@@ -154,7 +157,9 @@ class Folder:
         stack.callback(self._remove_unused_lock, bool(_entries(self.path)))
         self.record = self._read()  # another process may have finished some
         self.check(runs)
+        self._check_hidden(runs)
         self._clear(runs)
+        self._check_empty(self._partial())
         reserve(self.path, size + _BLOCK * (len(runs) + 4))
         stack.callback(self._close, runs)
         self._write_record()
@@ -171,20 +176,31 @@ class Folder:
     def _all_batches(self) -> Path:
         return self.path / f"{self.record['partial']}-batches"
 
-    def _clear(self, runs: Iterable[Run]) -> None:
-        """Removes the folder of unfinished files, this process's own or what a killed one left, and all batches but
-        those of these runs that are still to be finished."""
-        partial, batches = self._partial(), self._all_batches()
-        wanted = {self.batches(run) for run in runs if not self.finished(run)}
-        for folder in (partial, batches, *wanted):
+    def _unfinished(self, runs: Iterable[Run]) -> set[Path]:
+        return {self.batches(run) for run in runs if not self.finished(run)}
+
+    def _check_hidden(self, runs: Iterable[Run]) -> None:
+        """Where the folders of unfinished files shall be, there is nothing else."""
+        for folder in (self._partial(), self._all_batches(), *self._unfinished(runs)):
             self._refuse_link(folder)
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        if batches.is_dir():
-            for folder in set(batches.iterdir()) - wanted:
-                shutil.rmtree(folder)
-            for folder in (*wanted, batches):
+            if folder.exists() and not folder.is_dir():
+                self._refuse(folder)
+
+    def _check_empty(self, folder: Path) -> None:
+        for entry in sorted(folder.iterdir()) if folder.exists() else []:
+            self._refuse(entry)
+
+    def _clear(self, runs: Iterable[Run]) -> None:
+        """Removes the files that are not finished, this process's own or what a killed one left, but not the batches
+        of these runs that are still to be finished. What somebody else has put among them stays."""
+        wanted, batches = self._unfinished(runs), self._all_batches()
+        _remove_own(self._partial())
+        if batches.is_dir() and not batches.is_symlink():
+            for folder in batches.iterdir():
+                if folder not in wanted:
+                    _remove_own(folder)
                 _remove_empty(folder)
+            _remove_empty(batches)
 
     def _close(self, runs: Iterable[Run]) -> None:
         self._clear(runs)
@@ -217,7 +233,8 @@ class Folder:
         files |= {picture: _digest(content) for picture, content in pictures.items()}
         with self._exchanged(name, new, {"runs": [*others, entry], "files": files}):
             self._check_pictures(self._partial() / "old", name)
-        shutil.rmtree(self.batches(run), ignore_errors=True)
+        with suppress(OSError):
+            _remove_own(self.batches(run))
 
     def put_grid(self, content: bytes) -> None:
         """Writes the grid; errors as those of `keep`."""
@@ -278,6 +295,19 @@ def _missing(folder: Path) -> list[Path]:
         missing.insert(0, folder)
         folder = folder.parent
     return missing
+
+
+def _remove_own(folder: Path) -> None:
+    """Removes the unfinished files in a folder, and it, where nothing is left."""
+    if folder.is_symlink():
+        return
+    for place, folders, files in os.walk(folder, topdown=False):
+        for path in (Path(place, name) for name in files):
+            if _OWN.fullmatch(path.relative_to(folder).as_posix()) and not path.is_symlink():
+                path.unlink()
+        for name in folders:
+            _remove_empty(Path(place, name))
+    _remove_empty(folder)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,49 @@ def test_batches_of_a_stopped_run_serve_no_other(
     assert not list(out.glob(".partial*"))
     assert tdas("sample", *SMALL, "--samples", 3, "--batch", 1, "--seed", 9, "--out", tmp_path / "else") == 0
     assert pictures(out) == pictures(tmp_path / "else")
+
+
+def test_what_somebody_puts_among_the_batches_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "000000000.safetensors").write_text("mine")
+    command = ["sample", *SMALL, "--samples", 3, "--batch", 1, "--out", out]
+    real, drawn = calibrate.Filtered.sample, list[int]()
+
+    def watched(self: calibrate.Filtered, *more: object, **options: object):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(1)
+        return real(self, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
+    assert tdas(*command) == 130
+    monkeypatch.undo()
+    (batches,) = out.glob(".partial-*-batches/*")
+    foreign = [batches / "notes.txt", batches.parent / "thesis.txt", batches.parent / "other/000000000.txt"]
+    foreign[2].parent.mkdir()
+    for path in foreign:
+        path.write_text("mine")
+    (batches.parent / "link").symlink_to(mine)
+    assert tdas(*command) == 0
+    assert [path.read_text() for path in foreign] == ["mine"] * 3
+    assert (batches.parent / "link").is_symlink() and (mine / "000000000.safetensors").read_text() == "mine"
+    assert not list(batches.glob("*.safetensors"))
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("place", ["", "-batches", "/thesis.txt"])
+def test_what_stands_in_the_place_of_unfinished_files_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    out = tmp_path / "out"
+    assert tdas("sample", *SMALL, "--out", out) == 0
+    record = json.loads((out / "run.json").read_text())
+    foreign = Path(f"{out / record['partial']}{place}")
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("mine")
+    capsys.readouterr()
+    assert tdas("sample", *SMALL, "--iterations", 2, "--out", out) == 2
+    assert str(foreign) in capsys.readouterr().err and foreign.read_text() == "mine"
