@@ -74,7 +74,15 @@ def find_cuda():
 
 
 def nvcc_says(home, option, pattern):
-    return re.findall(pattern, subprocess.check_output([home / "bin/nvcc", option], text=True))
+    """What nvcc says of itself, at least one thing."""
+    nvcc = home / "bin/nvcc"
+    try:
+        if said := re.findall(pattern, subprocess.check_output([nvcc, option], text=True)):
+            return said
+        problem = "does not say what was asked"
+    except (OSError, subprocess.CalledProcessError) as error:
+        problem = getattr(error, "strerror", None) or f"leaves with {error.returncode}"
+    raise SystemExit(f"tdas_ops: {nvcc} {option} {problem}: set CUDA_HOME to a CUDA toolkit, or TDAS_OPS_BUILD=cpu.")
 
 
 def seen_gpus(torch):
@@ -121,6 +129,8 @@ def code_flags(architectures):
         found = re.fullmatch(r"(\d+)\.(\d[af]?)(\+PTX)?", name)
         if not found:
             raise SystemExit(f"tdas_ops: TORCH_CUDA_ARCH_LIST has '{name}'; expected versions such as {ARCHITECTURES}.")
+        if int(found[1]) < OLDEST[0]:
+            raise SystemExit(f"tdas_ops: TORCH_CUDA_ARCH_LIST has '{name}'; expected versions from 8.0 on.")
         number = found[1] + found[2]
         kinds = ("sm", "compute") if found[3] else ("sm",)
         flags += [f"-gencode=arch=compute_{number},code={kind}_{number}" for kind in kinds]
@@ -140,7 +150,20 @@ def nvcc_defines():
 
 
 def words(name, default=""):
-    return shlex.split(os.environ.get(name) or default)
+    given = os.environ.get(name, "")
+    try:
+        return shlex.split(given) or shlex.split(default)
+    except ValueError:
+        raise SystemExit(f"tdas_ops: {name} is {given!r}; expected words of a shell, with quotes in pairs.") from None
+
+
+def check_environment():
+    """The variables that a build reads late, or setuptools before it."""
+    for name in ("CC", "CXX", "CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
+        words(name)
+    jobs = os.environ.get("MAX_JOBS", "")
+    if not re.fullmatch(r"\d*", jobs):
+        raise SystemExit(f"tdas_ops: MAX_JOBS is {jobs!r}; expected a number of jobs such as 4.")
 
 
 class Ninja:
@@ -212,7 +235,7 @@ class Kernels(build_ext):
             static = [f"-L{self.home / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
             options = [*NVCC_FLAGS, *nvcc_defines(), *code_flags(self.architectures), "-Xcompiler", ",".join(SHARED)]
             named = [word for word in compiler if not word.startswith("-")]  # after such as ccache
-            options += ["-ccbin", named[-1]] if "CXX" in os.environ else []
+            options += ["-ccbin", named[-1]] if words("CXX") else []
             nvcc = shlex.quote(os.environ.get("PYTORCH_NVCC") or str(self.home / "bin/nvcc"))
         line = shlex.join(compiler)
         ninja = Ninja(
@@ -272,6 +295,7 @@ def main():
     if build == "none":
         setup(**about, cmdclass={"build_py": WithoutKernels})
     else:
+        check_environment()
         sources = sorted(str(path) for path in Path("csrc").rglob("*.c*") if path.suffix in (".cpp", ".cu"))
         commands = {"build_ext": Kernels, "bdist_wheel": Tagged}
         setup(**about, ext_modules=[Extension("tdas_ops._C", sources)], cmdclass=commands)

@@ -229,6 +229,20 @@ def test_architectures_are_flags_of_nvcc(tree: Path, monkeypatch):
     ]
     with pytest.raises(SystemExit, match=r"TORCH_CUDA_ARCH_LIST has 'Hopper'; expected versions such as 8\.0;9\.0;"):
         code_flags("8.0;Hopper")
+    with pytest.raises(SystemExit, match=r"TORCH_CUDA_ARCH_LIST has '7.5'; expected versions from 8\.0 on"):
+        code_flags("7.5;8.0")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("exit 3", "leaves with 3"), ("echo nothing", "does not say what was asked"), (None, "Permission denied")],
+)
+def test_an_nvcc_that_does_not_work_is_one_sentence(tree: Path, toolkit: Path, monkeypatch, script, said):
+    nvcc = toolkit / "bin/nvcc"
+    nvcc.write_text(f"#!/bin/sh\n{script}\n")
+    nvcc.chmod(0o644 if script is None else 0o755)
+    with pytest.raises(SystemExit, match=rf"tdas_ops: {nvcc} --list-gpu-arch {said}: set CUDA_HOME"):
+        choice(tree, monkeypatch, TDAS_OPS_BUILD="cuda", CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST="")
 
 
 @pytest.mark.parametrize(
@@ -240,6 +254,10 @@ def test_architectures_are_flags_of_nvcc(tree: Path, monkeypatch):
         ),
         ({"PATH": "", "CXX": sys.executable}, "ninja is not found: install it, such as by `pip install ninja`."),
         ({"CXX": "false"}, "the kernels do not compile; the compiler says why above."),
+        ({"CXX": "'c++"}, 'CXX is "\'c++"; expected words of a shell, with quotes in pairs.'),
+        ({"CXX": " ", "PATH": ""}, "no C++ compiler is found (c++): install one, or name it with CXX"),
+        ({"CXX": "false", "LDFLAGS": '"'}, "LDFLAGS is '\"'; expected words of a shell, with quotes in pairs."),
+        ({"CXX": "false", "MAX_JOBS": "many"}, "MAX_JOBS is 'many'; expected a number of jobs such as 4."),
     ],
 )
 def test_what_a_build_lacks_is_one_sentence(tree: Path, environment, said):
