@@ -100,10 +100,15 @@ class GaussianField:
         self.shape = grid.checked_shape(shape)
         self.spacing = grid.checked_spacing(spacing, len(self.shape))
         self.device = _arguments.device(device)
+        if self.device.type == "meta":
+            raise ValueError(f"device: got {self.device}, expected one that has values")
         self.grid = grid.embedding(self.shape, periodic)
         points = math.prod(self.grid)
         grid.check_memory("shape", f"a grid of {self.grid} for the masks", 18 * points, torch.device("cpu"))
         made = amplitudes(spectrum, self.grid, self.spacing, math.prod(self.spacing))
+        self._largest = float(made.values.abs().max())
+        if not math.isfinite(self._largest):
+            raise ValueError("spectrum: got P beyond float64 over the product of the spacings, expected other units")
         axes = len(self.shape)
         self.channels = made.channels(axes)
         self._filter: Preconditioner | None = None
@@ -166,6 +171,10 @@ class GaussianField:
         if not isinstance(x, Tensor) or tuple(x.shape[1:]) != self._member_shape or len(x) == 0:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x: got {got}, expected ({', '.join(map(str, expected))})")
+        if x.device != self.device or x.layout is not torch.strided:
+            raise ValueError(
+                f"x: got a tensor of layout {x.layout} on {x.device}, expected a dense one on {self.device}"
+            )
         a = _arguments.number("correlation", correlation)
         if not 0 <= a <= 1:
             raise ValueError(f"correlation: got {correlation}, expected a number from 0 to 1")
@@ -183,8 +192,11 @@ class GaussianField:
         Raises:
             ValueError: a field that is not periodic or has channels, v of another shape.
         """
-        if self.channels is not None or self.grid != self.shape or tuple(v.shape[1:]) != self.shape:
-            raise ValueError(f"v: got {tuple(v.shape)} for {self!r}, expected (B, *shape) for a periodic scalar field")
+        got = tuple(v.shape) if isinstance(v, Tensor) else ()
+        if self.channels is not None or self.grid != self.shape or got[1:] != self.shape or not got[0]:
+            raise ValueError(f"v: got {got} for {self!r}, expected (B, *shape) for a periodic scalar field")
+        if v.dtype not in (torch.float32, torch.float64) or v.device != self.device:
+            raise TypeError(f"v: got {v.dtype} on {v.device}, expected float32 or float64 on {self.device}")
         if len(self.shape) < 3:
             M = self.filter
             return ops.precondition(v.reshape(len(v), *M.shape), M, "MMt").reshape(v.shape)
@@ -214,6 +226,9 @@ class GaussianField:
         if dtype is not torch.float32 and (dtype is not torch.float64 or self.device.type != "cpu"):
             got = f"{_arguments.shown(dtype)} on {self.device}"
             raise TypeError(f"dtype: got {got}, expected float32 (or float64 on the CPU)")
+        if not self._largest <= torch.finfo(dtype).max:
+            got = f"{str(dtype).removeprefix('torch.')} for amplitudes sqrt(P / spacings) of up to {self._largest:.3g}"
+            raise ValueError(f"dtype: got {got}, expected one that holds them, or a spectrum in other units")
         stream.arguments(members, self.device)
         size, channels = 4 if dtype is torch.float32 else 8, self.channels or 1
         work = 0 if self._filter is not None and self.grid == self.shape else 3 * math.prod(self.grid)

@@ -14,6 +14,7 @@ from tdas_ops import _arguments
 from tdas_ops.reference import own_columns
 
 Spacing = float | Sequence[float]
+_SHORTEST, _LONGEST = 1e-100, 1e100  # spacings whose products and wavenumbers squared float64 holds
 _SMALL = 1 << 28  # bytes that are not worth a look at what is free
 
 
@@ -30,12 +31,12 @@ def checked_spacing(spacing: Any, axes: int) -> tuple[float, ...]:
     """The spacing of every axis, in units of length.
 
     Raises:
-        ValueError, TypeError: one that is not finite and positive, or another number of them.
+        ValueError, TypeError: one that is not positive or beyond 1e-100 to 1e100, or another number of them.
     """
-    expected = f"a finite positive number, or {axes} of them"
+    expected = f"a number from {_SHORTEST:g} to {_LONGEST:g}, or {axes} of them"
     several = isinstance(spacing, list | tuple) or getattr(spacing, "ndim", 0) == 1
     found = tuple(_arguments.number("spacing", each, expected) for each in (spacing if several else [spacing] * axes))
-    if len(found) != axes or not all(0 < each < math.inf for each in found):
+    if len(found) != axes or not all(_SHORTEST <= each <= _LONGEST for each in found):
         raise ValueError(f"spacing: got {_arguments.shown(spacing)}, expected {expected}")
     return found
 

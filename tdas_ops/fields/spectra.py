@@ -106,6 +106,8 @@ def _tabulated(table: tuple[Any, ...], k: Tensor) -> Tensor:
 
 def _check_values(power: Tensor, axes: int, k: Tensor) -> None:
     """Finite everywhere, and not negative (covariances are looked at with their eigenvalues)."""
+    if power.numel() == 0:
+        raise ValueError(f"spectrum: got shape {tuple(power.shape)}, expected some values")
     low, high = (float(end) for end in (torch.view_as_real(power) if power.is_complex() else power).aminmax())
     finite = math.isfinite(low) and math.isfinite(high)
     if not finite or (power.dim() == axes and low < 0):

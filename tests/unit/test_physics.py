@@ -238,6 +238,14 @@ def test_no_step_reads_a_value(sampler):
             float(chain.x.sum())
 
 
+@pytest.mark.parametrize("sampler", [partial(physics.hmc, leapfrog=3), physics.mala, physics.ula, physics.pcn])
+def test_a_state_may_be_one_number(sampler):
+    states, columns = (
+        sampler(lambda x: 0.5 * x.square().reshape(3), torch.ones(3, *axes), 4, 0.3, noise=0).x for axes in ((), (1,))
+    )
+    assert torch.equal(states, columns[:, 0])
+
+
 def test_uniform_numbers_are_those_of_philox():
     """`-ln u` of the first word of the counter (quad 0, sample, draw), as the noise contract has it."""
     x, stream = torch.zeros(50_000, 1), NoiseStream(9, first_sample=5, draw=3)
@@ -302,7 +310,12 @@ def test_autocorrelation_of_a_known_process(rho):
 
 
 def test_autocorrelation_of_what_stands_still_or_is_too_short():
-    assert physics.autocorrelation_time(torch.ones(50)) == (math.inf, math.inf, 0)
+    for still in (1.0, 0.1, 1e5 / 3, 0.0):  # the mean of 0.1 is not 0.1
+        assert physics.autocorrelation_time(torch.full((997, 3), still).double()) == (math.inf, math.inf, 0)
+    white = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = physics.autocorrelation_time(white)
+    for scale in (1e-170, 1e160):
+        assert physics.autocorrelation_time(white * scale) == pytest.approx(expected)
     with pytest.raises(ValueError, match="trace: got 40 values, expected more"):
         physics.autocorrelation_time(torch.arange(40.0))
     for bad, message in [
@@ -353,9 +366,34 @@ BAD = [
     (lambda: HMC(ENERGY, M=GaussianField(PROPAGATOR, SHAPE).filter), ValueError, "M: got a filter of method None"),
     (lambda: HMC(ENERGY, M=Preconditioner((1, 8, 6), skew=torch.zeros(1, 8, 4))), ValueError, "with a skew part"),
     (lambda: HMC(ENERGY, noise=[1, 2, 3]), ValueError, "a stream of 3 seeds"),
-    (lambda: HMC(ENERGY, steps=1, observe=lambda x: x.sum()), ValueError, r"observe: got \(\) from it"),
+    (lambda: HMC(ENERGY, steps=1, observe=lambda x: x.sum()), ValueError, r"observe: got \(\) torch.float32 from it"),
     (lambda: HMC(ENERGY, hook=1), TypeError, "options: got hook, expected arguments of the sampler or observe"),
+    (lambda: HMC(ENERGY, observe=lambda x: torch.ones(2) * 1j), ValueError, r"observe: got \(2,\) torch.complex64"),
+    (
+        lambda: HMC(ENERGY, observe=lambda x, rows=[]: torch.ones(2, len(rows.append(0) or rows))),
+        ValueError,
+        r"observe: got \(2, 2\) from it, expected \(2, 1\) as before",
+    ),
+    (lambda: HMC(ENERGY, start=X.to_sparse()), ValueError, "start: got a tensor of layout torch.sparse_coo on cpu"),
+    (lambda: HMC(ENERGY, start=X.to("meta")), ValueError, "start: got a tensor of layout torch.strided on meta"),
     (lambda: HMC(ENERGY, resume=1), TypeError, "resume: got 1"),
+    *(
+        (
+            lambda broken=broken: HMC(ENERGY, resume=HMC(ENERGY).state_dict() | broken),
+            ValueError,
+            r"resume: got \{.*expected a Chain.state_dict\(\) as it was",
+        )
+        for broken in ({"x": 3}, {"accepted": torch.zeros(1)}, {"trace": torch.zeros(9, 2)})
+    ),
+    (lambda: GaussianField(PROPAGATOR, SHAPE).covariance(None), ValueError, r"v: got \(\) for"),
+    (
+        lambda: GaussianField(lambda k: k, (4, 4, 4)).covariance(torch.ones(1, 4, 4, 4).half()),
+        TypeError,
+        "v: got torch",
+    ),
+    (lambda: GaussianField(lambda k: k, (4, 4, 4)).covariance(torch.ones(0, 4, 4, 4)), ValueError, r"v: got \(0, 4,"),
+    (lambda: physics.free_propagator((4, 4, 4, 4), 1.0), ValueError, r"shape: got \(4, 4, 4, 4\)"),
+    (lambda: physics.free_propagator((), 1.0), ValueError, r"shape: got \(\)"),
     (lambda: PCN(1.5), ValueError, "step_size: got 1.5, expected a number above 0 and at most 1"),
     (lambda: PCN(0.5, mean=torch.zeros(3)), ValueError, r"mean: got \(3,\) torch.float32"),
     (lambda: physics.pcn(lambda x: x, X, 2, 0.5, noise=0), ValueError, r"potential: got \(2, 1, 8, 6\)"),

@@ -314,11 +314,31 @@ BAD = [
     (
         lambda: random_field(law, (8, 8), 0.0, noise=0),
         ValueError,
-        "spacing: got 0.0, expected a finite positive number, or 2",
+        "spacing: got 0.0, expected a number from 1e-100 to 1e\\+100, or 2",
     ),
     (lambda: random_field(law, (8, 8), (1.0, -1.0), noise=0), ValueError, r"spacing: got \(1.0, -1.0\)"),
     (lambda: random_field(law, (8, 8), (1.0,), noise=0), ValueError, r"spacing: got \(1.0,\)"),
     (lambda: random_field(law, (8, 8), "1", noise=0), TypeError, "spacing: got str"),
+    *(
+        (lambda call=call, step=step: call(step), ValueError, "spacing: got 1e.300, expected a number from 1e-100")
+        for step in (1e-300, 1e300)  # their product is 0 or infinite
+        for call in (
+            lambda step: random_field(law, (8, 8), step, noise=0),
+            lambda step: power_spectrum(torch.ones(1, 8), step),
+        )
+    ),
+    *(
+        (
+            lambda shape=shape: random_field(lambda k: 0 * k + 1e300, shape, noise=0),
+            ValueError,
+            r"dtype: got float32 for amplitudes sqrt\(P / spacings\) of up to 1e\+150",
+        )
+        for shape in ((8,), (8, 8), (4, 4, 4), (5, 5, 5))
+    ),
+    (lambda: random_field(lambda k: 0 * k + 1e300, (8, 8), 1e-10, noise=0), ValueError, "spectrum: got P beyond"),
+    (lambda: random_field(torch.ones(8, 5, 0, 0), (8, 8), noise=0), ValueError, r"got shape \(8, 5, 0, 0\)"),
+    (lambda: random_field(law, (8, 8), noise=0, device="meta"), ValueError, "device: got meta, expected"),
+    (lambda: GaussianField(law, (8,)).evolve(torch.ones(2, 8).to("meta"), 0.5, NoiseStream(0)), ValueError, "on meta"),
     (
         lambda: random_field(law, (2, 2, 2, 2), noise=0),
         ValueError,

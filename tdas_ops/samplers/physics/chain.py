@@ -160,6 +160,8 @@ def checked_state(start: Any, M: Mass | None) -> None:
         raise TypeError(f"start: got {got}, expected a float32 or float64 tensor [chains, ...]")
     if start.dim() == 0 or start.numel() == 0:
         raise ValueError(f"start: got shape {tuple(start.shape)}, expected [chains, ...] with at least one chain")
+    if start.layout is not torch.strided or start.is_meta:
+        raise ValueError(f"start: got a tensor of layout {start.layout} on {start.device}, expected dense values")
     if start.dtype is torch.float64 and start.device.type != "cpu":
         raise TypeError(f"start: got torch.float64 on {start.device}, expected float32 (or float64 on the CPU)")
     if M is None:
@@ -204,7 +206,7 @@ def inverse_mass(v: Tensor, M: Mass | None) -> Tensor:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of each chain, float64."""
-    return (a * b).flatten(1).sum(1, dtype=torch.float64)
+    return (a * b).reshape(len(a), -1).sum(1, dtype=torch.float64)
 
 
 def exponential(noise: NoiseStream, x: Tensor) -> Tensor:
@@ -280,22 +282,28 @@ def _begin(start: Tensor, steps: int, noise: NoiseStream, plan: str, resume: Any
     needed = {"step", "x", "accepted", "trace", "noise", "plan"}
     if not isinstance(resume, Mapping) or not resume.keys() >= needed:
         raise TypeError(f"resume: got {_arguments.shown(resume)}, expected a Chain.state_dict()")
-    x = resume["x"]
+    x, accepted, trace = resume["x"], resume["accepted"], resume["trace"]
+    step = _arguments.whole("resume: step", resume["step"], 0, steps)
+    whole = isinstance(x, Tensor) and isinstance(accepted, Tensor) and accepted.shape == x.shape[:1]
+    if not whole or not (trace is None or (isinstance(trace, Tensor) and len(trace) == step)):
+        raise ValueError(f"resume: got {_arguments.shown(resume)}, expected a Chain.state_dict() as it was")
     if x.shape != start.shape or x.dtype is not start.dtype or resume["plan"] != plan:
         got = f"a run of {tuple(x.shape)} {x.dtype}" + ("" if resume["plan"] == plan else " with other settings")
         raise ValueError(f"resume: got {got}, expected {tuple(start.shape)} {start.dtype} of this sampler")
-    step = _arguments.whole("resume: step", resume["step"], 0, steps)
     noise.load_state_dict(resume["noise"])
-    accepted, trace = resume["accepted"].to(start.device).clone(), resume["trace"]
+    accepted = accepted.to(start.device).clone()
     if trace is not None:
         trace = torch.cat([trace, trace.new_zeros(steps - len(trace), *trace.shape[1:])]).to(start.device)
     return Chain(step, steps, buffer(x.to(start.device)), accepted, trace, noise, plan)
 
 
 def _keep(chain: Chain, value: Any, at: int) -> None:
-    if not isinstance(value, Tensor) or value.shape[:1] != chain.x.shape[:1]:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"observe: got {got} from it, expected a tensor [{len(chain.x)}, ...]")
+    kept = () if chain.trace is None else tuple(chain.trace.shape[1:])
+    if not isinstance(value, Tensor) or value.shape[:1] != chain.x.shape[:1] or value.is_complex():
+        got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"observe: got {got} from it, expected a tensor [{len(chain.x)}, ...] of real numbers")
+    if kept and tuple(value.shape) != kept:
+        raise ValueError(f"observe: got {tuple(value.shape)} from it, expected {kept} as before")
     if chain.trace is None:
         chain.trace = torch.zeros(chain.steps, *value.shape, dtype=torch.float64, device=value.device)
     chain.trace[at] = value

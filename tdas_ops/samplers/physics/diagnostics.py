@@ -50,14 +50,17 @@ def autocorrelation_time(trace: Any, c: float = 6.0) -> Autocorrelation:
     if not 1 <= limit < math.inf:
         raise ValueError(f"c: got {c}, expected a number of at least 1")
     values = values.reshape(len(values), -1)
+    values = values / values.abs().max().clamp_min(1e-300)
+    low, high = values.aminmax()
+    if bool(low == high):
+        return Autocorrelation(math.inf, math.inf, 0)
+    values = (values - low) / (high - low)  # of no scale, so that no square is 0 or infinite
     values = values - values.mean()
     steps, total = len(values), values.numel()
     size = 1 << (2 * steps - 1).bit_length()
     power = torch.fft.rfft(values, n=size, dim=0).abs().square()
     lags = torch.arange(steps, 0, -1, dtype=torch.float64)
     covariance = torch.fft.irfft(power, n=size, dim=0)[:steps].mean(1) / lags
-    if float(covariance[0]) <= 1e-300:
-        return Autocorrelation(math.inf, math.inf, 0)
     time = (covariance / covariance[0]).cumsum(0) - 0.5
     enough = torch.arange(steps) >= limit * time
     window = int(enough.to(torch.uint8).argmax()) if bool(enough.any()) else steps - 1

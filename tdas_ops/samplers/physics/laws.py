@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tdas_ops import _arguments, _arrays, ops
 from tdas_ops.fields import GaussianField
-from tdas_ops.fields.grid import Spacing
+from tdas_ops.fields.grid import Spacing, checked_shape
 from tdas_ops.fields.spectra import Power
 from tdas_ops.preconditioner import Preconditioner
 from tdas_ops.reference import column_weights
@@ -127,7 +127,7 @@ def free_propagator(shape: Sequence[int], mass_squared: float) -> Tensor:
     mass = _arguments.number("mass_squared", mass_squared)
     if not 0 < mass < math.inf:
         raise ValueError(f"mass_squared: got {mass_squared}, expected a finite positive number")
-    sizes = _arguments.sizes("shape", shape, "the sizes of one, two or three axes, all positive")
+    sizes = checked_shape(shape)
     total = torch.full((), mass, dtype=torch.float64)
     for axis, n in enumerate(sizes):
         count = n if axis < len(sizes) - 1 else n // 2 + 1
