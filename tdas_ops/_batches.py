@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,5 +37,5 @@ class Batches:
 
     def keep(self, index: int, samples: Tensor) -> None:
         """Writes a batch, whole or not at all."""
-        if os.path.isdir(self.folder):
+        if self.folder.is_dir():
             write_whole(self._file(index), lambda name: save_file({"samples": samples.contiguous()}, name))

@@ -71,12 +71,11 @@ class FewStep:
         for name in ("prior", "covariance"):
             if not isinstance(getattr(self, name), Prior | None):
                 raise TypeError(f"{name}: got {type(getattr(self, name)).__name__}, expected a calibrate.Prior")
-        laws = {name: law for name in ("start", "prior", "covariance") if (law := getattr(self, name)) is not None}
-        first, *others = laws or {"": None}
-        for name in others:
-            if laws[name].shape != laws[first].shape:
-                got, expected = laws[name].shape, laws[first].shape
-                raise ValueError(f"{name}: got a law of shape {got}, expected {expected} as {first} has it")
+        laws = [(name, law) for name in ("start", "prior", "covariance") if (law := getattr(self, name)) is not None]
+        for name, law in laws[1:]:
+            first, like = laws[0]
+            if law.shape != like.shape:
+                raise ValueError(f"{name}: got a law of shape {law.shape}, expected {like.shape} as {first} has it")
         between("eta", self.eta, 0.0, 1.0)
         between("share", self.share, 0.0, 1.0)
         steps = len(self.levels) - 1

@@ -23,21 +23,27 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
 
 
+def stopping(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
+    """Stops the sampling where so many batches have been drawn; their sizes are in the list."""
+    real, drawn = calibrate.Filtered.sample, list[int]()
+
+    def sample(self: calibrate.Filtered, score: object, shape: tuple[int, ...], *more: object, **options: object):
+        if len(drawn) == count:
+            raise KeyboardInterrupt
+        drawn.append(shape[0])
+        return real(self, score, shape, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibrate.Filtered, "sample", sample)
+    return drawn
+
+
 def test_a_stopped_run_goes_on_with_its_next_batch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = ["sample", *SMALL, "--samples", 5, "--batch", 2, "--iterations", 4]
     assert tdas(*command, "--out", whole) == 0
-    real, drawn = calibrate.Filtered.sample, list[int]()
-
-    def watched(self: calibrate.Filtered, score: object, shape: tuple[int, ...], *more: object, **options: object):
-        if len(drawn) == 4:  # the second batch of the second run
-            raise KeyboardInterrupt
-        drawn.append(shape[0])
-        return real(self, score, shape, *more, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
+    drawn = stopping(monkeypatch, 4)  # in the second batch of the second run
     assert tdas(*command, "--out", out) == 130
     assert "interrupted; 1 of 2 runs are complete" in capsys.readouterr().err
     (batches,) = out.glob(".partial-*-batches/*")
@@ -53,15 +59,7 @@ def test_batches_of_a_stopped_run_serve_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, command = tmp_path / "out", ["sample", *SMALL, "--samples", 3, "--batch", 1, "--out", tmp_path / "out"]
-    real, drawn = calibrate.Filtered.sample, list[int]()
-
-    def watched(self: calibrate.Filtered, *more: object, **options: object):
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
-        drawn.append(1)
-        return real(self, *more, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
+    drawn = stopping(monkeypatch, 2)
     assert tdas(*command) == 130
     (batches,) = out.glob(".partial-*-batches/*")
     torn = batches / "000000001.safetensors"
@@ -84,15 +82,7 @@ def test_what_somebody_puts_among_the_batches_stays(
     mine.mkdir()
     (mine / "000000000.safetensors").write_text("mine")
     command = ["sample", *SMALL, "--samples", 3, "--batch", 1, "--out", out]
-    real, drawn = calibrate.Filtered.sample, list[int]()
-
-    def watched(self: calibrate.Filtered, *more: object, **options: object):
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
-        drawn.append(1)
-        return real(self, *more, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(calibrate.Filtered, "sample", watched)
+    stopping(monkeypatch, 2)
     assert tdas(*command) == 130
     monkeypatch.undo()
     (batches,) = out.glob(".partial-*-batches/*")
