@@ -16,6 +16,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from importlib.abc import MetaPathFinder
@@ -112,6 +113,8 @@ def lost(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
+    """Of an error, for a row; where it came from goes to the log."""
+    traceback.print_exception(error, limit=-6)
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{type(error).__name__}: {text}"[:300]
 
