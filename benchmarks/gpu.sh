@@ -21,7 +21,7 @@ cd "$(dirname "$0")/.."
 
 STAGES=(environment smoke repeat times turns tests memcheck racecheck counters compiled tickets cooperative)
 # Seconds; smoke, then tests, memcheck and racecheck, and then the tests of what waits, run side by side.
-declare -A LIMIT=([environment]=30 [smoke]=40 [repeat]=25 [times]=75 [turns]=50 [tests]=95 [memcheck]=95 [racecheck]=95
+declare -A LIMIT=([environment]=30 [smoke]=40 [repeat]=20 [times]=60 [turns]=70 [tests]=95 [memcheck]=95 [racecheck]=95
   [counters]=50 [compiled]=30 [waiting]=25 [tickets]=25 [cooperative]=20 [table]=5)
 BUILD=170 # where there is no extension: what this takes, later stages lack
 PARTS=(build small chunks iteration)

@@ -86,7 +86,7 @@ def outcomes(told: Path) -> list[tuple[str, str]]:
 
 
 def work(number: int, workers: int, patience: float, told: Path, tests: list[str]) -> int:
-    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--no-header", "-rN"]
+    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--no-header", "-rN", "--durations=8"]
     return int(pytest.main([*options, *tests], plugins=[Worker(number, workers, patience, told)]))
 
 

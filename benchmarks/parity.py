@@ -35,21 +35,21 @@ def relative(got: Tensor, wanted: Tensor) -> float:
 
 
 class Oracle:
-    """The answers of the reference backend in float64 to one call of an op, with noise z given and drawn."""
+    """The answers of the reference backend in float64, on the CPU, to one call of an op, with noise z given and drawn."""
 
     def __init__(self, op: str, M: tdas_ops.Preconditioner, x: Tensor, v: Tensor) -> None:
         self.op, self.call = op, contenders.package(op, M)
         self.x, self.v = x, v
         self.z = self._torch_noise()
         self.spectral = M.freq is not None and M.space is None  # where normals are drawn: frequencies or pixels
+        wanted = contenders.package(op, M.to("cpu"))
+        x, v, z = (t.cpu().double() for t in (x, v, self.z))
         with tdas_ops.use_backend("reference"):
-            self.given = self.call(x.double(), v.double(), self.z.double())
-            self.drawn = self.call(x.double(), v.double(), self._stream())
+            self.given, self.drawn = (
+                wanted(x, v, noise).to(self.x.device) for noise in (z, tdas_ops.NoiseStream(11, draw=5))
+            )
         # Both differ by n M (z - z'), two independent noises: how far unit normals are scaled on their way to x'.
         self.noise_scale = _rms(self.given - self.drawn) / math.sqrt(2)
-
-    def _stream(self) -> tdas_ops.NoiseStream:
-        return tdas_ops.NoiseStream(seed=11, draw=5, device=self.x.device)
 
     def _torch_noise(self) -> Tensor:
         with self._seeded():
@@ -71,7 +71,7 @@ class Oracle:
         _hold("deterministic part", call(self.x, self.v, self.z), self.given, GIVEN)
         if not self.noise_scale:  # nothing to draw
             return
-        drawn = call(self.x, self.v, self._stream())
+        drawn = call(self.x, self.v, tdas_ops.NoiseStream(11, draw=5, device=self.x.device))
         if self.x.is_cuda:
             return _hold("drawn noise", drawn, self.drawn, DRAWN)
         wrong = (drawn.double() - self.drawn) / self.noise_scale

@@ -45,7 +45,7 @@ struct BlockPlace {
   static TDAS_OPS_DEVICE uint32_t slot(uint32_t plane) { return plane; }
 };
 
-constexpr int large_blocks = 512 / large_block;  // of a multiprocessor, at 128 registers a thread
+constexpr int large_blocks = large_threads / large_block;  // of a multiprocessor
 
 // exp(2 pi i a b / N), a < 32, b < N / 32.
 template <int N>

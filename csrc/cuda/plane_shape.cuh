@@ -86,7 +86,7 @@ struct PlaneShape {
   static constexpr int least = H == 64 && W == 64 ? block_of_64 : 128;
   static constexpr int planes = threads < least ? least / threads : 1;  // of a block
   static constexpr int block = threads * planes;
-  static constexpr int blocks = 512 / block;       // of a multiprocessor, at 128 registers a thread
+  static constexpr int blocks = plane_threads / block;  // of a multiprocessor
   static constexpr int classes = H >= 64 ? 2 : 1;  // of rows
   static constexpr int rows = H / classes;         // of a class
   static constexpr int halves = rows / 32;         // of a column

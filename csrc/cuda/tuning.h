@@ -25,11 +25,22 @@
 #define TDAS_OPS_LARGE_BLOCK 256
 #endif
 
+// Threads of a multiprocessor at once, on chip and in passes: 512 have 128 registers each, 640 have 96, 768 have 80. More
+// of them hide more of what each waits for, and spill.
+#ifndef TDAS_OPS_PLANE_THREADS
+#define TDAS_OPS_PLANE_THREADS 512
+#endif
+#ifndef TDAS_OPS_LARGE_THREADS
+#define TDAS_OPS_LARGE_THREADS 512
+#endif
+
 namespace tdas_ops::cuda {
 
 constexpr bool prefetches = TDAS_OPS_PREFETCH;
 constexpr int block_of_64 = TDAS_OPS_BLOCK_OF_64;
 constexpr int large_block = TDAS_OPS_LARGE_BLOCK;
+constexpr int plane_threads = TDAS_OPS_PLANE_THREADS;
+constexpr int large_threads = TDAS_OPS_LARGE_THREADS;
 
 static_assert(block_of_64 == 128 || block_of_64 == 256, "TDAS_OPS_BLOCK_OF_64 is 128 or 256");
 static_assert(large_block == 128 || large_block == 256, "TDAS_OPS_LARGE_BLOCK is 128 or 256");
