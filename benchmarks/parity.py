@@ -35,7 +35,7 @@ def relative(got: Tensor, wanted: Tensor) -> float:
 
 
 class Oracle:
-    """The answers of the reference backend in float64, on the CPU, to one call of an op, with noise z given and drawn."""
+    """The float64 answers of the reference backend to one call of an op, with noise z given and drawn; on the CPU."""
 
     def __init__(self, op: str, M: tdas_ops.Preconditioner, x: Tensor, v: Tensor) -> None:
         self.op, self.call = op, contenders.package(op, M)
