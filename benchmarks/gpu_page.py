@@ -18,8 +18,8 @@ ABOUT = """\
 `benchmarks/gpu.sh first` and `again` on an {device}: driver {driver}, torch {torch}, Triton {triton}, commits
 {commits}, {date}. Every kernel, size and choice of masks against float64: {right} of {all}
 cases right, relative RMS errors up to {given:.1g} with noise given and {drawn:.1g} with noise drawn. Each of {repeats}
-ops on a full device gave the same bits in {runs} runs. memcheck found no error in {memcheck} cases, racecheck no hazard in the
-{racecheck} that it had time for. Nothing was timed whose result had not been compared.
+ops on a full device gave the same bits in {runs} runs. memcheck found no error in {memcheck} cases, racecheck no hazard
+in the {racecheck} that it had time for. Nothing was timed whose result had not been compared.
 
 Batches of 0.3 GB of x, v and x', which no cache holds. Entries: times faster than the best composition of torch calls
 / share of a copy's bandwidth ({copy} TB/s), of the 12 bytes an element that a step has to move.
