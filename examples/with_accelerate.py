@@ -4,7 +4,7 @@ pip install . accelerate
 accelerate launch --num-processes 8 examples/with_accelerate.py samples
 """
 
-import sys
+import argparse
 
 from accelerate import PartialState
 
@@ -20,4 +20,6 @@ def sample(folder, count=4096, batch=64):
 
 
 if __name__ == "__main__":
-    sample(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", help="where the pictures go")
+    sample(parser.parse_args().folder)

@@ -71,8 +71,20 @@ def _options(
     pass
 
 
+_SAME = {"name": "model", "images": "folder"}  # of a function of the package, and of a command
+
+
+def _as_typed(sentence: str, context: typer.Context) -> str:
+    """A sentence about an argument of a function as one about the option that it comes from."""
+    word, got, rest = sentence.partition(": got ")
+    for parameter in context.command.params:
+        if got and parameter.name in (word, _SAME.get(word)):
+            return f"{max(parameter.opts, key=len)}{got}{rest}"
+    return sentence
+
+
 @contextmanager
-def _checked_input() -> Iterator[None]:
+def _checked_input(context: typer.Context) -> Iterator[None]:
     """Input that a command refuses: one sentence on stderr, exit code 2. Errors elsewhere are defects and stay loud."""
     try:
         yield
@@ -80,20 +92,20 @@ def _checked_input() -> Iterator[None]:
         _complain(f"got {error.filename} ({error.strerror or error}), expected a place that can be read and written")
         raise typer.Exit(BAD_INPUT) from None
     except (ValueError, TypeError, SafetensorError) as error:
-        _complain(str(error))
+        _complain(_as_typed(str(error), context))
         raise typer.Exit(BAD_INPUT) from None
 
 
-def _execute(study: _runs.Study, progress: bool, title: str = "") -> None:
+def _execute(context: typer.Context, study: _runs.Study, progress: bool, title: str = "") -> None:
     """Makes the runs of a study and reports them; under torchrun all processes make them, and the first reports."""
-    with _checked_input():
+    with _checked_input(context):
         study.world = distributed.world()
     try:
         if study.world.rank:
             study.follow()
             return
         with study.world.leading(), ExitStack() as stack:
-            with _checked_input():
+            with _checked_input(context):
                 stack.enter_context(study.opened())
             records = study.execute(_say, progress, title)
     except KeyboardInterrupt:
@@ -238,7 +250,7 @@ def sample(
       tdas-ops sample --seeds 7 --iterations 50 --out again
       tdas-ops sample --repeat samples/run.json --out copy
     """
-    with _checked_input():
+    with _checked_input(context):
         if repeat is not None:
             allowed = {"repeat", "out", "progress"}
             given = [name for name in context.params if _given(context, name) and name not in allowed]
@@ -289,11 +301,12 @@ def sample(
                 [name for name in context.params if _given(context, name)],
             )
         study = _runs.Study(settings, runs, out or default_folder("samples", settings, repeat))
-    _execute(study, progress)
+    _execute(context, study, progress)
 
 
 @app.command()
 def demo(
+    context: typer.Context,
     samples: _Samples = 256,
     evaluations: Annotated[
         list[int] | None,
@@ -325,11 +338,12 @@ def demo(
       tdas-ops demo
       tdas-ops demo --samples 4 --evaluations 6 --out quick
     """
-    with _checked_input():
+    with _checked_input(context):
         settings = Settings(samples=samples, seed=seed, threads=threads)
         runs = _request.demonstrated("digits", evaluations)
         study = _runs.Study(settings, runs, out or default_folder("demo", settings), _request.pictured(runs))
-    _execute(study, progress, f"Digits: {samples} samples a run, seed {seed}; Frechet distance to held-out digits")
+    title = f"Digits: {samples} samples a run, seed {seed}; Frechet distance to held-out digits"
+    _execute(context, study, progress, title)
 
 
 @app.command("filter")
@@ -373,7 +387,7 @@ def make_filter(
         _complain("`tdas-ops calibrate` is called `tdas-ops filter` now; the old name goes with the next release")
     masks = {"alpha": alpha, "method": method, "freq": freq, "space": space}
     reading = {"grey": grey, "strict": strict, "progress": progress and sys.stderr.isatty()}
-    with _checked_input():
+    with _checked_input(context):
         line, warned = _filters.make_filter(folder, output, size, **masks, **reading)
     for warning in warned:
         _complain(warning)
@@ -382,6 +396,7 @@ def make_filter(
 
 @app.command()
 def tune(
+    context: typer.Context,
     model: _Model = "digits",
     evaluations: Annotated[
         int, typer.Option(metavar="N", min=1, max=ITERATIONS, help="Evaluations of the network that sampling takes.")
@@ -410,7 +425,7 @@ def tune(
       tdas-ops tune --evaluations 8
       tdas-ops tune --evaluations 5 --images digits/ --samples 512
     """
-    with _checked_input():
+    with _checked_input(context):
         _tune.tune_model(
             model,
             evaluations,

@@ -144,13 +144,16 @@ class Prior:
             limits: x of black and of white where images are read in [0, 1]: (-1, 1) for networks of that range.
 
         Raises:
-            ValueError: fewer than two images, non-finite ones, shapes that differ, a rank that N images do not have.
+            ValueError: fewer than two images, non-finite ones, shapes that differ, a rank that N images do not have;
+                limits that are not finite, or the wrong way round.
         """
         if basis not in _BASES:
             raise ValueError(f"basis: got {basis!r}, expected one of {', '.join(_BASES)}")
         if rank is not None and basis != "pca":
             raise ValueError(f"rank: got {rank!r} with basis {basis!r}, expected a positive integer with 'pca'")
         rank = None if rank is None else _arguments.whole("rank", rank, 1)
+        if not -math.inf < limits[0] < limits[1] < math.inf:
+            raise ValueError(f"limits: got {limits}, expected finite x of black and of white, which is more")
         batches = _finite(_in_units_of_x(images, size, grey, limits, progress))
         about: dict[str, Any] = {"source": "images"}
         if isinstance(images, str | os.PathLike):

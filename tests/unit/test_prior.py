@@ -282,6 +282,12 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     torch.testing.assert_close(p.mean, torch.full((1, 4, 6), (-1 + 1 - 0.6) / 3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("limits", [(1.0, -1.0), (0.0, 0.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_limits_are_those_of_black_and_of_white(limits: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"limits: got \(.*\), expected finite x of black and of white"):
+        Prior.from_images(images(), limits=limits)
+
+
 def test_what_people_have_in_memory() -> None:
     """Arrays, pictures and pairs with labels are read in [0, 1]; tensors are x already."""
     grey = [0, 255, 51]
