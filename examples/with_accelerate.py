@@ -4,7 +4,7 @@ pip install . accelerate
 accelerate launch --num-processes 8 examples/with_accelerate.py samples
 """
 
-import argparse
+import sys
 
 from accelerate import PartialState
 
@@ -20,6 +20,5 @@ def sample(folder, count=4096, batch=64):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", help="where the pictures go")
-    sample(parser.parse_args().folder)
+    len(sys.argv) == 2 or sys.exit(__doc__)
+    sample(sys.argv[1])

@@ -4,7 +4,7 @@ pip install . diffusers
 python examples/with_diffusers.py google/ncsnpp-church-256 churches/
 """
 
-import argparse
+import sys
 
 from tdas_ops import NoiseStream, Preconditioner
 from tdas_ops.integrations.diffusers import PreconditionedScoreSdeVePipeline
@@ -16,11 +16,8 @@ def sample(pipe, M, noise, count=4, steps=100):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("network", help="name on the hub, or folder, of a pipeline of NCSN++")
-    parser.add_argument("pictures", help="folder of pictures of its data")
-    args = parser.parse_args()
-    pipe = PreconditionedScoreSdeVePipeline.from_pretrained(args.network)
-    M = Preconditioner.from_images(args.pictures, size=(pipe.unet.config.sample_size,) * 2)
+    len(sys.argv) == 3 or sys.exit(__doc__)
+    pipe = PreconditionedScoreSdeVePipeline.from_pretrained(sys.argv[1])
+    M = Preconditioner.from_images(sys.argv[2], size=(pipe.unet.config.sample_size,) * 2)
     for i, image in enumerate(sample(pipe, M, NoiseStream(0, first_sample=0))):
         image.save(f"{i:06d}.png")

@@ -4,7 +4,7 @@ pip install . diffusers
 python examples/with_diffusers_few_steps.py google/ddpm-cifar10-32
 """
 
-import argparse
+import sys
 
 import torch
 
@@ -18,7 +18,6 @@ def sample(loaded, noise, count=4, evaluations=10):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("network", help="name on the hub, or folder, of a UNet2DModel or its pipeline")
-    images = sample(load_vp(parser.parse_args().network), NoiseStream(0, first_sample=0))
+    len(sys.argv) == 2 or sys.exit(__doc__)
+    images = sample(load_vp(sys.argv[1]), NoiseStream(0, first_sample=0))
     torch.save(images, "images.pt")

@@ -4,8 +4,8 @@ pip install . ray
 python examples/with_ray.py /shared/samples 8
 """
 
-import argparse
 import os
+import sys
 
 import ray
 from with_torchrun import sample
@@ -23,7 +23,5 @@ def launch(folder, size):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", help="where the pictures go, seen by all")
-    parser.add_argument("size", type=int, help="number of GPUs")
-    launch(**vars(parser.parse_args()))
+    len(sys.argv) == 3 or sys.exit(__doc__)
+    launch(sys.argv[1], int(sys.argv[2]))

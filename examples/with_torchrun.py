@@ -4,7 +4,7 @@ torchrun --nproc-per-node 8 examples/with_torchrun.py samples
 tdas-ops sample does the same for the embedded models: torchrun --nproc-per-node 8 -m tdas_ops sample --samples 4096
 """
 
-import argparse
+import sys
 
 from tdas_ops import models
 from tdas_ops.integrations import distributed
@@ -18,6 +18,5 @@ def sample(folder, count=4096, batch=64):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", help="where the pictures go")
-    sample(parser.parse_args().folder)
+    len(sys.argv) == 2 or sys.exit(__doc__)
+    sample(sys.argv[1])
