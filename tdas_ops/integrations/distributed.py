@@ -11,14 +11,14 @@ its norms over the whole batch.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
+import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -41,6 +41,7 @@ Draw = Callable[[NoiseStream, int], Tensor]
 
 _RECORD = "samples.json"
 _PATIENCE = timedelta(days=1)  # with the slowest of a round; a process that ends is noticed at once
+_worlds: weakref.WeakKeyDictionary[Any, World] = weakref.WeakKeyDictionary()  # by the group of torch.distributed
 
 
 class RankError(RuntimeError):
@@ -54,7 +55,7 @@ class World:
     Attributes:
         rank: of this one, from 0.
         size: how many there are.
-        group: the process group on which they exchange messages; None is that of torch.distributed.
+        group: the process group of gloo on which they exchange messages, which nothing else may keep.
         failed: whether one of them has failed, after which they exchange no more.
     """
 
@@ -85,11 +86,11 @@ class World:
             error = raised
         if self.size > 1 and not self.failed:
             failed = torch.tensor([error is not None], dtype=torch.int32)
-            self._call(dist.all_reduce, failed, op=dist.ReduceOp.MAX, group=self.group)
+            self._call(dist.all_reduce, failed, op=dist.ReduceOp.MAX)
             if failed.item():
                 self.failed = True
                 said = [None] * self.size
-                self._call(dist.all_gather_object, said, error and f"{type(error).__name__}: {error}", group=self.group)
+                self._call(dist.all_gather_object, said, error and f"{type(error).__name__}: {error}")
                 if error is None:
                     rank, words = next((i, each) for i, each in enumerate(said) if each)
                     raise RankError(f"rank {rank} of {self.size}: {words}")
@@ -107,7 +108,7 @@ class World:
             if self.rank == 0:
                 made[0] = make()
         if self.size > 1:
-            self._call(dist.broadcast_object_list, made, group=self.group, group_src=0)
+            self._call(dist.broadcast_object_list, made, group_src=0)
         return made[0]
 
     def told(self, word: Any) -> Any:
@@ -130,13 +131,16 @@ class World:
         if self.size == 1:
             return [mine]
         parts: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        self._call(dist.gather_object, mine, parts, group=self.group, group_dst=0)
+        self._call(dist.gather_object, mine, parts, group_dst=0)
         return parts
 
     def _call(self, collective: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         try:
-            collective(*arguments, **options)
-        except RuntimeError as error:
+            collective(*arguments, group=self.group, **options)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the group, which has to end before Python does
+            if not isinstance(error, RuntimeError):
+                raise
             self.failed = True
             if not any(word in str(error) for word in ("onnection", "peer", "pipe", "imed out")):
                 raise
@@ -147,11 +151,13 @@ def world() -> World:
     """The processes of this run: those of torch.distributed where it is initialised, those that the environment of
     `torchrun` describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), else this one alone.
 
-    In the second case it initialises torch.distributed with gloo, for as long as the process runs.
+    In the second case it initialises torch.distributed with gloo, for as long as the process runs. The first call is
+    made by all processes.
 
     Raises:
         ValueError: an environment that describes half of it.
     """
+    group = None
     if not (dist.is_available() and dist.is_initialized()):
         size = os.environ.get("WORLD_SIZE", "1")
         if size == "1":
@@ -163,20 +169,26 @@ def world() -> World:
             got = f"WORLD_SIZE={size} " + (f"without {', '.join(missing)}" if missing else f"with RANK={rank}")
             raise ValueError(f"environment: got {got}, expected what torchrun sets")
         dist.init_process_group("gloo", timeout=_PATIENCE)
-        atexit.register(_leave)
-    return _joined(dist.group.WORLD)
+        group = dist.group.WORLD
+    default = dist.group.WORLD
+    if default not in _worlds:
+        if group is None:
+            # Of our own: messages are objects and numbers of the CPU, which NCCL does not carry, and its end is ours.
+            group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        _worlds[default] = World(dist.get_rank(), dist.get_world_size(), group)
+        weakref.finalize(default, _leave, _worlds[default])
+    return _worlds[default]
 
 
-@cache
-def _joined(group: Any) -> World:
-    # Messages are objects and numbers of the CPU, which NCCL does not carry.
-    own = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=_PATIENCE)
-    return World(dist.get_rank(), dist.get_world_size(), own)
+def _leave(joined: World) -> None:
+    """Ends the messages of processes, with torch.distributed or before Python ends, whichever is first.
 
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    Threads of gloo let go of the tensors of a message some time after it has arrived, and need Python for that: where
+    it is ending, they abort the process. They are joined with the last reference to their group.
+    """
+    group, joined.group = joined.group, None
+    with suppress(ValueError):  # torch.distributed has ended before
+        dist.destroy_process_group(group)
 
 
 def sample(
@@ -278,6 +290,7 @@ def langevin_step(
 
     Raises:
         TypeError, ValueError: noise is no stream, snr is no number that the step takes; before anything is drawn.
+        RankError: another process has ended.
     """
     if not isinstance(noise, NoiseStream):
         raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
@@ -290,10 +303,13 @@ def langevin_step(
     norms = torch.stack([each.double().flatten(1).norm(dim=1) for each in (coloured, pushed)])
     known = norms.isfinite()
     sums = torch.stack([torch.where(known, norms, 0.0).sum(1), known.sum(1).double()])
-    if dist.is_available() and dist.is_initialized():
-        there = sums.cpu() if dist.get_backend() == "gloo" else sums
-        dist.all_reduce(there)
-        sums = there.to(sums.device)
+    if dist.is_available() and dist.is_initialized() and world().size > 1:
+        if sums.device.type == "cpu" or dist.get_backend() == "gloo":
+            there = sums.cpu()
+            world()._call(dist.all_reduce, there)
+            sums = there.to(sums.device)
+        else:
+            dist.all_reduce(sums)
     coloured_norm, pushed_norm = sums[0] / sums[1]
     ratio = torch.where(pushed_norm == 0, 0.0, snr * coloured_norm / pushed_norm)
     eta = (2 * ratio**2 * alpha).to(x.dtype)

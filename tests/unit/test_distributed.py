@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import distributed_worker
@@ -16,6 +16,7 @@ import torch
 from conftest import relative_rms
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed import TCPStore
 
 import tdas_ops
 from tdas_ops import NoiseStream, cli, samplers
@@ -26,27 +27,23 @@ WORKER = str(Path(distributed_worker.__file__))
 SAMPLE = ["sample", "--sampler", "dpmpp", "--samples", "5", "--batch", "1", "--evaluations", "2", "--no-distance"]
 
 
-def start(size: int, *command: str) -> list[subprocess.Popen[str]]:
-    """As many processes of a command, with the environment that torchrun gives them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return [
+def ended(size: int, *command: str) -> list[tuple[int, str]]:
+    """Exit code and stderr of as many processes of a command, with the environment that torchrun gives them."""
+    # As torchrun does: the store is here, on a port that is free, and the processes find it.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(minutes=5))
+    together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    together |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0", "OMP_NUM_THREADS": "1"}
+    together["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    processes = [
         subprocess.Popen(
             [sys.executable, *command],
-            env={**os.environ, **together, "PYTHONPATH": paths, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(size)
     ]
-
-
-def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit code and stderr of each."""
     said = [each.communicate(timeout=300) for each in processes]
     return [(each.returncode, err) for each, (_, err) in zip(processes, said, strict=True)]
 
@@ -72,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_are_equal_for_any_number_of_processes(alone: Path, tmp_path: Path) -> None:
-    for code, err in ended(start(3, WORKER, str(tmp_path))):
+    for code, err in ended(3, WORKER, str(tmp_path)):
         assert code == 0, err
     assert len(contents(tmp_path)) == 6 + 11 + 4 + 3 + 1
     same(tmp_path, alone)
@@ -84,7 +81,7 @@ def test_files_are_equal_for_any_number_of_processes(alone: Path, tmp_path: Path
 
 
 def test_a_process_that_fails_ends_the_others_and_the_run_goes_on(alone: Path, tmp_path: Path) -> None:
-    (first, said), (second, own) = ended(start(2, WORKER, str(tmp_path), "raise"))
+    (first, said), (second, own) = ended(2, WORKER, str(tmp_path), "raise")
     # The third batch, of samples 4 and 5, is that of rank 0 in the second round.
     assert first == second == 1
     assert own.strip().splitlines()[-1].endswith("RankError: rank 0 of 2: ArithmeticError: the network is broken")
@@ -92,14 +89,14 @@ def test_a_process_that_fails_ends_the_others_and_the_run_goes_on(alone: Path, t
     kept = contents(tmp_path)
     assert {"safetensors/000000000.safetensors", "safetensors/000000002.safetensors"} <= set(kept)
     assert all(content == contents(alone)[name] for name, content in kept.items())
-    for code, err in ended(start(2, WORKER, str(tmp_path))):
+    for code, err in ended(2, WORKER, str(tmp_path), "theirs"):
         assert code == 0, err
     same(tmp_path, alone)
 
 
 def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     began = time.monotonic()
-    (first, _), (second, said) = ended(start(2, WORKER, str(tmp_path), "exit"))
+    (first, _), (second, said) = ended(2, WORKER, str(tmp_path), "exit")
     assert first == 9 and second == 1
     assert "another of 2 processes has ended without a word" in said
     assert time.monotonic() - began < 200
