@@ -79,7 +79,7 @@ if __name__ == "__main__":
     wrong = "".join(sys.argv[2:])
     if wrong == "theirs":
         dist.init_process_group("gloo")
-    # Only the first process ends what it has begun. The group of the others has two threads, which have had no messages.
+    # Only the first process ends what it has begun. The group of the others has two threads, and had no messages.
     weakref.finalize(sys, check_left, 2 if wrong == "theirs" and dist.get_rank() else 0)
     run(Path(sys.argv[1]), wrong)
     if wrong == "theirs" and dist.get_rank() == 0:
