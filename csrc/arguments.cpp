@@ -58,8 +58,11 @@ Filter filter_of(const char* backend, std::string_view which) {
   return which == "M" ? Filter::M : which == "Mt" ? Filter::Mt : Filter::MMt;
 }
 
-Arguments::Arguments(const char* backend, const Tensor& out)
-    : backend_(backend), device_(out.device()), shape_(out.sizes()) {
+Arguments::Arguments(const char* backend, const Tensor& out, bool has_float64)
+    : backend_(backend),
+      device_(out.device()),
+      shape_(out.sizes()),
+      float64_(has_float64 && out.dtype() == dtype::float64) {
   TDAS_OPS_CHECK(out.dim() == 4, backend_, " kernels: `out` has shape ", shown(out.sizes()),
                  "; expected [B, C, H, W].");
 }
@@ -72,54 +75,72 @@ void Arguments::check_shape(const char* name, const Tensor& tensor, Sizes shape)
 }
 
 template <class T>
-FieldOf<T> Arguments::field(const char* name, T* data, const Tensor& tensor) const {
+FieldOf<T> Arguments::field(const char* name, T* data, const Tensor& tensor, bool written) const {
   check_shape(name, tensor, shape_);
   const int32_t type = tensor.dtype();
-  const bool bfloat16 = type == dtype::bfloat16, float16 = type == dtype::float16;
-  TDAS_OPS_CHECK(bfloat16 || float16 || type == dtype::float32, backend_, " kernels: `", name, "` has dtype ",
-                 name_of_dtype(type), "; expected float32, bfloat16 or float16 (float64 is the reference's work).");
-  const Element element = bfloat16 ? Element::bfloat16 : float16 ? Element::float16 : Element::float32;
+  const Element element = type == dtype::bfloat16  ? Element::bfloat16
+                          : type == dtype::float16 ? Element::float16
+                          : type == dtype::float64 ? Element::float64
+                                                   : Element::float32;
+  const bool known = element != Element::float32 || type == dtype::float32;
+  const bool here = float64_ ? !written || element == Element::float64 : element != Element::float64;
+  const char* expected = !float64_ ? "float32, bfloat16 or float16"
+                         : written ? "float64"
+                                   : "float64, float32, bfloat16 or float16";
+  TDAS_OPS_CHECK(known && here, backend_, " kernels: `", name, "` has dtype ", name_of_dtype(type), "; expected ",
+                 expected, float64_ ? " beside `out` in float64." : ".");
   const Sizes strides = tensor.strides();
   return {data, element, {strides[0], strides[1], strides[2], strides[3]}};
 }
 
 Field Arguments::input(const char* name, const Tensor& tensor) const {
-  return field(name, tensor.const_data(), tensor);
+  return field(name, tensor.const_data(), tensor, false);
 }
 
 OutField Arguments::output(const char* name, const Tensor& tensor) const {
-  return field(name, tensor.mutable_data(), tensor);
+  return field(name, tensor.mutable_data(), tensor, true);
 }
 
-void Arguments::check_mask(const char* name, const Tensor& mask, Sizes shape, int32_t type) const {
+void Arguments::check_mask(const char* name, const Tensor& mask, Sizes shape, bool may_be_complex) const {
   check_shape(name, mask, shape);
-  TDAS_OPS_CHECK(mask.dtype() == type, backend_, " kernels: `", name, "` has dtype ", name_of_dtype(mask.dtype()),
-                 "; expected ", type == dtype::float32 ? "float32" : "float32 or complex64", ".");
+  const int32_t real = float64_ ? dtype::float64 : dtype::float32;
+  const int32_t complex = float64_ ? dtype::complex128 : dtype::complex64;
+  TDAS_OPS_CHECK(mask.dtype() == real || (may_be_complex && mask.dtype() == complex), backend_, " kernels: `", name,
+                 "` has dtype ", name_of_dtype(mask.dtype()), "; expected ", float64_ ? "float64" : "float32",
+                 !may_be_complex ? ""
+                 : float64_      ? " or complex128"
+                                 : " or complex64",
+                 ".");
   TDAS_OPS_CHECK(mask.is_contiguous(), backend_, " kernels: `", name, "` has strides ", shown(mask.strides()),
                  "; expected a contiguous tensor.");
 }
 
-const float* Arguments::mask(const char* name, const OptionalTensor& mask, Sizes shape) const {
+template <class T>
+const T* Arguments::mask(const char* name, const OptionalTensor& mask, Sizes shape) const {
   if (!mask) return nullptr;
-  check_mask(name, *mask, shape, dtype::float32);
-  return mask->const_data<float>();
+  check_mask(name, *mask, shape, false);
+  return mask->const_data<T>();
 }
 
-const float* Arguments::matrices(const Tensor& freq) const {
+template <class T>
+const T* Arguments::matrices(const Tensor& freq) const {
   const int64_t half[] = {shape_[1], shape_[1], shape_[2], shape_[3] / 2 + 1};
-  if (freq.dtype() == dtype::float32) {
-    check_mask("freq", freq, half, dtype::float32);
-    return freq.const_data<float>();
-  }
-  check_mask("freq", freq, half, dtype::complex64);
-  return freq.const_data<float>();
+  check_mask("freq", freq, half, true);
+  return freq.const_data<T>();
 }
+template const float* Arguments::matrices(const Tensor& freq) const;
+template const double* Arguments::matrices(const Tensor& freq) const;
 
-Masks Arguments::masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const {
+template <class T>
+MasksOf<T> Arguments::masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const {
   const Sizes planes = shape_.subspan(1);
   const int64_t half[] = {planes[0], planes[1], planes[2] / 2 + 1};
-  return {mask("freq", freq, half), mask("space", space, planes), mask("skew", skew, half)};
+  return {mask<T>("freq", freq, half), mask<T>("space", space, planes), mask<T>("skew", skew, half)};
 }
+template MasksOf<float> Arguments::masks(const OptionalTensor& freq, const OptionalTensor& space,
+                                         const OptionalTensor& skew) const;
+template MasksOf<double> Arguments::masks(const OptionalTensor& freq, const OptionalTensor& space,
+                                          const OptionalTensor& skew) const;
 
 void Arguments::check_scale(const char* name, const Tensor& tensor) const {
   TDAS_OPS_CHECK((tensor.numel() == 1 || tensor.numel() == shape_[0]) && tensor.device() == device_, backend_,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string_view>
+#include <type_traits>
 
 #include "params.h"
 #include "tensor.h"
@@ -16,10 +17,13 @@ NormalsArgs normals_args(const Tensor& out, const Tensor& seeds, const Tensor& d
 // The filter that the op `precondition` names.
 Filter filter_of(const char* backend, std::string_view which);
 
-// What the kernels of one backend demand of tensors; messages start with its name.
+// What the kernels of one backend demand of tensors; messages start with its name. They compute in float64 where the
+// output is in float64 and they have such kernels, otherwise in float32.
 class Arguments {
  public:
-  Arguments(const char* backend, const Tensor& out);
+  Arguments(const char* backend, const Tensor& out, bool has_float64 = false);
+
+  bool in_float64() const { return float64_; }
 
   Field input(const char* name, const Tensor& tensor) const;
   OutField output(const char* name, const Tensor& tensor) const;
@@ -38,12 +42,14 @@ class Arguments {
     args.height = shape_[2];
     args.width = shape_[3];
     args.out = output("out", out);
-    args.masks = {masks(freq, space, skew)};
+    using T = std::remove_cvref_t<decltype(*args.masks.freq)>;
+    args.masks = {masks<T>(freq, space, skew)};
     return args;
   }
 
   // R as matrices of real or complex numbers.
-  const float* matrices(const Tensor& freq) const;
+  template <class T>
+  const T* matrices(const Tensor& freq) const;
 
   // The noise of an update, the caller's z or one draw of a stream. Returns the draw counter, or null.
   template <class Args>
@@ -63,16 +69,19 @@ class Arguments {
 
  private:
   template <class T>
-  FieldOf<T> field(const char* name, T* data, const Tensor& tensor) const;
+  FieldOf<T> field(const char* name, T* data, const Tensor& tensor, bool written) const;
   void check_shape(const char* name, const Tensor& tensor, Sizes shape) const;
-  void check_mask(const char* name, const Tensor& mask, Sizes shape, int32_t type) const;
-  const float* mask(const char* name, const OptionalTensor& mask, Sizes shape) const;
-  Masks masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const;
+  void check_mask(const char* name, const Tensor& mask, Sizes shape, bool may_be_complex) const;
+  template <class T>
+  const T* mask(const char* name, const OptionalTensor& mask, Sizes shape) const;
+  template <class T>
+  MasksOf<T> masks(const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew) const;
   void check_stream(const Tensor& seeds, const Tensor& draw, int64_t first_sample) const;
 
   const char* backend_;
   Device device_;
   Sizes shape_;  // of the output, which outlives this
+  bool float64_;
 };
 
 template <class Args>

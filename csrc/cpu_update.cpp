@@ -9,7 +9,8 @@ namespace {
 
 enum class Path { pixels, fused, spectra };
 
-Path path(const UpdateArgs& args) {
+template <class T>
+Path path(const UpdateArgsOf<T>& args) {
   if (args.masks.matrices != nullptr) return Path::spectra;
   if (args.masks.freq == nullptr && args.masks.skew == nullptr) return Path::pixels;
   return args.masks.freq != nullptr && cpu::fused(args.height, args.width) ? Path::fused : Path::spectra;
@@ -17,12 +18,16 @@ Path path(const UpdateArgs& args) {
 
 }  // namespace
 
-bool pixels_alone(const UpdateArgs& args) { return path(args) == Path::pixels; }
+template <class T>
+bool pixels_alone(const UpdateArgsOf<T>& args) {
+  return path(args) == Path::pixels;
+}
 
-KeptFloats kept_floats(const UpdateArgs& args) {
+template <class T>
+KeptFloats kept_floats(const UpdateArgsOf<T>& args) {
   const bool drift = args.filter != Filter::noise;
   if (path(args) == Path::fused) {
-    const int64_t floats = cpu::kernels().kept_floats(args.height, args.width);
+    const int64_t floats = cpu::kernels<T>().kept_floats(args.height, args.width);
     const bool pixel_noise = args.masks.space != nullptr || args.z.data != nullptr;
     return {drift ? floats : 0, pixel_noise ? floats : 0};
   }
@@ -30,8 +35,9 @@ KeptFloats kept_floats(const UpdateArgs& args) {
   return {drift && packed ? args.height * args.width : 0, 0};
 }
 
-void update(const UpdateArgs& args, Kept kept) {
-  const cpu::Kernels& kernels = cpu::kernels();
+template <class T>
+void update(const UpdateArgsOf<T>& args, std::type_identity_t<KeptOf<const T>> kept) {
+  const cpu::KernelsOf<T>& kernels = cpu::kernels<T>();
   const int64_t planes = args.batch * args.channels;
   switch (path(args)) {
     case Path::pixels:
@@ -45,8 +51,9 @@ void update(const UpdateArgs& args, Kept kept) {
   }
 }
 
-void measure(const UpdateArgs& args, double (*squares)[2], Keep keep) {
-  const cpu::Kernels& kernels = cpu::kernels();
+template <class T>
+void measure(const UpdateArgsOf<T>& args, double (*squares)[2], KeptOf<T> keep) {
+  const cpu::KernelsOf<T>& kernels = cpu::kernels<T>();
   const int64_t planes = args.batch * args.channels, size = args.height * args.width;
   switch (path(args)) {
     case Path::pixels:
@@ -59,5 +66,14 @@ void measure(const UpdateArgs& args, double (*squares)[2], Keep keep) {
       return measure_spectra(args, squares, keep.drift);
   }
 }
+
+template void update(const UpdateArgsOf<float>& args, KeptOf<const float> kept);
+template void update(const UpdateArgsOf<double>& args, KeptOf<const double> kept);
+template void measure(const UpdateArgsOf<float>& args, double (*squares)[2], KeptOf<float> keep);
+template void measure(const UpdateArgsOf<double>& args, double (*squares)[2], KeptOf<double> keep);
+template KeptFloats kept_floats(const UpdateArgsOf<float>& args);
+template KeptFloats kept_floats(const UpdateArgsOf<double>& args);
+template bool pixels_alone(const UpdateArgsOf<float>& args);
+template bool pixels_alone(const UpdateArgsOf<double>& args);
 
 }  // namespace tdas_ops

@@ -1,5 +1,5 @@
 // The Fourier transform, for host and device: complex numbers, radix butterflies, and how a real plane rides as a
-// complex plane of half the width. T is a float or a vector of floats.
+// complex plane of half the width. T is a number or a vector of numbers.
 //
 // Transforms run in place, with no reordering pass. Forward is decimation in frequency: a stage of radix R splits a
 // line of L elements into R lines of L / R, multiplies by the twiddles exp(-2 pi i j k / L), and leaves frequency k
@@ -12,9 +12,24 @@
 // are the spectra of the even and the odd columns. X(0) and X(M) are real and share a place. See `separate` and `join`.
 #pragma once
 
+#include <type_traits>
+#include <utility>
+
 #include "inline.h"
 
 namespace tdas_ops {
+
+// The type of a number in T.
+template <class T, bool = std::is_arithmetic_v<T>>
+struct NumberIn {
+  using type = T;
+};
+template <class T>
+struct NumberIn<T, false> {
+  using type = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<T&>()[0])>>;
+};
+template <class T>
+using NumberOf = typename NumberIn<T>::type;
 
 template <class T>
 struct Complex {
@@ -42,6 +57,11 @@ struct TwiddleOf {
   T cos, sin;
 };
 using Twiddle = TwiddleOf<float>;
+
+template <class T>
+constexpr TwiddleOf<NumberOf<T>> twiddle_of(double cos, double sin) {
+  return {static_cast<NumberOf<T>>(cos), static_cast<NumberOf<T>>(sin)};
+}
 
 // a e^(-i angle), or a e^(i angle) for an inverse transform.
 template <bool inverse, class T, class U>
@@ -82,7 +102,7 @@ TDAS_OPS_INLINE void butterfly4(Complex<T>& a, Complex<T>& b, Complex<T>& c, Com
 
 template <bool inverse, class T>
 TDAS_OPS_INLINE void butterfly3(Complex<T>& a, Complex<T>& b, Complex<T>& c) {
-  constexpr float half_root = 0.86602540378443865f;
+  constexpr auto half_root = static_cast<NumberOf<T>>(0.86602540378443865);
   const Complex<T> sum = b + c, turn = quarter<inverse>(b - c);
   const Complex<T> middle = {a.re - 0.5f * sum.re, a.im - 0.5f * sum.im};
   a = a + sum;
@@ -92,8 +112,8 @@ TDAS_OPS_INLINE void butterfly3(Complex<T>& a, Complex<T>& b, Complex<T>& c) {
 
 template <bool inverse, class T>
 TDAS_OPS_INLINE void butterfly5(Complex<T>& a, Complex<T>& b, Complex<T>& c, Complex<T>& d, Complex<T>& e) {
-  constexpr Twiddle one = {0.30901699437494742f, 0.95105651629515357f};
-  constexpr Twiddle two = {-0.80901699437494742f, 0.58778525229247313f};
+  constexpr auto one = twiddle_of<T>(0.30901699437494742, 0.95105651629515357);
+  constexpr auto two = twiddle_of<T>(-0.80901699437494742, 0.58778525229247313);
   const Complex<T> p = b + e, q = c + d, r = quarter<inverse>(b - e), s = quarter<inverse>(c - d);
   const Complex<T> m = {a.re + one.cos * p.re + two.cos * q.re, a.im + one.cos * p.im + two.cos * q.im};
   const Complex<T> n = {a.re + two.cos * p.re + one.cos * q.re, a.im + two.cos * p.im + one.cos * q.im};
@@ -141,7 +161,7 @@ TDAS_OPS_INLINE void coprime_butterfly(Complex<T> (&x)[A * B]) {
 // The transform of R elements, natural order in and out.
 template <int R, bool inverse, class T>
 TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]) {
-  constexpr Twiddle eighth = {0.70710678118654752f, 0.70710678118654752f};
+  constexpr auto eighth = twiddle_of<T>(0.70710678118654752, 0.70710678118654752);
   static_assert(R == 2 || R == 3 || R == 4 || R == 5 || R == 6 || R == 8 || R == 10 || R == 12 || R == 16);
   if constexpr (R == 2) {
     butterfly2<inverse>(x[0], x[1]);
@@ -172,7 +192,8 @@ TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]) {
     x[3] = odd1;
     x[5] = odd2;
   } else {  // four of four
-    constexpr Twiddle first = {0.92387953251128674f, 0.38268343236508977f}, third = {first.sin, first.cos};
+    constexpr auto first = twiddle_of<T>(0.92387953251128674, 0.38268343236508977);
+    constexpr decltype(first) third = {first.sin, first.cos};
     TDAS_OPS_UNROLL
     for (int i = 0; i < 4; ++i) butterfly4<inverse>(x[i], x[i + 4], x[i + 8], x[i + 12]);
     x[5] = turned<inverse>(x[5], first);
@@ -180,10 +201,10 @@ TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]) {
     x[7] = turned<inverse>(x[7], third);
     x[9] = turned<inverse>(x[9], eighth);
     x[10] = quarter<inverse>(x[10]);
-    x[11] = turned<inverse>(x[11], Twiddle{-eighth.cos, eighth.sin});
+    x[11] = turned<inverse>(x[11], TwiddleOf<NumberOf<T>>{-eighth.cos, eighth.sin});
     x[13] = turned<inverse>(x[13], third);
-    x[14] = turned<inverse>(x[14], Twiddle{-eighth.cos, eighth.sin});
-    x[15] = turned<inverse>(x[15], Twiddle{-first.cos, -first.sin});
+    x[14] = turned<inverse>(x[14], TwiddleOf<NumberOf<T>>{-eighth.cos, eighth.sin});
+    x[15] = turned<inverse>(x[15], TwiddleOf<NumberOf<T>>{-first.cos, -first.sin});
     Complex<T> result[16];
     TDAS_OPS_UNROLL
     for (int k = 0; k < 4; ++k) {

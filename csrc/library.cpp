@@ -35,9 +35,9 @@ namespace {
 
 BuildInfo build_info() {
 #ifdef TDAS_OPS_WITH_CUDA
-  return {__VERSION__, cpu::kernels().name, cuda::toolkit_version(), cuda::architectures()};
+  return {__VERSION__, cpu::kernels<float>().name, cuda::toolkit_version(), cuda::architectures()};
 #else
-  return {__VERSION__, cpu::kernels().name, "", {}};
+  return {__VERSION__, cpu::kernels<float>().name, "", {}};
 #endif
 }
 

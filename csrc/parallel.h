@@ -27,9 +27,10 @@ void in_parallel(int64_t count, int64_t elements, const Work& work) {
 }
 
 // All blocks of the op `normals`.
-inline void draw_normals(const NormalsArgs& args) {
+template <class T>
+void draw_normals(const NormalsArgsOf<T>& args) {
   constexpr int64_t blocks_per_task = 512;
-  const cpu::Kernels& kernels = cpu::kernels();
+  const cpu::KernelsOf<T>& kernels = cpu::kernels<T>();
   parallel_for(cpu::normals_blocks(args), blocks_per_task,
                [&](int64_t begin, int64_t end) { kernels.normals(args, begin, end); });
 }

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t chunk_elements = 1 << 20;  // of a tensor at once, so that scratch is bounded
 
-int64_t element_size(Element element) { return element == Element::float32 ? 4 : 2; }
+int64_t element_size(Element element) { return element == Element::float64 ? 8 : element == Element::float32 ? 4 : 2; }
 
 template <class T>
 FieldOf<T> from_sample(FieldOf<T> field, int64_t first) {
@@ -26,7 +26,8 @@ FieldOf<T> from_sample(FieldOf<T> field, int64_t first) {
 }
 
 // Samples [first, first + count) of an update.
-UpdateArgs samples(UpdateArgs args, int64_t first, int64_t count) {
+template <class T>
+UpdateArgsOf<T> samples(UpdateArgsOf<T> args, int64_t first, int64_t count) {
   args.batch = count;
   args.out = from_sample(args.out, first);
   args.base = from_sample(args.base, first);
@@ -41,34 +42,39 @@ UpdateArgs samples(UpdateArgs args, int64_t first, int64_t count) {
   return args;
 }
 
-template <class Work>
-void for_chunks(const UpdateArgs& args, Work work) {
+template <class T, class Work>
+void for_chunks(const UpdateArgsOf<T>& args, Work work) {
   const int64_t sample = args.channels * args.height * args.width;
   const int64_t step = std::max<int64_t>(1, chunk_elements / sample);
   for (int64_t first = 0; first < args.batch; first += step) work(first, std::min(step, args.batch - first));
 }
 
 // cos and sin of 2 pi k / W for k < W / 2, padded to a whole vector of any instruction set.
+template <class T>
 struct Angles {
-  std::vector<float> cosines, sines;
+  std::vector<T> cosines, sines;
 
   explicit Angles(int64_t width) : cosines((width / 2 + 15) / 16 * 16), sines(cosines.size()) {
     for (int64_t k = 0; k < width / 2; ++k) {
       const double angle = 2.0 * M_PI * static_cast<double>(k) / static_cast<double>(width);
-      cosines[k] = static_cast<float>(std::cos(angle));
-      sines[k] = static_cast<float>(std::sin(angle));
+      cosines[k] = static_cast<T>(std::cos(angle));
+      sines[k] = static_cast<T>(std::sin(angle));
     }
   }
 };
 
 // Some samples on their way through the transforms. A plane is complex [H, K]: even W: two neighbouring pixels are one
 // element, K = W / 2; odd W: one pixel is one element, K = W.
+template <class T>
 class Chunk {
  public:
-  Chunk(const UpdateArgs& args, const Angles& angles) : args_(args), angles_(angles) {}
+  using UpdateArgs = UpdateArgsOf<T>;
+  using SpectraArgs = cpu::SpectraArgsOf<T>;
+
+  Chunk(const UpdateArgs& args, const Angles<T>& angles) : args_(args), angles_(angles) {}
 
   // The spectrum of what the update adds to `base`, but for what stands in front of F^-1.
-  Tensor update(const float* kept) const {
+  Tensor update(const T* kept) const {
     const bool drift = args_.filter == Filter::drift || args_.filter == Filter::MMt;
     if (kept != nullptr || args_.filter == Filter::noise) return noise_spectrum(kept);
     if (drift) return drift_spectrum(args_.d, true);
@@ -77,11 +83,11 @@ class Chunk {
   }
 
   // d D v, and n M z where asked for.
-  Tensor drift_spectrum(const float* d, bool with_noise) const {
+  Tensor drift_spectrum(const T* d, bool with_noise) const {
     const Tensor v = transformed(Filter::noise, args_.v, false, nullptr, false);
     const bool noise_in_pixels = with_noise && has_noise() && !noise_is_spectral();
     if (args_.masks.space == nullptr && !noise_in_pixels) {
-      cpu::SpectraArgs terms = this->terms(floats(v), 2);
+      SpectraArgs terms = this->terms(floats(v), 2);
       terms.data = d;
       terms.skew = args_.masks.skew;
       OptionalTensor g;
@@ -90,22 +96,22 @@ class Chunk {
     }
     OptionalTensor skew;
     if (args_.masks.skew != nullptr) {
-      cpu::SpectraArgs terms = this->terms(floats(v), cpu::SpectraArgs::skew_only);
+      SpectraArgs terms = this->terms(floats(v), SpectraArgs::skew_only);
       terms.data = d;
       terms.skew = args_.masks.skew;
       skew.emplace(filtered(terms));
     }
     const Tensor pixels = inverse(filtered(adjoint(floats(v))));
     const Tensor again = transformed(Filter::drift, constant(field(pixels)), true, d, noise_in_pixels);
-    cpu::SpectraArgs terms = this->terms(floats(again), 1);
+    SpectraArgs terms = this->terms(floats(again), 1);
     if (skew) terms.kept = floats(*skew);
     return filtered(terms);
   }
 
   // n M z, plus d times the spectrum `kept`.
-  Tensor noise_spectrum(const float* kept) const {
+  Tensor noise_spectrum(const T* kept) const {
     OptionalTensor drawn;
-    cpu::SpectraArgs terms;
+    SpectraArgs terms;
     if (noise_is_spectral()) {
       terms = this->terms(nullptr, 0);
       terms.normals = floats(drawn.emplace(normals()));
@@ -146,20 +152,21 @@ class Chunk {
     pixels.masks = {};
     pixels.z = {};
     pixels.seeds = nullptr;
-    parallel_for(planes(), 1, [&](int64_t begin, int64_t end) { cpu::kernels().measure_rows(pixels, to, begin, end); });
+    parallel_for(planes(), 1,
+                 [&](int64_t begin, int64_t end) { cpu::kernels<T>().measure_rows(pixels, to, begin, end); });
   }
 
   // The squared norm of every plane that has this spectrum, as the term 0 or 1.
   void squares(const Tensor& spectrum, double (*to)[2], int term) const {
     const int64_t count = args_.height * columns();
-    const float* values = floats(spectrum);
+    const T* values = floats(spectrum);
     parallel_for(planes(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane)
-        to[plane][term] = cpu::kernels().square(values + plane * 2 * count, 2 * count) / static_cast<double>(count);
+        to[plane][term] = cpu::kernels<T>().square(values + plane * 2 * count, 2 * count) / static_cast<double>(count);
     });
   }
 
-  static float* floats(const Tensor& complex) { return complex.mutable_data<float>(); }
+  static T* floats(const Tensor& complex) { return complex.mutable_data<T>(); }
 
  private:
   bool packed() const { return args_.width % 2 == 0; }
@@ -174,27 +181,27 @@ class Chunk {
   // The real planes inside complex ones.
   OutField field(const Tensor& complex) const {
     const int64_t step = packed() ? 1 : 2, row = step * args_.width, plane = row * args_.height;
-    return {floats(complex), Element::float32, {plane * args_.channels, plane, row, step}};
+    return {floats(complex), element_of<T>, {plane * args_.channels, plane, row, step}};
   }
 
   Tensor complex(int64_t width) const {
     const std::array<int64_t, 4> shape = {args_.batch, args_.channels, args_.height, width};
-    return Tensor::empty(shape, dtype::complex64, {cpu_device, 0});
+    return Tensor::empty(shape, sizeof(T) == 8 ? dtype::complex128 : dtype::complex64, {cpu_device, 0});
   }
 
   Tensor scratch() const {
     Tensor made = complex(columns());
-    if (!packed()) std::fill_n(floats(made), 2 * made.numel(), 0.0f);
+    if (!packed()) std::fill_n(floats(made), 2 * made.numel(), T{});
     return made;
   }
 
   static void run(const UpdateArgs& args) {
     in_parallel(args.batch * args.channels * args.height, args.width,
-                [&](int64_t begin, int64_t end) { cpu::kernels().update_rows(args, begin, end); });
+                [&](int64_t begin, int64_t end) { cpu::kernels<T>().update_rows(args, begin, end); });
   }
 
   // F of the pixels d A^power v + n A z, the power being that of the filter; A = 1 without `with_space`.
-  Tensor transformed(Filter filter, const Field& v, bool with_space, const float* d, bool with_noise) const {
+  Tensor transformed(Filter filter, const Field& v, bool with_space, const T* d, bool with_noise) const {
     const Tensor made = scratch();
     UpdateArgs pixels = args_;
     pixels.filter = filter;
@@ -217,22 +224,22 @@ class Chunk {
   Tensor normals() const {
     const int64_t half = (args_.width + 1) / 2;
     Tensor g = complex(half);
-    const NormalsArgs normals = {floats(g),
-                                 args_.seeds,
-                                 &args_.draw,
-                                 args_.batch,
-                                 args_.channels,
-                                 args_.height * half,
-                                 (args_.height + 1) / 2 * half,
-                                 args_.first_sample,
-                                 args_.seed_per_sample};
+    const NormalsArgsOf<T> normals = {floats(g),
+                                      args_.seeds,
+                                      &args_.draw,
+                                      args_.batch,
+                                      args_.channels,
+                                      args_.height * half,
+                                      (args_.height + 1) / 2 * half,
+                                      args_.first_sample,
+                                      args_.seed_per_sample};
     draw_normals(normals);
     return g;
   }
 
   // The filter R^power on `from`, where not null; the noise scale is n.
-  cpu::SpectraArgs terms(const float* from, int power) const {
-    cpu::SpectraArgs terms = {};
+  SpectraArgs terms(const T* from, int power) const {
+    SpectraArgs terms = {};
     terms.from = from;
     terms.batch = args_.batch;
     terms.channels = args_.channels;
@@ -249,58 +256,65 @@ class Chunk {
   }
 
   // R^T on `from`.
-  cpu::SpectraArgs adjoint(const float* from) const {
-    cpu::SpectraArgs terms = this->terms(from, 1);
+  SpectraArgs adjoint(const T* from) const {
+    SpectraArgs terms = this->terms(from, 1);
     terms.adjoint = true;
     return terms;
   }
 
-  Tensor filtered(cpu::SpectraArgs terms) const {
+  Tensor filtered(SpectraArgs terms) const {
     Tensor to = scratch();
     terms.to = floats(to);
     if (terms.matrices != nullptr) {
       in_parallel(cpu::mixed_rows(terms) * args_.batch, 2 * args_.channels * args_.width,
-                  [&](int64_t begin, int64_t end) { cpu::kernels().mix_spectra(terms, begin, end); });
+                  [&](int64_t begin, int64_t end) { cpu::kernels<T>().mix_spectra(terms, begin, end); });
       return to;
     }
     in_parallel(planes(), args_.height * args_.width,
-                [&](int64_t begin, int64_t end) { cpu::kernels().filter_spectra(terms, begin, end); });
+                [&](int64_t begin, int64_t end) { cpu::kernels<T>().filter_spectra(terms, begin, end); });
     return to;
   }
 
   const UpdateArgs& args_;
-  const Angles& angles_;
+  const Angles<T>& angles_;
 };
 
 }  // namespace
 
-void update_spectra(const UpdateArgs& args, const float* kept) {
-  const Angles angles(args.width);
+template <class T>
+void update_spectra(const UpdateArgsOf<T>& args, const T* kept) {
+  const Angles<T> angles(args.width);
   const int64_t sample = args.channels * args.height * args.width;
   for_chunks(args, [&](int64_t first, int64_t count) {
-    const UpdateArgs part = samples(args, first, count);
-    const Chunk chunk(part, angles);
+    const UpdateArgsOf<T> part = samples(args, first, count);
+    const Chunk<T> chunk(part, angles);
     chunk.finish(chunk.update(kept == nullptr ? nullptr : kept + first * sample));
   });
 }
 
-void measure_spectra(const UpdateArgs& args, double (*squares)[2], float* keep) {
-  const Angles angles(args.width);
+template <class T>
+void measure_spectra(const UpdateArgsOf<T>& args, double (*squares)[2], T* keep) {
+  const Angles<T> angles(args.width);
   const int64_t sample = args.channels * args.height * args.width;
   for_chunks(args, [&](int64_t first, int64_t count) {
-    UpdateArgs part = samples(args, first, count);
+    UpdateArgsOf<T> part = samples(args, first, count);
     part.d = part.n = nullptr;
-    const Chunk chunk(part, angles);
+    const Chunk<T> chunk(part, angles);
     double (*here)[2] = squares + first * args.channels;
     if (args.filter == Filter::noise) {
       chunk.pixel_squares(here);
     } else {
       const Tensor drift = chunk.drift_spectrum(nullptr, false);
       chunk.squares(drift, here, 0);
-      if (keep != nullptr) std::copy_n(Chunk::floats(drift), count * sample, keep + first * sample);
+      if (keep != nullptr) std::copy_n(Chunk<T>::floats(drift), count * sample, keep + first * sample);
     }
     chunk.squares(chunk.noise_spectrum(nullptr), here, 1);
   });
 }
+
+template void update_spectra(const UpdateArgsOf<float>& args, const float* kept);
+template void update_spectra(const UpdateArgsOf<double>& args, const double* kept);
+template void measure_spectra(const UpdateArgsOf<float>& args, double (*squares)[2], float* keep);
+template void measure_spectra(const UpdateArgsOf<double>& args, double (*squares)[2], double* keep);
 
 }  // namespace tdas_ops

@@ -6,7 +6,9 @@
 
 namespace tdas_ops {
 
-void update_spectra(const UpdateArgs& args, const float* kept);
-void measure_spectra(const UpdateArgs& args, double (*squares)[2], float* keep);
+template <class T>
+void update_spectra(const UpdateArgsOf<T>& args, const T* kept);
+template <class T>
+void measure_spectra(const UpdateArgsOf<T>& args, double (*squares)[2], T* keep);
 
 }  // namespace tdas_ops

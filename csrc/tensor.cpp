@@ -27,7 +27,7 @@ std::string name_of_dtype(int32_t dtype) {
       {dtype::bfloat16, "BFloat16"},
       {dtype::float16, "Half"},
       {dtype::complex64, "ComplexFloat"},
-      {aoti_torch_dtype_complex128(), "ComplexDouble"},
+      {dtype::complex128, "ComplexDouble"},
       {dtype::int64, "Long"},
       {aoti_torch_dtype_int32(), "Int"},
       {aoti_torch_dtype_int16(), "Short"},

@@ -44,7 +44,8 @@ template <class Error = std::invalid_argument, class... Parts>
 namespace dtype {
 inline const int32_t float32 = aoti_torch_dtype_float32(), float64 = aoti_torch_dtype_float64(),
                      bfloat16 = aoti_torch_dtype_bfloat16(), float16 = aoti_torch_dtype_float16(),
-                     complex64 = aoti_torch_dtype_complex64(), int64 = aoti_torch_dtype_int64();
+                     complex64 = aoti_torch_dtype_complex64(), complex128 = aoti_torch_dtype_complex128(),
+                     int64 = aoti_torch_dtype_int64();
 }  // namespace dtype
 inline const int32_t cpu_device = aoti_torch_device_type_cpu();
 

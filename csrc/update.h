@@ -1,4 +1,4 @@
-// What an update does to one frequency and to one pixel, for host and device. T is a float or a vector of floats.
+// What an update does to one frequency and to one pixel, for host and device. T is a number or a vector of numbers.
 #pragma once
 
 #include "fft.h"
@@ -7,14 +7,14 @@ namespace tdas_ops {
 
 // (linear R + square R^2) x: R is the frequency mask, square the scale of M M^T without a space mask.
 template <class T>
-TDAS_OPS_INLINE Complex<T> filtered(Complex<T> x, T R, float linear, float square) {
+TDAS_OPS_INLINE Complex<T> filtered(Complex<T> x, T R, NumberOf<T> linear, NumberOf<T> square) {
   const T factor = R * (square * R + linear);
   return {factor * x.re, factor * x.im};
 }
 
 // y + noise R g, g being complex unit normals.
 template <class T>
-TDAS_OPS_INLINE Complex<T> with_noise(Complex<T> y, Complex<T> g, T R, float noise) {
+TDAS_OPS_INLINE Complex<T> with_noise(Complex<T> y, Complex<T> g, T R, NumberOf<T> noise) {
   const T factor = noise * R;
   return {y.re + factor * g.re, y.im + factor * g.im};
 }
@@ -27,7 +27,7 @@ TDAS_OPS_INLINE Complex<T> with_skew(Complex<T> y, Complex<T> x, T w) {
 
 // A (data A u + noise z): A is the space mask.
 template <class T>
-TDAS_OPS_INLINE T filtered_pixel(T u, T z, T A, float data, float noise) {
+TDAS_OPS_INLINE T filtered_pixel(T u, T z, T A, NumberOf<T> data, NumberOf<T> noise) {
   return A * (data * A * u + noise * z);
 }
 

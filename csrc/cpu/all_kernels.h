@@ -3,7 +3,7 @@
 
 #include "fill_normals.h"
 #include "filter_spectra.h"
-#include "kernels.h"
+#include "instruction_sets.h"
 #include "mix_spectra.h"
 #include "pixels.h"
 #include "plane_norms.h"
@@ -12,9 +12,9 @@
 namespace tdas_ops::cpu {
 namespace {
 
-constexpr Kernels all_kernels(const char* name) {
+constexpr KernelsOf<Real> all_kernels(const char* name) {
   return {name,        fill_normals, update_planes,  measure_planes, kept_floats,
-          update_rows, measure_rows, filter_spectra, mix_spectra,    square_of_floats};
+          update_rows, measure_rows, filter_spectra, mix_spectra,    sum_of_squares};
 }
 
 }  // namespace

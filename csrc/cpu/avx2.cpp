@@ -19,8 +19,11 @@ TDAS_OPS_TARGET("avx2,fma,f16c")
 
 namespace tdas_ops::cpu {
 
-extern const Kernels kernels_avx2;
-constexpr Kernels kernels_avx2 = all_kernels("avx2");
+template <>
+const KernelsOf<Real>& of_avx2() {
+  static constexpr KernelsOf<Real> kernels = all_kernels("avx2");
+  return kernels;
+}
 
 }  // namespace tdas_ops::cpu
 TDAS_OPS_TARGET_END

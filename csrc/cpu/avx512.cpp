@@ -19,8 +19,11 @@ TDAS_OPS_TARGET("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,f16c")
 
 namespace tdas_ops::cpu {
 
-extern const Kernels kernels_avx512;
-constexpr Kernels kernels_avx512 = all_kernels("avx512");
+template <>
+const KernelsOf<Real>& of_avx512() {
+  static constexpr KernelsOf<Real> kernels = all_kernels("avx512");
+  return kernels;
+}
 
 }  // namespace tdas_ops::cpu
 TDAS_OPS_TARGET_END

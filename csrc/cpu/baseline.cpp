@@ -3,7 +3,10 @@
 
 namespace tdas_ops::cpu {
 
-extern const Kernels kernels_baseline;
-constexpr Kernels kernels_baseline = all_kernels("baseline");
+template <>
+const KernelsOf<Real>& of_baseline() {
+  static constexpr KernelsOf<Real> kernels = all_kernels("baseline");
+  return kernels;
+}
 
 }  // namespace tdas_ops::cpu

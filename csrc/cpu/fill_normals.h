@@ -10,17 +10,17 @@
 namespace tdas_ops::cpu {
 namespace {
 
-TDAS_OPS_INLINE void store_interleaved(float* to, Complexes g) {
+TDAS_OPS_INLINE void store_interleaved(Real* to, Complexes g) {
   store_loose(to, shuffled(g.re, g.im, [](int i) { return i / 2 + i % 2 * lanes; }));
   store_loose(to + lanes, shuffled(g.re, g.im, [](int i) { return (lanes + i) / 2 + i % 2 * lanes; }));
 }
 
 // The elements of calls [quad, quad + count) of a sample, count <= quads_per_block, go to the rows they belong to:
 // `rows` is row `first_row`.
-void draw_block(const Draw& draw, float* rows, int64_t first_row, int64_t quad, int64_t count, int64_t width,
+void draw_block(const Draw& draw, Real* rows, int64_t first_row, int64_t quad, int64_t count, int64_t width,
                 int64_t half) {
   static const LaneQuads quads(1);
-  float left[2 * quads_per_block], right[2 * quads_per_block];
+  Real left[2 * quads_per_block], right[2 * quads_per_block];
   for (int start = 0; start < count; start += groups_at_once * lanes) {
     uint32_t first[groups_at_once];
     Complexes g[groups_at_once][2];
@@ -34,9 +34,9 @@ void draw_block(const Draw& draw, float* rows, int64_t first_row, int64_t quad, 
   int64_t row = quad / half, column = quad % half;
   for (int64_t done = 0; done < count; ++row, column = 0) {
     const int64_t run = std::min(half - column, count - done), right_run = std::min(run, width - half - column);
-    float* target = rows + 2 * ((row - first_row) * width + column);
-    std::memcpy(target, left + 2 * done, 2 * sizeof(float) * run);
-    if (right_run > 0) std::memcpy(target + 2 * half, right + 2 * done, 2 * sizeof(float) * right_run);
+    Real* target = rows + 2 * ((row - first_row) * width + column);
+    std::memcpy(target, left + 2 * done, 2 * sizeof(Real) * run);
+    if (right_run > 0) std::memcpy(target + 2 * half, right + 2 * done, 2 * sizeof(Real) * right_run);
     done += run;
   }
 }

@@ -14,10 +14,10 @@ namespace {
 
 // A complex row as real and imaginary parts, padded to whole vectors.
 struct SplitRow {
-  float *re, *im;
+  Real *re, *im;
 };
 
-void split(SplitRow row, const float* from, int64_t count) {
+void split(SplitRow row, const Real* from, int64_t count) {
   for (int64_t k = 0; k < count; ++k) {
     row.re[k] = from[2 * k];
     row.im[k] = from[2 * k + 1];
@@ -25,7 +25,7 @@ void split(SplitRow row, const float* from, int64_t count) {
 }
 
 // Column k of the result is column count - k.
-void split_mirrored(SplitRow row, const float* from, int64_t count) {
+void split_mirrored(SplitRow row, const Real* from, int64_t count) {
   row.re[0] = from[0];
   row.im[0] = from[1];
   for (int64_t k = 1; k < count; ++k) {
@@ -34,14 +34,14 @@ void split_mirrored(SplitRow row, const float* from, int64_t count) {
   }
 }
 
-void join_split(float* to, SplitRow row, int64_t count) {
+void join_split(Real* to, SplitRow row, int64_t count) {
   for (int64_t k = 0; k < count; ++k) {
     to[2 * k] = row.re[k];
     to[2 * k + 1] = row.im[k];
   }
 }
 
-void join_mirrored(float* to, SplitRow row, int64_t count) {
+void join_mirrored(Real* to, SplitRow row, int64_t count) {
   for (int64_t k = 1; k < count; ++k) {
     to[2 * (count - k)] = row.re[k];
     to[2 * (count - k) + 1] = row.im[k];
@@ -50,11 +50,11 @@ void join_mirrored(float* to, SplitRow row, int64_t count) {
 
 // What a frequency is multiplied by, beside the masks.
 struct Scales {
-  float data, skew, noise;
+  Real data, skew, noise;
   int power;
 };
 
-// T is Floats or float.
+// T is Floats or Real.
 template <class T>
 TDAS_OPS_INLINE Complex<T> filtered(Complex<T> x, T R, T w, Complex<T> g, const Scales& scales) {
   T f = scales.data + T{};
@@ -70,49 +70,47 @@ class SplitRows {
       : padded_((count + lanes - 1) / lanes * lanes), floats_(scratch_.fit(rows * padded_)) {
     std::fill_n(floats_, rows * padded_, 0.0f);
   }
-  float* operator[](int row) { return floats_ + row * padded_; }
+  Real* operator[](int row) { return floats_ + row * padded_; }
   SplitRow pair(int row) { return {(*this)[row], (*this)[row + 1]}; }
 
  private:
   static constexpr int rows = 16;
   Scratch scratch_;
   int64_t padded_;
-  float* floats_;
+  Real* floats_;
 };
 
 struct SpectrumPlane {
-  float* to;
-  const float *from, *normals, *kept, *freq, *skew;
+  Real* to;
+  const Real *from, *normals, *kept, *freq, *skew;
   int64_t H, W;
   Scales scales;
-  float kept_scale;
+  Real kept_scale;
 
-  Complex<float> x(int64_t at) const {
-    return from == nullptr ? Complex<float>{} : Complex<float>{from[2 * at], from[2 * at + 1]};
+  Complex<Real> x(int64_t at) const {
+    return from == nullptr ? Complex<Real>{} : Complex<Real>{from[2 * at], from[2 * at + 1]};
   }
-  Complex<float> g(int64_t at) const {
-    return normals == nullptr ? Complex<float>{} : Complex<float>{normals[2 * at], normals[2 * at + 1]};
+  Complex<Real> g(int64_t at) const {
+    return normals == nullptr ? Complex<Real>{} : Complex<Real>{normals[2 * at], normals[2 * at + 1]};
   }
-  float R(int64_t at) const { return freq == nullptr ? 1.0f : freq[at]; }
-  float w(int64_t at) const { return skew == nullptr ? 0.0f : skew[at]; }
+  Real R(int64_t at) const { return freq == nullptr ? 1.0f : freq[at]; }
+  Real w(int64_t at) const { return skew == nullptr ? 0.0f : skew[at]; }
 };
-
-constexpr float root_two = 1.41421356f;
 
 // Column 0 holds columns 0 and M of the spectrum, rows h and -h together.
 void filter_first_column(const SpectrumPlane& plane, int64_t h, int64_t mirror) {
   const int64_t M = plane.W / 2, pitch = M + 1;
-  const Complex<float> a = plane.x(h * M), b = plane.x(mirror * M);
-  const Complex<float> g = plane.g(h * M), other = plane.g(mirror * M);
+  const Complex<Real> a = plane.x(h * M), b = plane.x(mirror * M);
+  const Complex<Real> g = plane.g(h * M), other = plane.g(mirror * M);
   const bool self = h == mirror;
-  const Complex<float> even = a + conj(b), odd = quarter<false>(a - conj(b));
-  const Complex<float> first_noise = self ? Complex<float>{root_two * g.re, 0.0f} : g;
-  const Complex<float> last_noise = self ? Complex<float>{root_two * g.im, 0.0f} : other;
-  const Complex<float> first = filtered(even + odd, plane.R(h * pitch), plane.w(h * pitch), first_noise, plane.scales);
-  const Complex<float> last =
+  const Complex<Real> even = a + conj(b), odd = quarter<false>(a - conj(b));
+  const Complex<Real> first_noise = self ? Complex<Real>{root_two * g.re, 0.0f} : g;
+  const Complex<Real> last_noise = self ? Complex<Real>{root_two * g.im, 0.0f} : other;
+  const Complex<Real> first = filtered(even + odd, plane.R(h * pitch), plane.w(h * pitch), first_noise, plane.scales);
+  const Complex<Real> last =
       filtered(even - odd, plane.R(h * pitch + M), plane.w(h * pitch + M), last_noise, plane.scales);
-  const Complex<float> sum = first + last, difference = quarter<true>(first - last);
-  const Complex<float> y = sum + difference, z = conj(sum - difference);
+  const Complex<Real> sum = first + last, difference = quarter<true>(first - last);
+  const Complex<Real> y = sum + difference, z = conj(sum - difference);
   plane.to[2 * h * M] = y.re;
   plane.to[2 * h * M + 1] = y.im;
   plane.to[2 * mirror * M] = self ? y.re : z.re;
@@ -125,7 +123,7 @@ void filter_row_pair(const SpectrumPlane& plane, int64_t h, int64_t mirror, cons
   const int64_t M = plane.W / 2, pitch = M + 1;
   const SplitRow a = rows.pair(0), b = rows.pair(2), g = rows.pair(4), other = rows.pair(6);
   const SplitRow to = rows.pair(12), mirrored_to = rows.pair(14);
-  float *R = rows[8], *mirrored_R = rows[9], *w = rows[10], *mirrored_w = rows[11];
+  Real *R = rows[8], *mirrored_R = rows[9], *w = rows[10], *mirrored_w = rows[11];
   if (plane.from != nullptr) {
     split(a, plane.from + 2 * h * M, M);
     split_mirrored(b, plane.from + 2 * mirror * M, M);
@@ -144,7 +142,7 @@ void filter_row_pair(const SpectrumPlane& plane, int64_t h, int64_t mirror, cons
       mirrored_w[k] = plane.w(mirror * pitch + M - k);
     }
   filter_first_column(plane, h, mirror);
-  const Complex<float> first = {plane.to[2 * h * M], plane.to[2 * h * M + 1]};
+  const Complex<Real> first = {plane.to[2 * h * M], plane.to[2 * h * M + 1]};
   for (int64_t k = 0; k < M; k += lanes) {
     Complexes x = {load(a.re + k), load(a.im + k)}, y = {load(b.re + k), load(b.im + k)};
     const TwiddleOf<Floats> twiddle = {load_loose(args.cosines + k), load_loose(args.sines + k)};
@@ -170,11 +168,11 @@ void filter_full_plane(const SpectrumPlane& plane) {
     for (int64_t k = 0; k < W; ++k) {
       const bool mirrored = k >= columns;
       const int64_t row = mirrored ? (H - h) % H : h, column = mirrored ? W - k : k, at = row * columns + column;
-      Complex<float> g = plane.g(at);
+      Complex<Real> g = plane.g(at);
       if (column == 0 && 2 * row > H) g = conj(plane.g((H - row) * columns));
       if (column == 0 && 2 * row % H == 0) g = {root_two * g.re, 0.0f};
-      const float sign = mirrored ? -1.0f : 1.0f;
-      const Complex<float> y =
+      const Real sign = mirrored ? -1.0f : 1.0f;
+      const Complex<Real> y =
           filtered(plane.x(h * W + k), plane.R(at), sign * plane.w(at), {g.re, sign * g.im}, plane.scales);
       plane.to[2 * (h * W + k)] = y.re;
       plane.to[2 * (h * W + k) + 1] = y.im;
@@ -185,11 +183,11 @@ void filter_spectra(const SpectraArgs& args, int64_t begin, int64_t end) {
   const int64_t H = args.height, W = args.width, half = (W + 1) / 2, mask = H * (W / 2 + 1);
   const bool packed = W % 2 == 0;
   const int64_t size = 2 * H * (packed ? W / 2 : W);
-  const float data = packed ? 0.25f : 1.0f, noise = (packed ? 0.5f : 1.0f) * std::sqrt(0.5f * H * W);
+  const Real data = packed ? 0.25f : 1.0f, noise = (packed ? 0.5f : 1.0f) * std::sqrt(Real(0.5) * H * W);
   SplitRows rows(packed ? W / 2 : 1);
   for (int64_t index = begin; index < end; ++index) {
     const int64_t b = index / args.channels, c = index % args.channels;
-    const float scale = args.data == nullptr ? 1.0f : args.data[b];
+    const Real scale = args.data == nullptr ? 1.0f : args.data[b];
     const SpectrumPlane plane = {
         args.to + index * size,
         args.from == nullptr ? nullptr : args.from + index * size,

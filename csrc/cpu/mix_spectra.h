@@ -1,5 +1,5 @@
 // The filter between two transforms that are made elsewhere, where a matrix at every frequency mixes the channels of a
-// sample, see SpectraArgs. Columns come in vectors, those of narrow planes one by one: T is Floats or float.
+// sample, see SpectraArgs. Columns come in vectors, those of narrow planes one by one: T is Floats or Real.
 #pragma once
 
 #include <algorithm>
@@ -13,15 +13,15 @@ namespace tdas_ops::cpu {
 namespace {
 
 template <class T>
-constexpr int width_of = sizeof(T) / sizeof(float);
+constexpr int width_of = sizeof(T) / sizeof(Real);
 
 // Interleaved complex numbers from `at` on, or with `back` from there to lower addresses.
 template <class T, bool back>
-TDAS_OPS_INLINE Complex<T> load_complex(const float* at) {
+TDAS_OPS_INLINE Complex<T> load_complex(const Real* at) {
   if constexpr (width_of<T> == 1) {
     return {at[0], at[1]};
   } else {
-    const float* first = back ? at - 2 * (lanes - 1) : at;
+    const Real* first = back ? at - 2 * (lanes - 1) : at;
     const Floats low = load_loose(first), high = load_loose(first + lanes);
     return {shuffled(low, high, [](int i) { return 2 * (back ? lanes - 1 - i : i); }),
             shuffled(low, high, [](int i) { return 2 * (back ? lanes - 1 - i : i) + 1; })};
@@ -29,7 +29,7 @@ TDAS_OPS_INLINE Complex<T> load_complex(const float* at) {
 }
 
 template <class T, bool back>
-TDAS_OPS_INLINE T load_real(const float* at) {
+TDAS_OPS_INLINE T load_real(const Real* at) {
   if constexpr (width_of<T> == 1)
     return *at;
   else if constexpr (back) {
@@ -40,12 +40,12 @@ TDAS_OPS_INLINE T load_real(const float* at) {
 }
 
 template <class T, bool back>
-TDAS_OPS_INLINE void store_complex(float* at, Complex<T> value) {
+TDAS_OPS_INLINE void store_complex(Real* at, Complex<T> value) {
   if constexpr (width_of<T> == 1) {
     at[0] = value.re;
     at[1] = value.im;
   } else {
-    float* first = back ? at - 2 * (lanes - 1) : at;
+    Real* first = back ? at - 2 * (lanes - 1) : at;
     const auto low = [](int i) { return i % 2 * lanes + (back ? lanes - 1 - i / 2 : i / 2); };
     const auto high = [](int i) { return i % 2 * lanes + (back ? lanes / 2 - 1 - i / 2 : lanes / 2 + i / 2); };
     store_loose(first, shuffled(value.re, value.im, low));
@@ -56,22 +56,22 @@ TDAS_OPS_INLINE void store_complex(float* at, Complex<T> value) {
 // One sample: x is F of the channels, [C, H, K], g their normals.
 struct MixedSample {
   const SpectraArgs& args;
-  float* to;
-  const float *from, *normals, *kept;
+  Real* to;
+  const Real *from, *normals, *kept;
   int64_t C, H, W, K, columns;  // columns: of g
-  float data, noise, kept_scale;
+  Real data, noise, kept_scale;
 
   MixedSample(const SpectraArgs& args, int64_t b)
       : args(args), C(args.channels), H(args.height), W(args.width), K(W % 2 == 0 ? W / 2 : W), columns((W + 1) / 2) {
     const int64_t size = 2 * C * H * K;
-    const auto part = [&](const float* all, int64_t each) { return all == nullptr ? nullptr : all + b * each; };
+    const auto part = [&](const Real* all, int64_t each) { return all == nullptr ? nullptr : all + b * each; };
     to = args.to + b * size;
     from = part(args.from, size);
     kept = part(args.kept, size);
     normals = part(args.normals, 2 * C * H * columns);
     // `separate`, `join` and their like for one column leave factors of 2.
     data = (W % 2 == 0 ? 0.25f : 1.0f) * (args.data == nullptr ? 1.0f : args.data[b]);
-    noise = (W % 2 == 0 ? 0.5f : 1.0f) * std::sqrt(0.5f * H * W) * (args.noise == nullptr ? 1.0f : args.noise[b]);
+    noise = (W % 2 == 0 ? 0.5f : 1.0f) * std::sqrt(Real(0.5) * H * W) * (args.noise == nullptr ? 1.0f : args.noise[b]);
     kept_scale = args.kept_scale == nullptr ? 1.0f : args.kept_scale[b];
   }
 
@@ -134,7 +134,7 @@ template <class T>
 struct Channels {
   Complex<T>*x, *y, *g, *other;
 
-  Channels(float* memory, int64_t C) {
+  Channels(Real* memory, int64_t C) {
     x = reinterpret_cast<Complex<T>*>(memory);
     y = x + C;
     g = y + C;
@@ -145,24 +145,23 @@ struct Channels {
 
 // Column 0 holds columns 0 and M of the spectrum, rows h and -h together.
 template <bool complex>
-void mix_first_column(const MixedSample& sample, Channels<float> channels, int64_t h, int64_t mirror) {
-  constexpr float root_two = 1.41421356f;
+void mix_first_column(const MixedSample& sample, Channels<Real> channels, int64_t h, int64_t mirror) {
   const bool self = h == mirror;
   for (int64_t c = 0; c < sample.C; ++c) {
-    const Complex<float> a = sample.x<float, false>(c, h, 0), b = sample.x<float, false>(c, mirror, 0);
-    const Complex<float> g = sample.g<float, false>(c, h, 0), other = sample.g<float, false>(c, mirror, 0);
-    const Complex<float> even = a + conj(b), odd = quarter<false>(a - conj(b));
+    const Complex<Real> a = sample.x<Real, false>(c, h, 0), b = sample.x<Real, false>(c, mirror, 0);
+    const Complex<Real> g = sample.g<Real, false>(c, h, 0), other = sample.g<Real, false>(c, mirror, 0);
+    const Complex<Real> even = a + conj(b), odd = quarter<false>(a - conj(b));
     channels.x[c] = even + odd;
     channels.y[c] = even - odd;
-    channels.g[c] = self ? Complex<float>{root_two * g.re, 0.0f} : g;
-    channels.other[c] = self ? Complex<float>{root_two * g.im, 0.0f} : other;
+    channels.g[c] = self ? Complex<Real>{root_two * g.re, 0.0f} : g;
+    channels.other[c] = self ? Complex<Real>{root_two * g.im, 0.0f} : other;
   }
-  mix<float, false, complex>(sample, channels.x, channels.g, h, 0);
-  mix<float, false, complex>(sample, channels.y, channels.other, h, sample.W / 2);
+  mix<Real, false, complex>(sample, channels.x, channels.g, h, 0);
+  mix<Real, false, complex>(sample, channels.y, channels.other, h, sample.W / 2);
   for (int64_t c = 0; c < sample.C; ++c) {
-    const Complex<float> sum = channels.x[c] + channels.y[c], difference = quarter<true>(channels.x[c] - channels.y[c]);
-    store_complex<float, false>(sample.to + sample.place(c, h, 0), sum + difference);
-    if (!self) store_complex<float, false>(sample.to + sample.place(c, mirror, 0), conj(sum - difference));
+    const Complex<Real> sum = channels.x[c] + channels.y[c], difference = quarter<true>(channels.x[c] - channels.y[c]);
+    store_complex<Real, false>(sample.to + sample.place(c, h, 0), sum + difference);
+    if (!self) store_complex<Real, false>(sample.to + sample.place(c, mirror, 0), conj(sum - difference));
   }
 }
 
@@ -171,7 +170,7 @@ template <class T, bool complex>
 TDAS_OPS_INLINE void mix_columns(const MixedSample& sample, Channels<T> channels, int64_t h, int64_t mirror,
                                  int64_t k) {
   const int64_t M = sample.W / 2;
-  const float *cosines = sample.args.cosines + k, *sines = sample.args.sines + k;
+  const Real *cosines = sample.args.cosines + k, *sines = sample.args.sines + k;
   const TwiddleOf<T> twiddle = {load_real<T, false>(cosines), load_real<T, false>(sines)};
   for (int64_t c = 0; c < sample.C; ++c) {
     Complex<T> a = sample.x<T, false>(c, h, k), b = sample.x<T, true>(c, mirror, M - k);
@@ -192,13 +191,13 @@ TDAS_OPS_INLINE void mix_columns(const MixedSample& sample, Channels<T> channels
 }
 
 template <bool complex>
-void mix_row_pair(const MixedSample& sample, float* memory, int64_t h) {
+void mix_row_pair(const MixedSample& sample, Real* memory, int64_t h) {
   const int64_t M = sample.W / 2, mirror = (sample.H - h) % sample.H;
   const Channels<Floats> vectors(memory, sample.C);
-  const Channels<float> numbers(memory, sample.C);
+  const Channels<Real> numbers(memory, sample.C);
   mix_first_column<complex>(sample, numbers, h, mirror);
   if (M <= lanes)
-    for (int64_t k = 1; k < M; ++k) mix_columns<float, complex>(sample, numbers, h, mirror, k);
+    for (int64_t k = 1; k < M; ++k) mix_columns<Real, complex>(sample, numbers, h, mirror, k);
   else  // the last vector does some columns again
     for (int64_t k = 1; k < M; k += lanes)
       mix_columns<Floats, complex>(sample, vectors, h, mirror, std::min(k, M - lanes));
@@ -206,25 +205,24 @@ void mix_row_pair(const MixedSample& sample, float* memory, int64_t h) {
 
 // Odd W: every frequency by itself, one half being the conjugate of the other.
 template <bool complex>
-void mix_full_row(const MixedSample& sample, float* memory, int64_t h) {
-  constexpr float root_two = 1.41421356f;
-  const Channels<float> channels(memory, sample.C);
+void mix_full_row(const MixedSample& sample, Real* memory, int64_t h) {
+  const Channels<Real> channels(memory, sample.C);
   const int64_t H = sample.H, W = sample.W;
   for (int64_t k = 0; k < W; ++k) {
     const bool mirrored = k >= sample.columns;
     const int64_t row = mirrored ? (H - h) % H : h, column = mirrored ? W - k : k;
     for (int64_t c = 0; c < sample.C; ++c) {
-      const Complex<float> x = sample.x<float, false>(c, h, k);
-      Complex<float> g = sample.g<float, false>(c, row, column);
-      if (column == 0 && 2 * row > H) g = conj(sample.g<float, false>(c, H - row, 0));
+      const Complex<Real> x = sample.x<Real, false>(c, h, k);
+      Complex<Real> g = sample.g<Real, false>(c, row, column);
+      if (column == 0 && 2 * row > H) g = conj(sample.g<Real, false>(c, H - row, 0));
       if (column == 0 && 2 * row % H == 0) g = {root_two * g.re, 0.0f};
       channels.x[c] = mirrored ? conj(x) : x;
       channels.g[c] = g;
     }
-    mix<float, false, complex>(sample, channels.x, channels.g, row, column);
+    mix<Real, false, complex>(sample, channels.x, channels.g, row, column);
     for (int64_t c = 0; c < sample.C; ++c) {
-      const Complex<float> y = channels.x[c];
-      store_complex<float, false>(sample.to + sample.place(c, h, k), mirrored ? conj(y) : y);
+      const Complex<Real> y = channels.x[c];
+      store_complex<Real, false>(sample.to + sample.place(c, h, k), mirrored ? conj(y) : y);
     }
   }
 }
@@ -239,7 +237,7 @@ void add_kept(const MixedSample& sample, int64_t h) {
 
 void mix_spectra(const SpectraArgs& args, int64_t begin, int64_t end) {
   Scratch scratch;
-  float* memory = scratch.fit(args.channels * Channels<Floats>::floats);
+  Real* memory = scratch.fit(args.channels * Channels<Floats>::floats);
   for (int64_t index = begin; index < end; ++index) {
     const MixedSample sample(args, index % args.batch);
     const int64_t h = index / args.batch, mirror = (args.height - h) % args.height;

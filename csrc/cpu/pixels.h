@@ -14,7 +14,7 @@ namespace {
 class RowBuffers {
  public:
   static constexpr int64_t noise_floats = 4096;  // or one row, where that is longer
-  float *base, *v, *out, *noise;
+  Real *base, *v, *out, *noise;
 
   void fit(int64_t width) {
     const int64_t padded = (width + 1 + lanes - 1) / lanes * lanes, total = 3 * padded + std::max(padded, noise_floats);
@@ -30,8 +30,8 @@ class RowBuffers {
 
 // out = base + v_scale A^power v + z_scale A z for one row; a pointer is null where its term is absent or A = 1.
 struct Row {
-  const float *base, *v, *z, *space;
-  float v_scale, z_scale;
+  const Real *base, *v, *z, *space;
+  Real v_scale, z_scale;
   int power;
 };
 
@@ -48,21 +48,21 @@ TDAS_OPS_INLINE Floats filtered(const Row& row, int64_t column, int64_t count) {
   return y;
 }
 
-void write_row(float* out, const Row& row, int64_t width) {
+void write_row(Real* out, const Row& row, int64_t width) {
   int64_t column = 0;
   for (; column + lanes <= width; column += lanes) store_loose(out + column, filtered(row, column, lanes));
   if (column < width) {
-    alignas(vector_bytes) float last[lanes];
+    alignas(vector_bytes) Real last[lanes];
     store(last, filtered(row, column, width - column));
-    std::memcpy(out + column, last, sizeof(float) * (width - column));
+    std::memcpy(out + column, last, sizeof(Real) * (width - column));
   }
 }
 
 // A row of a tensor as floats: itself, or a copy in `buffer`; null where the tensor is absent.
-const float* row_of(const Field& field, int64_t b, int64_t c, int64_t h, int64_t width, float* buffer) {
+const Real* row_of(const Field& field, int64_t b, int64_t c, int64_t h, int64_t width, Real* buffer) {
   if (field.data == nullptr) return nullptr;
   const int64_t at = offset(field, b, c, h);
-  if (has_plain_rows(field)) return static_cast<const float*>(field.data) + at;
+  if (has_plain_rows(field)) return static_cast<const Real*>(field.data) + at;
   widen_row(buffer, field.data, field.element, at, field.strides[3], width);
   return buffer;
 }
@@ -92,8 +92,8 @@ void for_rows(const UpdateArgs& args, RowBuffers& buffers, int64_t begin, int64_
                    half);
     }
     for (int64_t h = first; h < last; ++h, ++index) {
-      const float* z = drawn ? buffers.noise + (h - first) * 2 * columns : row_of(args.z, b, c, h, W, buffers.noise);
-      const float* space = args.masks.space == nullptr ? nullptr : args.masks.space + (c * H + h) * W;
+      const Real* z = drawn ? buffers.noise + (h - first) * 2 * columns : row_of(args.z, b, c, h, W, buffers.noise);
+      const Real* space = args.masks.space == nullptr ? nullptr : args.masks.space + (c * H + h) * W;
       visit(b, c, h,
             Row{nullptr, row_of(args.v, b, c, h, W, buffers.v), z, space, args.d == nullptr ? 1.0f : args.d[b],
                 args.n == nullptr ? 1.0f : args.n[b], power_of(args.filter)});
@@ -107,7 +107,7 @@ void update_rows(const UpdateArgs& args, int64_t begin, int64_t end) {
     row.base = row_of(args.base, b, c, h, args.width, buffers.base);
     const int64_t at = offset(args.out, b, c, h);
     const bool direct = has_plain_rows(args.out);
-    float* out = direct ? static_cast<float*>(args.out.data) + at : buffers.out;
+    Real* out = direct ? static_cast<Real*>(args.out.data) + at : buffers.out;
     write_row(out, row, args.width);
     if (!direct) narrow_row(args.out.data, args.out.element, at, args.out.strides[3], out, args.width);
   });
@@ -136,7 +136,7 @@ class SquareSum {
   double total_ = 0.0;
 };
 
-double square_of_floats(const float* values, int64_t count) {
+double sum_of_squares(const Real* values, int64_t count) {
   SquareSum sum;
   for (int64_t i = 0; i < count; i += lanes) sum.add(load_some(values, i, count - i));
   return sum.total();

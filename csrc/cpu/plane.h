@@ -29,10 +29,10 @@ constexpr int64_t whole_vectors(int64_t count) { return (count + lanes - 1) / la
 // Scratch of a thread, kept from call to call: fresh pages cost more than the transforms of a small batch.
 class Workspace {
  public:
-  float *spectrum, *line, *line_spectrum, *rows[3], *normals;
-  float *first_freq, *first_skew, *last_freq, *last_skew;  // masks of the first and the last columns, see patch_masks
-  int64_t patched_channel;                                 // -1: none yet
-  int64_t block;                                           // of the spectrum, see Plane
+  Real *spectrum, *line, *line_spectrum, *rows[3], *normals;
+  Real *first_freq, *first_skew, *last_freq, *last_skew;  // masks of the first and the last columns, see patch_masks
+  int64_t patched_channel;                                // -1: none yet
+  int64_t block;                                          // of the spectrum, see Plane
 
   void fit(int64_t height, int64_t width) {
     patched_channel = -1;
@@ -43,7 +43,7 @@ class Workspace {
     const int64_t rows_floats = whole_vectors(width) * lanes, spectrum_floats = groups * pairs * lanes;
     block = (height + groups * lanes - 1) / (groups * lanes) * (groups * lanes) * line_step;
     const int64_t plane_floats = block / line_step * pairs;
-    float* next = scratch_.fit(plane_floats + spectrum_floats + (3 + groups) * rows_floats + 6 * vectors + 2 * lanes);
+    Real* next = scratch_.fit(plane_floats + spectrum_floats + (3 + groups) * rows_floats + 6 * vectors + 2 * lanes);
     const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
     spectrum = take(plane_floats);
     line = take(groups * rows_floats);
@@ -53,7 +53,7 @@ class Workspace {
     first_skew = take(vectors);
     last_freq = take(vectors);
     last_skew = take(vectors);
-    for (float*& each : rows) each = take(rows_floats);
+    for (Real*& each : rows) each = take(rows_floats);
     normals = take(2 * (vectors + lanes));
   }
 
@@ -68,8 +68,8 @@ class Ahead {
   template <class T>
   void add(const FieldOf<T>& field, int64_t b, int64_t c, int64_t row, int64_t rows, int64_t width) {
     if (field.data == nullptr || !has_plain_rows(field) || field.strides[2] != width) return;
-    const char* at = reinterpret_cast<const char*>(static_cast<const float*>(field.data) + offset(field, b, c, row));
-    parts_[count_++] = {at, at + rows * width * sizeof(float)};
+    const char* at = reinterpret_cast<const char*>(static_cast<const Real*>(field.data) + offset(field, b, c, row));
+    parts_[count_++] = {at, at + rows * width * sizeof(Real)};
   }
 
   void call(int64_t lines) {
@@ -121,9 +121,9 @@ struct Plane {
 
 // Small planes are called into the cache as a whole while the one before is filtered, large ones a block of rows at a
 // time.
-bool is_large(const Plane& plane) { return plane.height * plane.width > (1 << 14); }
+bool is_large(const Plane& plane) { return plane.height * plane.width > (1 << 16) / int{sizeof(Real)}; }
 
-const float* channel_mask(const float* mask, int64_t size, int64_t c) {
+const Real* channel_mask(const Real* mask, int64_t size, int64_t c) {
   return mask == nullptr ? nullptr : mask + c * size;
 }
 
@@ -143,11 +143,11 @@ Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
           even ? 1 : 2,
           width / 2 + 1,
           work.block,
-          tables(),
+          tables<Real>(),
           row_transforms(width),
           column_transforms(height),
-          is_power_of_two(width) ? nullptr : &plan_of(even ? width / 2 : width),
-          whole && is_power_of_two(height) ? nullptr : &plan_of(height),
+          is_power_of_two(width) ? nullptr : &plan_of<Real>(even ? width / 2 : width),
+          whole && is_power_of_two(height) ? nullptr : &plan_of<Real>(height),
           work,
           {channel_mask(args.masks.freq, spectrum, c), channel_mask(args.masks.space, args.height * args.width, c),
            channel_mask(args.masks.skew, spectrum, c)},
@@ -174,8 +174,8 @@ Rows space_rows(const Plane& plane, int row) {
 }
 
 // Both transforms are not normalised and each leaves a factor of 2.
-float spectrum_scale(const Plane& plane) {
-  return 0.5f / (static_cast<float>(plane.height) * static_cast<float>(plane.width));
+Real spectrum_scale(const Plane& plane) {
+  return 0.5f / (static_cast<Real>(plane.height) * static_cast<Real>(plane.width));
 }
 
 // Noise is drawn as a spectrum where nothing has to be done to its pixels.

@@ -37,35 +37,35 @@ TDAS_OPS_INLINE Complexes filter_eight(Complexes x, const Eight& eight, int i, c
   return filter_element<T>(x, eight.g[i], row, eight.place + i, columns, squares);
 }
 
-TDAS_OPS_INLINE void load_frequencies(Complexes (&x)[8], const float* line, const Spectral& spectral) {
+TDAS_OPS_INLINE void load_frequencies(Complexes (&x)[8], const Real* line, const Spectral& spectral) {
   if (!spectral.has_data) return;
   load_elements(x, line, 0, 1);
   if (spectral.forward) butterfly<8, false>(x);
 }
 
-TDAS_OPS_INLINE void store_frequencies(float* line, Complexes (&x)[8], const Spectral& spectral) {
+TDAS_OPS_INLINE void store_frequencies(Real* line, Complexes (&x)[8], const Spectral& spectral) {
   if (!spectral.inverse) return;
   butterfly<8, true>(x);
   store_elements(line, 0, 1, x);
 }
 
 // The same by way of memory. (On a copy: what a reference leads to would be written and read between any two stages.)
-__attribute__((noinline)) void load_eight(Complexes (&result)[8], const float* line, const Spectral& spectral) {
+__attribute__((noinline)) void load_eight(Complexes (&result)[8], const Real* line, const Spectral& spectral) {
   Complexes x[8];
   load_frequencies(x, line, spectral);
   std::memcpy(result, x, sizeof(x));
 }
 
-__attribute__((noinline)) void store_eight(float* line, const Complexes (&from)[8], const Spectral& spectral) {
+__attribute__((noinline)) void store_eight(Real* line, const Complexes (&from)[8], const Spectral& spectral) {
   Complexes x[8];
   std::memcpy(x, from, sizeof(x));
   store_frequencies(line, x, spectral);
 }
 
-constexpr int lines_of_eight = 8 * line_step * sizeof(float) / 64;  // as much of a plane as an eight of its columns is
+constexpr int lines_of_eight = 8 * line_step * sizeof(Real) / 64;  // as much of a plane as an eight of its columns is
 
 template <class T>
-__attribute__((noinline)) void filter_places(float* line, int place, const void* context) {
+__attribute__((noinline)) void filter_places(Real* line, int place, const void* context) {
   const Columns& columns = *static_cast<const Columns*>(context);
   const Spectral& spectral = columns.spectral;
   Eight eight;
@@ -139,7 +139,7 @@ void filter_ties(Eight& one, Eight& other, const Columns& columns) {
   with_terms(columns.terms, [&](auto terms) { filter_ties<mirror, decltype(terms)>(one, other, columns); });
 }
 
-void read_eight(Eight& eight, const float* line, int first, const Columns& columns) {
+void read_eight(Eight& eight, const Real* line, int first, const Columns& columns) {
   eight.first = first;
   eight.place = columns.places[first];
   if (columns.spectral.ahead != nullptr) columns.spectral.ahead->call<lines_of_eight / 2>();
@@ -148,11 +148,11 @@ void read_eight(Eight& eight, const float* line, int first, const Columns& colum
   if (columns.spectral.ahead != nullptr) columns.spectral.ahead->call<lines_of_eight / 2>();
 }
 
-void write_eight(float* line, const Eight& eight, const Columns& columns) {
+void write_eight(Real* line, const Eight& eight, const Columns& columns) {
   if (columns.spectral.inverse) store_eight(line + eight.place * line_step, eight.x, columns.spectral);
 }
 
-void filter_first_columns(float* line, const Plane& plane, const Columns& columns, double (&squares)[2]) {
+void filter_first_columns(Real* line, const Plane& plane, const Columns& columns, double (&squares)[2]) {
   const int eighth = plane.height / 8;
   Eight one, other;
   if (columns.spectral.forward) plane.column.forward_to_eights(line, plane.tables);

@@ -8,7 +8,7 @@ namespace tdas_ops::cpu {
 namespace {
 
 // linear R.
-Spectral spectral_of(const Plane& plane, float linear) {
+Spectral spectral_of(const Plane& plane, Real linear) {
   Spectral spectral;
   spectral.freq = plane.masks.freq;
   spectral.linear = linear;
@@ -16,7 +16,7 @@ Spectral spectral_of(const Plane& plane, float linear) {
 }
 
 // R F v and the pixels A (data A F^-1 R F v + noise z) transformed again.
-void filter_twice(const Plane& plane, float data, float noise, bool with_noise = true) {
+void filter_twice(const Plane& plane, Real data, Real noise, bool with_noise = true) {
   read_plane(plane, plane.args.v, false);
   filter_columns(plane, spectral_of(plane, 1.0f));
   for (int row = 0; row < plane.height; row += rows_at_once(plane)) {
@@ -27,7 +27,7 @@ void filter_twice(const Plane& plane, float data, float noise, bool with_noise =
 }
 
 // F A noise z.
-void read_noise(const Plane& plane, float noise) {
+void read_noise(const Plane& plane, Real noise) {
   for (int row = 0; row < plane.height; row += rows_at_once(plane)) {
     filter_pixels(plane, row, {false, 0.0f, noise, true});
     forward_rows(plane, row);

@@ -66,7 +66,7 @@ void measure_plane(const Plane& plane, double (&squares)[2], Keep keep) {
         spectral.kept = keep.drift;
         spectral.kept_scale = 1.0f;
       }
-      filter_twice(plane, static_cast<float>(scale), 0.0f, false);
+      filter_twice(plane, static_cast<Real>(scale), 0.0f, false);
     }
     filter_columns(plane, spectral);
     squares[0] = sums[0] * scale;

@@ -10,7 +10,7 @@ namespace tdas_ops::cpu {
 namespace {
 
 // Real or imaginary parts of `lanes` elements of a line to those of another one.
-TDAS_OPS_INLINE void transpose_tile(float* to, const float* from) {
+TDAS_OPS_INLINE void transpose_tile(Real* to, const Real* from) {
   Floats tile[lanes];
   transpose([&](int i) { return load(from + i * line_step); }, tile);
   TDAS_OPS_UNROLL
@@ -18,29 +18,29 @@ TDAS_OPS_INLINE void transpose_tile(float* to, const float* from) {
 }
 
 // The same where the first `count` elements are there; the others are zero.
-__attribute__((noinline)) void transpose_some(float* to, const float* from, int count) {
-  alignas(vector_bytes) float there[lanes * line_step] = {};
+__attribute__((noinline)) void transpose_some(Real* to, const Real* from, int count) {
+  alignas(vector_bytes) Real there[lanes * line_step] = {};
   for (int i = 0; i < count; ++i) store(there + i * line_step, load(from + i * line_step));
   transpose_tile(to, there);
 }
 
 // The spectrum of a group's rows in the line, and in the plane: `row` is the first of them.
-float* group_spectrum(const Plane& plane, int group) {
+Real* group_spectrum(const Plane& plane, int group) {
   return plane.work.line_spectrum + group * whole_vectors(plane.half) * line_step;
 }
 
 // Of a group's rows from `row` on.
 void store_spectrum(const Plane& plane, int group, int row) {
-  const float* from = group_spectrum(plane, group);
-  float* to = plane.work.spectrum + int64_t{row} * line_step;
+  const Real* from = group_spectrum(plane, group);
+  Real* to = plane.work.spectrum + int64_t{row} * line_step;
   for (int first = 0; first < plane.half; first += lanes, from += lanes * line_step, to += plane.block)
     for (int part = 0; part < line_step; part += lanes) transpose_tile(to + part, from + part);
 }
 
 void load_spectrum(const Plane& plane, int group, int row) {
   const int count = rows_there(plane, row);
-  const float* from = plane.work.spectrum + int64_t{row} * line_step;
-  float* to = group_spectrum(plane, group);
+  const Real* from = plane.work.spectrum + int64_t{row} * line_step;
+  Real* to = group_spectrum(plane, group);
   for (int first = 0; first < plane.half; first += lanes, to += lanes * line_step, from += plane.block)
     for (int part = 0; part < line_step; part += lanes)
       if (count == lanes)
@@ -80,7 +80,7 @@ void inverse_rows(const Plane& plane, int row) {
 }
 
 // The tile of rows at `column`, as columns; absent rows and columns are zero.
-__attribute__((noinline)) void transposed(float* to, Rows rows, int64_t column, int count, int64_t width) {
+__attribute__((noinline)) void transposed(Real* to, Rows rows, int64_t column, int count, int64_t width) {
   TileCopy copy;
   const bool whole = count == lanes && column + lanes <= width;
   const Rows from = whole ? Rows{rows.data + column, rows.stride} : padded_tile(copy, rows, column, count, width);
@@ -91,14 +91,14 @@ __attribute__((noinline)) void transposed(float* to, Rows rows, int64_t column, 
 // or absent; without data the line is not read.
 struct Pixels {
   bool has_data;
-  float data, noise;
+  Real data, noise;
   bool with_noise;
 };
 
 // A tile of the line; rows of the space mask are `stride` apart.
 template <int groups, bool has_space, bool has_data, bool has_noise>
-void filter_tile(float* line, const float* space, int64_t stride, const float* z, const Pixels& pixels) {
-  const float data = pixels.data, noise = pixels.noise;
+void filter_tile(Real* line, const Real* space, int64_t stride, const Real* z, const Pixels& pixels) {
+  const Real data = pixels.data, noise = pixels.noise;
   Floats A[lanes];
   if constexpr (has_space) transpose([&](int i) { return load_loose(space + i * stride); }, A);
   TDAS_OPS_UNROLL
@@ -109,7 +109,7 @@ void filter_tile(float* line, const float* space, int64_t stride, const float* z
   }
 }
 
-using FilterTile = void (*)(float* line, const float* space, int64_t stride, const float* z, const Pixels& pixels);
+using FilterTile = void (*)(Real* line, const Real* space, int64_t stride, const Real* z, const Pixels& pixels);
 
 template <int groups>
 FilterTile filter_tile_of(const bool (&terms)[3]) {
@@ -128,15 +128,15 @@ __attribute__((noinline)) void draw_tiles(TileCopy (&noises)[2], uint32_t first_
     Complexes g[groups_at_once][2];
     for (int s = 0; s < groups_at_once; ++s) at[s] = first_quad + static_cast<uint32_t>(j + s);
     draw_normals<groups_at_once>(draw, at, quads, g);
-    for (int s = 0; s < groups_at_once; ++s)
+    for (int s = 0; s < std::min(groups_at_once, lanes / 2); ++s)
       for (int part = 0; part < 2; ++part) store_element(noises[part], j + s, g[s][part]);
   }
 }
 
 // `count` columns from `column` on, where not all rows and columns of the tile exist.
 template <int groups>
-__attribute__((noinline)) void filter_some(float* line, int64_t column, int count, int rows, Rows space, int64_t width,
-                                           const float* z, const Pixels& pixels, FilterTile filter) {
+__attribute__((noinline)) void filter_some(Real* line, int64_t column, int count, int rows, Rows space, int64_t width,
+                                           const Real* z, const Pixels& pixels, FilterTile filter) {
   alignas(64) TileCopy tile = {}, A;
   for (int i = 0; i < count; ++i) store(tile + i * lanes, load(line + i * groups * lanes));
   filter(tile, padded_tile(A, space, column, rows, width).data, lanes, z, pixels);
@@ -163,7 +163,7 @@ void filter_pixels(const Plane& plane, int row, int group, const Pixels& pixels)
     for (int part = 0; part < 2; ++part) {
       const int column = 2 * (first + part * quarter), end = part == 0 ? 2 * quarter : width;
       if (column >= end) break;
-      float* line = plane.work.line + (column * groups + group) * lanes;
+      Real* line = plane.work.line + (column * groups + group) * lanes;
       if (given) transposed(noises[part], z, column, count, width);
       if (count == lanes && column + lanes <= end)
         filter(line, terms[0] ? space.data + column : nullptr, space.stride, noises[part], pixels);
@@ -181,8 +181,8 @@ void filter_pixels(const Plane& plane, int row, const Pixels& pixels) {
 
 // The line's rows of a group from `row` on.
 template <int groups>
-TDAS_OPS_INLINE void write_group(const Plane& plane, int row, int group, const float* factors, const Field& base,
-                                 const Field& v, float scale) {
+TDAS_OPS_INLINE void write_group(const Plane& plane, int row, int group, const Real* factors, const Field& base,
+                                 const Field& v, Real scale) {
   const UpdateArgs& args = plane.args;
   const int count = rows_there(plane, row), width = plane.width;
   if (groups > 1 && count == 0) return;
@@ -190,16 +190,17 @@ TDAS_OPS_INLINE void write_group(const Plane& plane, int row, int group, const f
   if (factors != nullptr) finish.factors = {factors + int64_t{row} * width, width};
   if (base.data != nullptr) finish.base = rows_of(base, plane.b, plane.c, row, count, width, plane.work.rows[0]);
   if (v.data != nullptr) finish.v = rows_of(v, plane.b, plane.c, row, count, width, plane.work.rows[1]);
-  const float* line = plane.work.line + group * lanes;
+  const Real* line = plane.work.line + group * lanes;
   const int64_t at = offset(args.out, plane.b, plane.c, row);
   if (has_plain_rows(args.out)) {
-    float* out = static_cast<float*>(args.out.data) + at;
-    const bool past_cache = int64_t{plane.height} * width >= (1 << 16) && args.out.data != base.data &&
-                            args.out.strides[2] % lanes == 0 && reinterpret_cast<uintptr_t>(out) % vector_bytes == 0;
+    Real* out = static_cast<Real*>(args.out.data) + at;
+    const bool past_cache = int64_t{plane.height} * width >= (1 << 18) / int{sizeof(Real)} &&
+                            args.out.data != base.data && args.out.strides[2] % lanes == 0 &&
+                            reinterpret_cast<uintptr_t>(out) % vector_bytes == 0;
     (past_cache ? write_rows<groups, true> : write_rows<groups, false>)(out, args.out.strides[2], line, count, finish,
                                                                         width);
   } else {
-    float* buffer = plane.work.rows[2];
+    Real* buffer = plane.work.rows[2];
     write_rows<groups, false>(buffer, width, line, count, finish, width);
     for (int i = 0; i < count; ++i)
       narrow_row(args.out.data, args.out.element, at + i * args.out.strides[2], args.out.strides[3], buffer + i * width,
@@ -207,7 +208,7 @@ TDAS_OPS_INLINE void write_group(const Plane& plane, int row, int group, const f
   }
 }
 
-void write_plane(const Plane& plane, const float* factors, const Field& base, const Field& v, float scale) {
+void write_plane(const Plane& plane, const Real* factors, const Field& base, const Field& v, Real scale) {
   const int step = rows_at_once(plane);
   for (int row = 0; row < plane.height; row += step) {
     if (is_large(plane)) {

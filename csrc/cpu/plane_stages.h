@@ -8,7 +8,7 @@ namespace tdas_ops::cpu {
 namespace {
 
 // The noise of a block of columns, in the order of their places.
-__attribute__((noinline)) void draw_columns(float* normals, const Plan& plan, const Columns& columns) {
+__attribute__((noinline)) void draw_columns(Real* normals, const Plan& plan, const Columns& columns) {
   const int H = columns.height, half = (H + 1) / 2;
   const uint16_t* places = plan.places.data();
   for (int h = 0; h < half; h += groups_at_once) {
@@ -30,7 +30,7 @@ __attribute__((noinline)) void draw_columns(float* normals, const Plan& plan, co
 
 // Of places [place, place + count), from `line` on.
 template <class T>
-__attribute__((noinline)) void filter_range(float* line, int place, int count, const Plan& plan, const float* normals,
+__attribute__((noinline)) void filter_range(Real* line, int place, int count, const Plan& plan, const Real* normals,
                                             const Columns& columns) {
   Squares squares = {};
   for (int i = 0; i < count; ++i) {
@@ -42,16 +42,15 @@ __attribute__((noinline)) void filter_range(float* line, int place, int count, c
   add_squares(columns, squares);
 }
 
-using FilterRange = void (*)(float* line, int place, int count, const Plan& plan, const float* normals,
+using FilterRange = void (*)(Real* line, int place, int count, const Plan& plan, const Real* normals,
                              const Columns& columns);
 
 // f(p, q) on the first lanes of frequencies h and H - h, 0 < h < H / 2.
 template <class F>
-void for_ties(float* line, const Plan& plan, F f) {
+void for_ties(Real* line, const Plan& plan, F f) {
   for (int h = 1; 2 * h < plan.length; ++h) {
-    float *p = line + int64_t{plan.places[h]} * line_step,
-          *q = line + int64_t{plan.places[plan.length - h]} * line_step;
-    Complex<float> a = {p[0], p[lanes]}, b = {q[0], q[lanes]};
+    Real *p = line + int64_t{plan.places[h]} * line_step, *q = line + int64_t{plan.places[plan.length - h]} * line_step;
+    Complex<Real> a = {p[0], p[lanes]}, b = {q[0], q[lanes]};
     f(a, b);
     p[0] = a.re;
     p[lanes] = a.im;
@@ -61,15 +60,15 @@ void for_ties(float* line, const Plan& plan, F f) {
 }
 
 // The first columns of even W, see `separate_column`.
-void filter_tied_columns(float* line, const Plane& plane, const Columns& columns, FilterRange filter,
+void filter_tied_columns(Real* line, const Plane& plane, const Columns& columns, FilterRange filter,
                          double (&sums)[2]) {
   const Plan& plan = *plane.column_plan;
   const Spectral& spectral = columns.spectral;
-  const float* normals = plane.work.normals;
+  const Real* normals = plane.work.normals;
   const int H = plane.height, reals = H % 2 == 0 ? 2 : 1;
   if (spectral.has_data) {
     if (spectral.forward) forward_line(plan, line);
-    for_ties(line, plan, [](Complex<float>& a, Complex<float>& b) { separate_column(a, b); });
+    for_ties(line, plan, [](Complex<Real>& a, Complex<Real>& b) { separate_column(a, b); });
   }
   Complexes x[2] = {}, g[2] = {};
   for (int which = 0; which < reals; ++which) {
@@ -77,7 +76,7 @@ void filter_tied_columns(float* line, const Plane& plane, const Columns& columns
     if (spectral.has_data) x[which] = load_element(line, place);
     if (spectral.has_noise) g[which] = load_element(normals, place);
   }
-  if (spectral.ahead != nullptr) spectral.ahead->call(int64_t{H} * line_step / 16);
+  if (spectral.ahead != nullptr) spectral.ahead->call(int64_t{H} * vector_bytes / 32);
   filter(line, 0, H, plan, normals, columns);
   for (int which = 0; which < reals; ++which) {
     const int place = plan.places[which * (H / 2)];
@@ -86,32 +85,32 @@ void filter_tied_columns(float* line, const Plane& plane, const Columns& columns
     store_element(line, place, y);
   }
   if (!spectral.inverse) return;
-  for_ties(line, plan, [](Complex<float>& a, Complex<float>& b) { join_column(a, b); });
+  for_ties(line, plan, [](Complex<Real>& a, Complex<Real>& b) { join_column(a, b); });
   inverse_line(plan, line);
 }
 
 // The noise of the first columns of odd W: column 0 is real in x.
-void make_hermitian(float* normals, const Plan& plan) {
+void make_hermitian(Real* normals, const Plan& plan) {
   const int H = plan.length;
-  for_ties(normals, plan, [](Complex<float>& a, Complex<float>& b) { b = conj(a); });
+  for_ties(normals, plan, [](Complex<Real>& a, Complex<Real>& b) { b = conj(a); });
   for (int h = 0; h < H; h += H % 2 == 0 ? H / 2 : H) {
-    float* real = normals + int64_t{plan.places[h]} * line_step;
-    real[0] *= 1.41421356f;
+    Real* real = normals + int64_t{plan.places[h]} * line_step;
+    real[0] *= root_two;
     real[lanes] = 0.0f;
   }
 }
 
-void filter_planned(float* line, int first, const Plane& plane, const Columns& columns, FilterRange filter,
+void filter_planned(Real* line, int first, const Plane& plane, const Columns& columns, FilterRange filter,
                     double (&sums)[2]) {
   const Plan& plan = *plane.column_plan;
   const Spectral& spectral = columns.spectral;
-  float* normals = plane.work.normals;
+  Real* normals = plane.work.normals;
   if (spectral.has_noise) draw_columns(normals, plan, columns);
   if (first == 0 && plane.groups == 1) return filter_tied_columns(line, plane, columns, filter, sums);
   if (first == 0 && spectral.has_noise) make_hermitian(normals, plan);
   sandwich_stages(plan, 0, line, 0, 1, spectral.has_data && spectral.forward, spectral.inverse,
-                  [&](float* part, int place, int count) {
-                    if (spectral.ahead != nullptr) spectral.ahead->call(int64_t{count} * line_step / 16);
+                  [&](Real* part, int place, int count) {
+                    if (spectral.ahead != nullptr) spectral.ahead->call(int64_t{count} * vector_bytes / 32);
                     filter(part, place, count, plan, normals, columns);
                   });
 }
@@ -141,7 +140,7 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
   double real[2] = {};
   for (int first = 0; first < M; first += lanes) {
     const Workspace& work = plane.work;
-    float* line = work.spectrum + first / lanes * plane.block;
+    Real* line = work.spectrum + first / lanes * plane.block;
     const int64_t at = first / lanes * kept_block;
     const bool patched = first == 0 || first + lanes > M;
     columns.first_quad = static_cast<uint32_t>(plane.c * ((H + 1) / 2) * M + first);

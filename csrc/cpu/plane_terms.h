@@ -16,10 +16,10 @@ enum Term : int { data = 1, skew = 2, kept = 4, noise = 8, keep = 16, squares = 
 
 struct Spectral {
   bool forward = true, inverse = true, has_data = true, has_noise = false;
-  float linear = 0.0f, square = 0.0f, noise = 0.0f, skew_scale = 0.0f, kept_scale = 0.0f, other_scale = 0.0f;
-  const float *freq = nullptr, *skew = nullptr;
-  const float *kept = nullptr, *other = nullptr;
-  float* keep = nullptr;
+  Real linear = 0.0f, square = 0.0f, noise = 0.0f, skew_scale = 0.0f, kept_scale = 0.0f, other_scale = 0.0f;
+  const Real *freq = nullptr, *skew = nullptr;
+  const Real *kept = nullptr, *other = nullptr;
+  Real* keep = nullptr;
   double (*squares)[2] = nullptr;
   Ahead* ahead = nullptr;
 
@@ -78,10 +78,10 @@ struct Columns {
   Spectral spectral;
   const Draw* draw;
   const LaneQuads* quads;
-  const float *freq, *skew;  // at the first frequency of the block; rows are `pitch` apart
+  const Real *freq, *skew;  // at the first frequency of the block; rows are `pitch` apart
   int64_t pitch;
-  const float *kept, *other;
-  float* keep;
+  const Real *kept, *other;
+  Real* keep;
   const uint16_t* places;
   int height;
   uint32_t first_quad, quad_step;  // of the block's first column at h = 0, and from row to row
@@ -139,7 +139,7 @@ TDAS_OPS_INLINE void add_squares(const Columns& columns, const Squares& squares)
 
 // Column 0, the first lane of the first block, ties h to H - h (see update.h); the other lanes are left alone.
 TDAS_OPS_INLINE Floats first_lane(Floats one, Floats others) {
-  Ints mask = {};
+  decltype(one < others) mask = {};
   mask[0] = -1;
   return mask ? one : others;
 }
@@ -151,7 +151,7 @@ TDAS_OPS_INLINE Complexes first_lane(Complexes one, Complexes others) {
 // `lanes` columns of a half spectrum from `first` on, zero where there are none. Of even W column 0 is as
 // `separate_first_lane` leaves it: its lower half is that of column M. Zero at the two frequencies that hold two real
 // numbers, which `filter_real_frequency` takes care of.
-void patch_mask(float* patched, const float* mask, int first, const Plane& plane) {
+void patch_mask(Real* patched, const Real* mask, int first, const Plane& plane) {
   const int64_t height = plane.height, pitch = plane.pitch;
   if (first + lanes <= plane.half)
     for (int64_t h = 0; h < height; ++h) store(patched + h * lanes, load_loose(mask + h * pitch + first));
@@ -170,7 +170,7 @@ void patch_masks(const Plane& plane) {
   Workspace& work = plane.work;
   if (work.patched_channel == plane.c) return;
   const int last = plane.half / lanes * lanes;
-  const auto patch = [&](float* to_first, float* to_last, const float* mask) {
+  const auto patch = [&](Real* to_first, Real* to_last, const Real* mask) {
     if (mask == nullptr) return;
     patch_mask(to_first, mask, 0, plane);
     if (last > 0 && last < plane.half) patch_mask(to_last, mask, last, plane);
@@ -185,14 +185,14 @@ void patch_masks(const Plane& plane) {
 void filter_real_frequency(Complexes& y, int which, Complexes x, Complexes g, int64_t place, const Plane& plane,
                            const Columns& columns, double (&sums)[2]) {
   const Spectral& spectral = columns.spectral;
-  const float real[2] = {2.0f * x.re[0], 2.0f * x.im[0]}, normal[2] = {g.re[0], g.im[0]};
+  const Real real[2] = {2.0f * x.re[0], 2.0f * x.im[0]}, normal[2] = {g.re[0], g.im[0]};
   for (int part = 0; part < 2; ++part) {
     const int64_t at = place * int64_t{line_step} + part * lanes;
-    const float R = spectral.freq[which * (plane.height / 2) * int64_t{plane.pitch} + part * plane.half];
-    float value = spectral.has_data ? R * (spectral.square * R + spectral.linear) * real[part] : 0.0f;
+    const Real R = spectral.freq[which * (plane.height / 2) * int64_t{plane.pitch} + part * plane.half];
+    Real value = spectral.has_data ? R * (spectral.square * R + spectral.linear) * real[part] : 0.0f;
     if (columns.kept != nullptr) value += spectral.kept_scale * columns.kept[at];
     if (columns.other != nullptr) value += spectral.other_scale * columns.other[at];
-    const float z = spectral.has_noise ? 1.41421356f * spectral.noise * R * normal[part] : 0.0f;
+    const Real z = spectral.has_noise ? root_two * spectral.noise * R * normal[part] : 0.0f;
     sums[0] += 0.5 * value * value;
     sums[1] += 0.5 * z * z;
     if (spectral.squares == nullptr) value += z;

@@ -10,8 +10,8 @@ namespace {
 
 void update_plane(const Plane& plane, Kept kept) {
   const UpdateArgs& args = plane.args;
-  const float scale = spectrum_scale(plane);
-  const float d = args.d == nullptr ? 1.0f : args.d[plane.b], n = args.n == nullptr ? 1.0f : args.n[plane.b];
+  const Real scale = spectrum_scale(plane);
+  const Real d = args.d == nullptr ? 1.0f : args.d[plane.b], n = args.n == nullptr ? 1.0f : args.n[plane.b];
   const bool drift = args.filter == Filter::drift || args.filter == Filter::MMt;
   const bool drawn_spectrum = noise_is_spectral(plane);
   const Field none = {};

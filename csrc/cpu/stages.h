@@ -12,7 +12,7 @@ namespace {
 
 // `lines` lines, one behind the other. The last stage turns nothing.
 template <int R, bool inverse, bool turns>
-__attribute__((noinline)) void butterfly_stage(float* __restrict line, int lines, const Stage& stage) {
+__attribute__((noinline)) void butterfly_stage(Real* __restrict line, int lines, const Stage& stage) {
   const int64_t M = stage.part;
   for (; lines > 0; --lines, line += R * M * line_step) {
     const Twiddle* turn = stage.turns.data();
@@ -36,8 +36,8 @@ __attribute__((noinline)) void butterfly_stage(float* __restrict line, int lines
 // Frequencies k and R - k, for `roots_at_once` k from `first` on: the sums and differences of elements n and R - n
 // times cosines and sines.
 template <bool inverse>
-TDAS_OPS_INLINE void prime_frequencies(float* line, int64_t j, int first, Complexes zero, const float* sums,
-                                       const float* differences, const Stage& stage) {
+TDAS_OPS_INLINE void prime_frequencies(Real* line, int64_t j, int first, Complexes zero, const Real* sums,
+                                       const Real* differences, const Stage& stage) {
   constexpr int group = roots_at_once;
   const int half = stage.radix / 2;
   const Twiddle* roots = stage.roots.data() + (first - 1) * half;
@@ -72,9 +72,9 @@ TDAS_OPS_INLINE void prime_frequencies(float* line, int64_t j, int first, Comple
 
 // The same of an odd prime, by its definition: (R - 1)^2 products of numbers.
 template <bool inverse>
-__attribute__((noinline)) void prime_stage(float* __restrict line, int lines, const Stage& stage) {
+__attribute__((noinline)) void prime_stage(Real* __restrict line, int lines, const Stage& stage) {
   const int R = stage.radix, M = stage.part;
-  alignas(64) float sums[max_prime / 2 * line_step], differences[max_prime / 2 * line_step];
+  alignas(64) Real sums[max_prime / 2 * line_step], differences[max_prime / 2 * line_step];
   for (; lines > 0; --lines, line += int64_t{R} * M * line_step)
     for (int64_t j = 0; j < M; ++j) {
       const auto element = [&](int n) {
@@ -96,7 +96,7 @@ __attribute__((noinline)) void prime_stage(float* __restrict line, int lines, co
 }
 
 template <bool inverse>
-void run_stage(float* line, int lines, const Stage& stage) {
+void run_stage(Real* line, int lines, const Stage& stage) {
   const auto run = [&](auto radix) {
     constexpr int R = decltype(radix)::value;
     (stage.part > 1 ? butterfly_stage<R, inverse, true> : butterfly_stage<R, inverse, false>)(line, lines, stage);
@@ -128,7 +128,7 @@ void run_stage(float* line, int lines, const Stage& stage) {
 // Forward, middle(line, place, count) on what the last two stages make of it, inverse; each direction if asked for.
 // Depth first: a part is finished while it is in the cache.
 template <class Middle>
-void sandwich_stages(const Plan& plan, size_t at, float* line, int place, int lines, bool forward, bool inverse,
+void sandwich_stages(const Plan& plan, size_t at, Real* line, int place, int lines, bool forward, bool inverse,
                      const Middle& middle) {
   const Stage& stage = plan.stages[at];
   if (forward) run_stage<false>(line, lines, stage);
@@ -144,14 +144,14 @@ void sandwich_stages(const Plan& plan, size_t at, float* line, int place, int li
   if (inverse) run_stage<true>(line, lines, stage);
 }
 
-void nothing(float*, int, int) {}
+void nothing(Real*, int, int) {}
 
-void forward_line(const Plan& plan, float* line) { sandwich_stages(plan, 0, line, 0, 1, true, false, nothing); }
-void inverse_line(const Plan& plan, float* line) { sandwich_stages(plan, 0, line, 0, 1, false, true, nothing); }
+void forward_line(const Plan& plan, Real* line) { sandwich_stages(plan, 0, line, 0, 1, true, false, nothing); }
+void inverse_line(const Plan& plan, Real* line) { sandwich_stages(plan, 0, line, 0, 1, false, true, nothing); }
 
 // Rows of even width 2 M, columns 2n and 2n + 1 as element n of M: to twice the spectrum's first M frequencies, 0
 // carrying M as well, and back. See `separate_zero`.
-void separate_rows(const float* line, float* spectrum, const Plan& plan) {
+void separate_rows(const Real* line, Real* spectrum, const Plan& plan) {
   const int M = plan.length;
   const uint16_t* places = plan.places.data();
   const Complexes zero = load_element(line, 0);
@@ -167,7 +167,7 @@ void separate_rows(const float* line, float* spectrum, const Plan& plan) {
   store_element(spectrum, M / 2, {2.0f * middle.re, -2.0f * middle.im});
 }
 
-void join_rows(const float* spectrum, float* line, const Plan& plan) {
+void join_rows(const Real* spectrum, Real* line, const Plan& plan) {
   const int M = plan.length;
   const uint16_t* places = plan.places.data();
   const Complexes zero = load_element(spectrum, 0);
@@ -185,7 +185,7 @@ void join_rows(const float* spectrum, float* line, const Plan& plan) {
 
 // Rows of odd width W, two as one complex row: to twice the spectra of both, (W + 1) / 2 frequencies each, and back to
 // the rows themselves.
-void separate_pair(const float* line, float* first, float* second, const Plan& plan) {
+void separate_pair(const Real* line, Real* first, Real* second, const Plan& plan) {
   const int W = plan.length;
   const uint16_t* places = plan.places.data();
   const Complexes zero = load_element(line, 0);
@@ -198,7 +198,7 @@ void separate_pair(const float* line, float* first, float* second, const Plan& p
   }
 }
 
-void join_pair(const float* first, const float* second, float* line, const Plan& plan) {
+void join_pair(const Real* first, const Real* second, Real* line, const Plan& plan) {
   const int W = plan.length;
   const uint16_t* places = plan.places.data();
   store_element(line, 0, {load_element(first, 0).re, load_element(second, 0).re});

@@ -7,30 +7,34 @@
 namespace tdas_ops::cpu {
 namespace {
 
-Twiddle turn(int64_t part, int64_t whole) {
+template <class T>
+TwiddleOf<T> turn(int64_t part, int64_t whole) {
   const double angle = 2.0 * M_PI * static_cast<double>(part % whole) / static_cast<double>(whole);
-  return {static_cast<float>(std::cos(angle)), static_cast<float>(std::sin(angle))};
+  return {static_cast<T>(std::cos(angle)), static_cast<T>(std::sin(angle))};
 }
 
-std::vector<Twiddle> turns_of(int radix, int part) {
-  std::vector<Twiddle> turns;
+template <class T>
+std::vector<TwiddleOf<T>> turns_of(int radix, int part) {
+  std::vector<TwiddleOf<T>> turns;
   for (int j = 0; j < part; ++j)
-    for (int k = 1; k < radix; ++k) turns.push_back(turn(int64_t{j} * k, int64_t{radix} * part));
+    for (int k = 1; k < radix; ++k) turns.push_back(turn<T>(int64_t{j} * k, int64_t{radix} * part));
   return turns;
 }
 
-std::vector<Twiddle> reals_of(int length) {
-  std::vector<Twiddle> reals;
-  for (int k = 0; k < length; ++k) reals.push_back(turn(k, int64_t{2} * length));
+template <class T>
+std::vector<TwiddleOf<T>> reals_of(int length) {
+  std::vector<TwiddleOf<T>> reals;
+  for (int k = 0; k < length; ++k) reals.push_back(turn<T>(k, int64_t{2} * length));
   return reals;
 }
 
-Tables make_tables() {
-  Tables made;
+template <class T>
+TablesOf<T> make_tables() {
+  TablesOf<T> made;
   for (int length = 2; length <= max_size; length *= 2) {
     const int index = log2_of(length), radix = first_radix(length);
-    made.stages[index] = turns_of(radix, length / radix);
-    made.reals[index] = reals_of(length);
+    made.stages[index] = turns_of<T>(radix, length / radix);
+    made.reals[index] = reals_of<T>(length);
     for (int k = 0; k < length; ++k) made.places[index].push_back(static_cast<uint16_t>(reversed(k, length)));
   }
   return made;
@@ -62,21 +66,24 @@ double cheapest(int length, int largest, std::vector<int>& radices) {
   return best;
 }
 
-std::vector<Twiddle> roots_of(int prime) {
+template <class T>
+std::vector<TwiddleOf<T>> roots_of(int prime) {
   const int half = prime / 2, rows = (half + roots_at_once - 1) / roots_at_once * roots_at_once;
-  std::vector<Twiddle> roots;
+  std::vector<TwiddleOf<T>> roots;
   for (int k = 1; k <= rows; ++k)
-    for (int n = 1; n <= half; ++n) roots.push_back(k <= half ? turn(int64_t{n} * k, prime) : Twiddle{});
+    for (int n = 1; n <= half; ++n) roots.push_back(k <= half ? turn<T>(int64_t{n} * k, prime) : TwiddleOf<T>{});
   return roots;
 }
 
-std::unique_ptr<const Plan> make_plan(int length) {
-  auto made = std::make_unique<Plan>();
+template <class T>
+std::unique_ptr<const PlanOf<T>> make_plan(int length) {
+  auto made = std::make_unique<PlanOf<T>>();
   made->length = length;
   int left = length;
   const auto add = [&](int radix, bool prime) {
     left /= radix;
-    made->stages.push_back({radix, left, turns_of(radix, left), prime ? roots_of(radix) : std::vector<Twiddle>()});
+    made->stages.push_back(
+        {radix, left, turns_of<T>(radix, left), prime ? roots_of<T>(radix) : std::vector<TwiddleOf<T>>()});
   };
   for (int64_t prime = largest_prime(left); prime > 5; prime = largest_prime(left)) add(static_cast<int>(prime), true);
   std::vector<int> radices;
@@ -86,30 +93,37 @@ std::unique_ptr<const Plan> make_plan(int length) {
   made->frequencies.resize(length);
   for (int k = 0; k < length; ++k) {
     int place = 0, rest = k;
-    for (const Stage& stage : made->stages) {
+    for (const StageOf<T>& stage : made->stages) {
       place += rest % stage.radix * stage.part;
       rest /= stage.radix;
     }
     made->places[k] = static_cast<uint16_t>(place);
     made->frequencies[place] = static_cast<uint16_t>(k);
   }
-  made->reals = reals_of(length);
+  made->reals = reals_of<T>(length);
   return made;
 }
 
 }  // namespace
 
-const Tables& tables() {
-  static const Tables made = make_tables();
+template <class T>
+const TablesOf<T>& tables() {
+  static const TablesOf<T> made = make_tables<T>();
   return made;
 }
 
-const Plan& plan_of(int length) {
-  static std::array<std::unique_ptr<const Plan>, max_size + 1> plans;
+template <class T>
+const PlanOf<T>& plan_of(int length) {
+  static std::array<std::unique_ptr<const PlanOf<T>>, max_size + 1> plans;
   static std::mutex mutex;
   const std::lock_guard<std::mutex> lock(mutex);
-  if (plans[length] == nullptr) plans[length] = make_plan(length);
+  if (plans[length] == nullptr) plans[length] = make_plan<T>(length);
   return *plans[length];
 }
+
+template const TablesOf<float>& tables();
+template const TablesOf<double>& tables();
+template const PlanOf<float>& plan_of(int length);
+template const PlanOf<double>& plan_of(int length);
 
 }  // namespace tdas_ops::cpu

@@ -1,4 +1,4 @@
-// Constants of the transforms, made once in a process: they depend on lengths alone.
+// Constants of the transforms, made once in a process: they depend on lengths alone. T is float or double.
 #pragma once
 
 #include <array>
@@ -16,9 +16,11 @@ constexpr int log2_of(int length) { return 31 - __builtin_clz(static_cast<unsign
 constexpr bool is_power_of_two(int64_t length) { return (length & (length - 1)) == 0; }
 
 // Of powers of two, whose transforms are laid out at compile time. Index: log2 of the length.
-struct Tables {
-  template <class T>
-  using ByLength = std::array<std::vector<T>, log2_of(max_size) + 1>;
+template <class T>
+struct TablesOf {
+  using Twiddle = TwiddleOf<T>;
+  template <class Each>
+  using ByLength = std::array<std::vector<Each>, log2_of(max_size) + 1>;
 
   // The first stage of a transform of this length, of radix R: exp(2 pi i j k / length), k = 1 .. R - 1 for every j.
   ByLength<Twiddle> stages;
@@ -28,10 +30,13 @@ struct Tables {
   ByLength<uint16_t> places;
 };
 
-const Tables& tables();
+template <class T>
+const TablesOf<T>& tables();
 
 // A stage splits each line of radix * part elements into `radix` lines of `part` elements.
-struct Stage {
+template <class T>
+struct StageOf {
+  using Twiddle = TwiddleOf<T>;
   int radix, part;
   // exp(2 pi i j k / (radix * part)), k = 1 .. radix - 1 for every j < part.
   std::vector<Twiddle> turns;
@@ -42,15 +47,17 @@ struct Stage {
 constexpr int roots_at_once = 4;
 
 // The transform of any length, laid out at run time. Frequency k = r + radix q of a line goes to line r, place q.
-struct Plan {
+template <class T>
+struct PlanOf {
   int length;
-  std::vector<Stage> stages;
+  std::vector<StageOf<T>> stages;
   std::vector<uint16_t> places, frequencies;  // the place of every frequency, the frequency of every place
-  std::vector<Twiddle> reals;                 // as in Tables
+  std::vector<TwiddleOf<T>> reals;            // as in Tables
 };
 
 // Made when first asked for; `length` has no prime factor above max_prime.
-const Plan& plan_of(int length);
+template <class T>
+const PlanOf<T>& plan_of(int length);
 
 // The largest prime factor.
 constexpr int64_t largest_prime(int64_t length) {

@@ -9,10 +9,10 @@ namespace {
 
 // What happens to 8 neighbouring places in the middle of a sandwich, `place` being the first of them: the last stage of
 // the transform, whatever the leaf is for, and the first stage back.
-using Leaf = void (*)(float* line, int place, const void* context);
+using Leaf = void (*)(Real* line, int place, const void* context);
 
 template <int L>
-__attribute__((noinline)) void forward_stage(float* __restrict line, const Tables& tables) {
+__attribute__((noinline)) void forward_stage(Real* __restrict line, const Tables& tables) {
   constexpr int R = first_radix(L), M = L / R;
   const Twiddle* twiddles = tables.stages[log2_of(L)].data();
   for (int j = 0; j < M; ++j, twiddles += R - 1) {
@@ -26,7 +26,7 @@ __attribute__((noinline)) void forward_stage(float* __restrict line, const Table
 }
 
 template <int L>
-__attribute__((noinline)) void inverse_stage(float* __restrict line, const Tables& tables) {
+__attribute__((noinline)) void inverse_stage(Real* __restrict line, const Tables& tables) {
   constexpr int R = first_radix(L), M = L / R;
   const Twiddle* twiddles = tables.stages[log2_of(L)].data();
   for (int j = 0; j < M; ++j, twiddles += R - 1) {
@@ -43,7 +43,7 @@ __attribute__((noinline)) void inverse_stage(float* __restrict line, const Table
 
 // Depth first: a part is finished while it is in the cache. Parts of `last` elements are left as they are.
 template <int L, int last>
-void forward(float* line, const Tables& tables) {
+void forward(Real* line, const Tables& tables) {
   if constexpr (L > last) {
     constexpr int M = L / first_radix(L);
     forward_stage<L>(line, tables);
@@ -53,7 +53,7 @@ void forward(float* line, const Tables& tables) {
 }
 
 template <int L, int last>
-void inverse(float* line, const Tables& tables) {
+void inverse(Real* line, const Tables& tables) {
   if constexpr (L > last) {
     constexpr int M = L / first_radix(L);
     if constexpr (M > last)
@@ -68,7 +68,7 @@ struct Directions {
 
 // Forward, the leaf on every 8 places, inverse; each direction if asked for.
 template <int L>
-void sandwich(float* line, int place, const Tables& tables, Directions directions, Leaf leaf, const void* context) {
+void sandwich(Real* line, int place, const Tables& tables, Directions directions, Leaf leaf, const void* context) {
   if constexpr (L == 8) {
     leaf(line, place, context);
   } else {
@@ -109,7 +109,7 @@ TDAS_OPS_INLINE void tie_eights(Complexes (&x)[8], Complexes (&y)[8], const Twid
 
 // The last stage forward, on the eight of `first` and the one that mirrors it, together with the separation.
 template <Mirror mirror, int M>
-__attribute__((noinline)) void separate_eights(const float* line, float* spectrum, int first, const Tables& tables) {
+__attribute__((noinline)) void separate_eights(const Real* line, Real* spectrum, int first, const Tables& tables) {
   constexpr int step = M / 8;
   const int other = step - first;
   const uint16_t* places = tables.places[log2_of(M)].data();
@@ -128,7 +128,7 @@ __attribute__((noinline)) void separate_eights(const float* line, float* spectru
 
 // The inverse: the first stage back, after the spectra are joined.
 template <Mirror mirror, int M>
-__attribute__((noinline)) void join_eights(const float* spectrum, float* line, int first, const Tables& tables) {
+__attribute__((noinline)) void join_eights(const Real* spectrum, Real* line, int first, const Tables& tables) {
   constexpr int step = M / 8;
   const int other = step - first;
   const uint16_t* places = tables.places[log2_of(M)].data();
@@ -146,7 +146,7 @@ __attribute__((noinline)) void join_eights(const float* spectrum, float* line, i
 }
 
 // Rows of 32: the whole line at once.
-void separate_sixteen(const float* line, float* spectrum, const Tables& tables) {
+void separate_sixteen(const Real* line, Real* spectrum, const Tables& tables) {
   const Twiddle* twiddles = tables.reals[log2_of(16)].data();
   Complexes x[16];
   load_elements(x, line, 0, 1);
@@ -157,7 +157,7 @@ void separate_sixteen(const float* line, float* spectrum, const Tables& tables) 
   store_elements(spectrum, 0, 1, x);
 }
 
-void join_sixteen(const float* spectrum, float* line, const Tables& tables) {
+void join_sixteen(const Real* spectrum, Real* line, const Tables& tables) {
   const Twiddle* twiddles = tables.reals[log2_of(16)].data();
   Complexes x[16];
   load_elements(x, spectrum, 0, 1);
@@ -170,7 +170,7 @@ void join_sixteen(const float* spectrum, float* line, const Tables& tables) {
 
 // `line` holds the columns of the rows and is destroyed, `spectrum` the M frequencies in their natural order.
 template <int M>
-void forward_rows(float* line, float* spectrum, const Tables& tables) {
+void forward_rows(Real* line, Real* spectrum, const Tables& tables) {
   if constexpr (M == 16) {
     separate_sixteen(line, spectrum, tables);
   } else {
@@ -182,7 +182,7 @@ void forward_rows(float* line, float* spectrum, const Tables& tables) {
 }
 
 template <int M>
-void inverse_rows(const float* spectrum, float* line, const Tables& tables) {
+void inverse_rows(const Real* spectrum, Real* line, const Tables& tables) {
   if constexpr (M == 16) {
     join_sixteen(spectrum, line, tables);
   } else {
@@ -193,16 +193,16 @@ void inverse_rows(const float* spectrum, float* line, const Tables& tables) {
   }
 }
 
-using Transform = void (*)(float* line, const Tables& tables);
+using Transform = void (*)(Real* line, const Tables& tables);
 
 struct RowTransforms {
-  void (*forward)(float* line, float* spectrum, const Tables& tables);
-  void (*inverse)(const float* spectrum, float* line, const Tables& tables);
+  void (*forward)(Real* line, Real* spectrum, const Tables& tables);
+  void (*inverse)(const Real* spectrum, Real* line, const Tables& tables);
 };
 
 struct ColumnTransforms {
   Transform forward_to_eights, inverse_from_eights;
-  void (*sandwich)(float* line, int place, const Tables& tables, Directions directions, Leaf leaf, const void* context);
+  void (*sandwich)(Real* line, int place, const Tables& tables, Directions directions, Leaf leaf, const void* context);
 };
 
 // Of real rows of this width.

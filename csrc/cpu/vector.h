@@ -1,4 +1,4 @@
-// Vectors of floats in the instruction set that the including file is compiled for: it defines TDAS_OPS_VECTOR_BYTES
+// Vectors in the instruction set that the including file is compiled for: it defines TDAS_OPS_VECTOR_BYTES
 // (64, 32 or 16) beside its TDAS_OPS_TARGET. Everything is local to that file, so that no other code gets those
 // instructions. Arithmetic is the vector arithmetic that g++ and clang share, intrinsics stand where it lacks a word.
 #pragma once
@@ -13,15 +13,18 @@
 #include <cstring>
 #include <utility>
 
-#include "../fft.h"
+#include "real.h"
 
 namespace tdas_ops::cpu {
 namespace {
 
-constexpr int vector_bytes = TDAS_OPS_VECTOR_BYTES, lanes = vector_bytes / 4;
+constexpr int vector_bytes = TDAS_OPS_VECTOR_BYTES, lanes = vector_bytes / sizeof(Real), word_lanes = vector_bytes / 4;
 
-using Floats = float __attribute__((vector_size(vector_bytes)));
-using LooseFloats __attribute__((aligned(4), may_alias)) = Floats;  // as attributes of the name: clang hears no others
+using Floats = Real __attribute__((vector_size(vector_bytes)));
+using LooseFloats __attribute__((aligned(sizeof(Real)), may_alias)) =
+    Floats;                                                        // as attributes of the name: clang hears no others
+using Singles = float __attribute__((vector_size(vector_bytes)));  // whatever Real is
+using LooseSingles __attribute__((aligned(4), may_alias)) = Singles;
 using Ints = int32_t __attribute__((vector_size(vector_bytes)));
 using Words = uint32_t __attribute__((vector_size(vector_bytes)));
 using WideWords = uint64_t __attribute__((vector_size(vector_bytes)));  // a word in the low half of every lane
@@ -30,32 +33,33 @@ using Complexes = Complex<Floats>;
 // A line of complex vectors: element n is 2 * lanes floats, real parts then imaginary parts.
 constexpr int line_step = 2 * lanes;
 
-TDAS_OPS_INLINE Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-TDAS_OPS_INLINE Floats load_loose(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
-TDAS_OPS_INLINE void store(float* p, Floats value) { *reinterpret_cast<Floats*>(p) = value; }
-TDAS_OPS_INLINE void store_loose(float* p, Floats value) { *reinterpret_cast<LooseFloats*>(p) = value; }
-TDAS_OPS_INLINE Complexes load_element(const float* line, int64_t n) {
+TDAS_OPS_INLINE Floats load(const Real* p) { return *reinterpret_cast<const Floats*>(p); }
+TDAS_OPS_INLINE Floats load_loose(const Real* p) { return *reinterpret_cast<const LooseFloats*>(p); }
+TDAS_OPS_INLINE Singles load_singles(const float* p) { return *reinterpret_cast<const LooseSingles*>(p); }
+TDAS_OPS_INLINE void store(Real* p, Floats value) { *reinterpret_cast<Floats*>(p) = value; }
+TDAS_OPS_INLINE void store_loose(Real* p, Floats value) { *reinterpret_cast<LooseFloats*>(p) = value; }
+TDAS_OPS_INLINE Complexes load_element(const Real* line, int64_t n) {
   return {load(line + n * line_step), load(line + n * line_step + lanes)};
 }
-TDAS_OPS_INLINE void store_element(float* line, int64_t n, Complexes value) {
+TDAS_OPS_INLINE void store_element(Real* line, int64_t n, Complexes value) {
   store(line + n * line_step, value.re);
   store(line + n * line_step + lanes, value.im);
 }
 
 // N elements of a line from `first` on, `step` apart.
 template <int N>
-TDAS_OPS_INLINE void load_elements(Complexes (&x)[N], const float* line, int64_t first, int64_t step) {
+TDAS_OPS_INLINE void load_elements(Complexes (&x)[N], const Real* line, int64_t first, int64_t step) {
   TDAS_OPS_UNROLL
   for (int i = 0; i < N; ++i) x[i] = load_element(line, first + i * step);
 }
 
 template <int N>
-TDAS_OPS_INLINE void store_elements(float* line, int64_t first, int64_t step, const Complexes (&x)[N]) {
+TDAS_OPS_INLINE void store_elements(Real* line, int64_t first, int64_t step, const Complexes (&x)[N]) {
   TDAS_OPS_UNROLL
   for (int i = 0; i < N; ++i) store_element(line, first + i * step, x[i]);
 }
 
-TDAS_OPS_INLINE Floats broadcast(float value) { return value - Floats{}; }
+TDAS_OPS_INLINE Floats broadcast(Real value) { return value - Floats{}; }
 
 template <class Vector, class At, int... i>
 TDAS_OPS_INLINE Vector shuffled(Vector a, Vector b, At at, std::integer_sequence<int, i...>) {
@@ -114,11 +118,11 @@ inline uint16_t to_half(float value) {
 
 #if TDAS_OPS_VECTOR_BYTES == 64
 
-TDAS_OPS_INLINE Floats root(Floats x) {
-  return reinterpret_cast<Floats>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(x)));
+TDAS_OPS_INLINE Singles root(Singles x) {
+  return reinterpret_cast<Singles>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(x)));
 }
-TDAS_OPS_INLINE Floats to_floats(Words x) {
-  return reinterpret_cast<Floats>(_mm512_maskz_cvtepu32_ps(0xffff, reinterpret_cast<__m512i>(x)));
+TDAS_OPS_INLINE Singles to_singles(Words x) {
+  return reinterpret_cast<Singles>(_mm512_maskz_cvtepu32_ps(0xffff, reinterpret_cast<__m512i>(x)));
 }
 TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) {
   return reinterpret_cast<WideWords>(
@@ -135,23 +139,24 @@ TDAS_OPS_INLINE WideWords exclusive_or(WideWords a, WideWords b, WideWords c) {
 }
 // The exponent e and significand 1 + m of x = 2^e (1 + m), m in [-1/4, 1/2), as floats; the product with 4/3 rounds so
 // that both agree for every x.
-TDAS_OPS_INLINE Floats split_exponent(Floats x, Floats& significand) {
-  significand = reinterpret_cast<Floats>(
+TDAS_OPS_INLINE Singles split_exponent(Singles x, Singles& significand) {
+  significand = reinterpret_cast<Singles>(
       _mm512_getmant_ps(reinterpret_cast<__m512>(x), _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src));
-  return reinterpret_cast<Floats>(_mm512_getexp_ps(reinterpret_cast<__m512>(x * 1.33333337f)));
+  return reinterpret_cast<Singles>(_mm512_getexp_ps(reinterpret_cast<__m512>(x * 1.33333337f)));
 }
-TDAS_OPS_INLINE void store_past_cache(float* p, Floats value) { _mm512_stream_ps(p, reinterpret_cast<__m512>(value)); }
-TDAS_OPS_INLINE Floats widen_bfloat16(const uint16_t* p) {
+TDAS_OPS_INLINE Singles widen_bfloat16(const uint16_t* p) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return reinterpret_cast<Floats>(reinterpret_cast<Words>(_mm512_cvtepu16_epi32(bits)) << 16);
+  return reinterpret_cast<Singles>(reinterpret_cast<Words>(_mm512_cvtepu16_epi32(bits)) << 16);
 }
-TDAS_OPS_INLINE Floats widen_half(const uint16_t* p) {
-  return reinterpret_cast<Floats>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+TDAS_OPS_INLINE Singles widen_half(const uint16_t* p) {
+  return reinterpret_cast<Singles>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 }
 
 #elif TDAS_OPS_VECTOR_BYTES == 32
 
-TDAS_OPS_INLINE Floats root(Floats x) { return reinterpret_cast<Floats>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x))); }
+TDAS_OPS_INLINE Singles root(Singles x) {
+  return reinterpret_cast<Singles>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x)));
+}
 TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) {
   return reinterpret_cast<WideWords>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
@@ -159,22 +164,21 @@ TDAS_OPS_INLINE Words interleave(WideWords even, WideWords odd) {
   return reinterpret_cast<Words>(
       _mm256_blend_epi32(reinterpret_cast<__m256i>(even), reinterpret_cast<__m256i>(odd << 32), 0xAA));
 }
-TDAS_OPS_INLINE void store_past_cache(float* p, Floats value) { _mm256_stream_ps(p, reinterpret_cast<__m256>(value)); }
-TDAS_OPS_INLINE Floats widen_bfloat16(const uint16_t* p) {
+TDAS_OPS_INLINE Singles widen_bfloat16(const uint16_t* p) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return reinterpret_cast<Floats>(reinterpret_cast<Words>(_mm256_cvtepu16_epi32(bits)) << 16);
+  return reinterpret_cast<Singles>(reinterpret_cast<Words>(_mm256_cvtepu16_epi32(bits)) << 16);
 }
-TDAS_OPS_INLINE Floats widen_half(const uint16_t* p) {
-  return reinterpret_cast<Floats>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+TDAS_OPS_INLINE Singles widen_half(const uint16_t* p) {
+  return reinterpret_cast<Singles>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
 #else
 
-TDAS_OPS_INLINE Floats root(Floats x) {
+TDAS_OPS_INLINE Singles root(Singles x) {
 #if defined(__x86_64__)
-  return reinterpret_cast<Floats>(_mm_sqrt_ps(reinterpret_cast<__m128>(x)));
+  return reinterpret_cast<Singles>(_mm_sqrt_ps(reinterpret_cast<__m128>(x)));
 #else
-  for (int i = 0; i < lanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+  for (int i = 0; i < word_lanes; ++i) x[i] = __builtin_sqrtf(x[i]);
   return x;
 #endif
 }
@@ -191,15 +195,14 @@ TDAS_OPS_INLINE WideWords multiply(WideWords a, WideWords b) {
 TDAS_OPS_INLINE Words interleave(WideWords even, WideWords odd) {
   return reinterpret_cast<Words>((even & 0xffffffffu) | (odd << 32));
 }
-TDAS_OPS_INLINE void store_past_cache(float* p, Floats value) { store(p, value); }
-TDAS_OPS_INLINE Floats widen_bfloat16(const uint16_t* p) {
-  return Floats{from_bfloat16(p[0]), from_bfloat16(p[1]), from_bfloat16(p[2]), from_bfloat16(p[3])};
+TDAS_OPS_INLINE Singles widen_bfloat16(const uint16_t* p) {
+  return Singles{from_bfloat16(p[0]), from_bfloat16(p[1]), from_bfloat16(p[2]), from_bfloat16(p[3])};
 }
-TDAS_OPS_INLINE Floats widen_half(const uint16_t* p) {
+TDAS_OPS_INLINE Singles widen_half(const uint16_t* p) {
 #if defined(__aarch64__)
-  return reinterpret_cast<Floats>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))));
+  return reinterpret_cast<Singles>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))));
 #else
-  return Floats{from_half(p[0]), from_half(p[1]), from_half(p[2]), from_half(p[3])};
+  return Singles{from_half(p[0]), from_half(p[1]), from_half(p[2]), from_half(p[3])};
 #endif
 }
 
@@ -207,90 +210,24 @@ TDAS_OPS_INLINE Floats widen_half(const uint16_t* p) {
 
 #if TDAS_OPS_VECTOR_BYTES != 64
 // The exponent e and significand 1 + m of x = 2^e (1 + m), m in [-1/4, 1/2), as floats.
-TDAS_OPS_INLINE Floats split_exponent(Floats x, Floats& significand) {
+TDAS_OPS_INLINE Singles split_exponent(Singles x, Singles& significand) {
   const Ints bits = reinterpret_cast<Ints>(x), exponent = (bits - 0x3f400000) >> 23;
-  significand = reinterpret_cast<Floats>(bits - (exponent << 23));
-  return __builtin_convertvector(exponent, Floats);
+  significand = reinterpret_cast<Singles>(bits - (exponent << 23));
+  return __builtin_convertvector(exponent, Singles);
 }
 TDAS_OPS_INLINE WideWords exclusive_or(WideWords a, WideWords b, WideWords c) { return a ^ b ^ c; }
 // Rounded once, as the conversion of AVX-512 is: both halves and the product are exact.
-TDAS_OPS_INLINE Floats to_floats(Words x) {
-  return __builtin_convertvector(reinterpret_cast<Ints>(x >> 16), Floats) * 65536.0f +
-         __builtin_convertvector(reinterpret_cast<Ints>(x & 0xffffu), Floats);
-}
-#endif
-
-// The transpose of a square tile: row i of `to` is column i of `from`. Rows of `from` may have any alignment.
-#if TDAS_OPS_VECTOR_BYTES == 64
-template <class Load>
-TDAS_OPS_INLINE void transpose(Load row, Floats (&result)[lanes]) {
-  __m512 r[16], t[16];
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 16; ++i) r[i] = reinterpret_cast<__m512>(row(i));
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_maskz_unpacklo_ps(0xffff, r[i], r[i + 1]);
-    t[i + 1] = _mm512_maskz_unpackhi_ps(0xffff, r[i], r[i + 1]);
-  }
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_maskz_shuffle_ps(0xffff, t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm512_maskz_shuffle_ps(0xffff, t[i], t[i + 2], 0xEE);
-    r[i + 2] = _mm512_maskz_shuffle_ps(0xffff, t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm512_maskz_shuffle_ps(0xffff, t[i + 1], t[i + 3], 0xEE);
-  }
-  TDAS_OPS_UNROLL
-  for (int c = 0; c < 4; ++c) {  // 128 bits q of r[4 g + c] hold column 4 q + c of rows 4 g to 4 g + 3
-    const __m512 a0 = _mm512_maskz_shuffle_f32x4(0xffff, r[c], r[4 + c], 0x88);
-    const __m512 a1 = _mm512_maskz_shuffle_f32x4(0xffff, r[c], r[4 + c], 0xDD);
-    const __m512 b0 = _mm512_maskz_shuffle_f32x4(0xffff, r[8 + c], r[12 + c], 0x88);
-    const __m512 b1 = _mm512_maskz_shuffle_f32x4(0xffff, r[8 + c], r[12 + c], 0xDD);
-    result[c] = reinterpret_cast<Floats>(_mm512_maskz_shuffle_f32x4(0xffff, a0, b0, 0x88));
-    result[4 + c] = reinterpret_cast<Floats>(_mm512_maskz_shuffle_f32x4(0xffff, a1, b1, 0x88));
-    result[8 + c] = reinterpret_cast<Floats>(_mm512_maskz_shuffle_f32x4(0xffff, a0, b0, 0xDD));
-    result[12 + c] = reinterpret_cast<Floats>(_mm512_maskz_shuffle_f32x4(0xffff, a1, b1, 0xDD));
-  }
-}
-#elif TDAS_OPS_VECTOR_BYTES == 32
-template <class Load>
-TDAS_OPS_INLINE void transpose(Load row, Floats (&result)[lanes]) {
-  __m256 r[8], t[8];
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; ++i) r[i] = reinterpret_cast<__m256>(row(i));
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  TDAS_OPS_UNROLL
-  for (int i = 0; i < 8; i += 4) {
-    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
-    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-  }
-  TDAS_OPS_UNROLL
-  for (int c = 0; c < 4; ++c) {
-    result[c] = reinterpret_cast<Floats>(_mm256_permute2f128_ps(r[c], r[4 + c], 0x20));
-    result[4 + c] = reinterpret_cast<Floats>(_mm256_permute2f128_ps(r[c], r[4 + c], 0x31));
-  }
-}
-#else
-template <class Load>
-TDAS_OPS_INLINE void transpose(Load row, Floats (&result)[lanes]) {
-  const Floats a = row(0), b = row(1), c = row(2), d = row(3);
-  const auto low = [](int i) { return i / 2 + i % 2 * 4; };       // 0 4 1 5
-  const auto high = [](int i) { return i / 2 + i % 2 * 4 + 2; };  // 2 6 3 7
-  const auto first = [](int i) { return i % 2 + i / 2 * 4; };     // 0 1 4 5
-  const auto last = [](int i) { return i % 2 + i / 2 * 4 + 2; };  // 2 3 6 7
-  const Floats ab0 = shuffled(a, b, low), ab1 = shuffled(a, b, high);
-  const Floats cd0 = shuffled(c, d, low), cd1 = shuffled(c, d, high);
-  result[0] = shuffled(ab0, cd0, first);
-  result[1] = shuffled(ab0, cd0, last);
-  result[2] = shuffled(ab1, cd1, first);
-  result[3] = shuffled(ab1, cd1, last);
+TDAS_OPS_INLINE Singles to_singles(Words x) {
+  return __builtin_convertvector(reinterpret_cast<Ints>(x >> 16), Singles) * 65536.0f +
+         __builtin_convertvector(reinterpret_cast<Ints>(x & 0xffffu), Singles);
 }
 #endif
 
 }  // namespace
 }  // namespace tdas_ops::cpu
+
+#ifdef TDAS_OPS_DOUBLE
+#include "vector_double.h"
+#else
+#include "vector_float.h"
+#endif

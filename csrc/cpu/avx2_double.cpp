@@ -1,0 +1,2 @@
+#define TDAS_OPS_DOUBLE
+#include "avx2.cpp"
