@@ -163,7 +163,7 @@ void step_cpp(const Tensor& out, const OptionalTensor& mean, const Tensor& x, co
     args.base = arguments.input("x", x);
     args.v = arguments.input("v", v);
     if (mean) arguments.output("mean", *mean);
-    if (cast) arguments.output("cast", *cast);
+    if (cast) arguments.input("cast", *cast);  // of any kind: it is copied
     const Noise noise(arguments, args, z, seeds, draw, first_sample);
     const std::vector<T> drift_scale = scale_of<T>(arguments, "d_tensor", d, d_tensor, args.batch);
     const std::vector<T> noise_scale = n || n_tensor
@@ -190,7 +190,7 @@ void langevin_step_cpp(const Tensor& out, const OptionalTensor& mean, const Tens
     args.base = arguments.input("x", x);
     args.v = arguments.input("score", score);
     if (mean) arguments.output("mean", *mean);
-    if (cast) arguments.output("cast", *cast);
+    if (cast) arguments.input("cast", *cast);  // of any kind: it is copied
     const Noise noise(arguments, args, z, seeds, draw, first_sample);
     TDAS_OPS_CHECK(has_noise(args), "langevin_step.cpp: there is no noise; expected `z`, or `seeds` and `draw`.");
     const std::vector<T> each_alpha = scale_of<T>(arguments, "alpha_tensor", alpha, alpha_tensor, args.batch);

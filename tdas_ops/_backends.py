@@ -31,7 +31,6 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INTERPRETER = ("triton",) if _INTERPRETED else ()
 _PREFERENCE = {
     "cpu": ("cpp", "reference", *_INTERPRETER),
-    "cpu float64": ("reference", *_INTERPRETER),  # reference work, also where cpp is chosen
     "cuda": ("triton", "cuda", "reference"),
     "cuda beyond triton": ("cuda", "reference"),  # samples larger than its kernels take
     "cuda without triton": ("cuda", "reference"),
@@ -51,7 +50,7 @@ class SlowPathWarning(UserWarning):
     """Ops run much slower than they could, for a reason that the text names with the command that mends it.
 
     Given once for each reason in a process. It is not given where the slower way was chosen: by `use_backend`,
-    `TDAS_OPS_BACKEND` or `TDAS_OPS_BUILD=none`, nor for float64, which is always the reference's work.
+    `TDAS_OPS_BACKEND` or `TDAS_OPS_BUILD=none`.
     """
 
 
@@ -237,8 +236,7 @@ def _filled(choice: str | None) -> Table:
     for op in _OPS:
         for device, preference in _PREFERENCE.items():
             for backend in preference:
-                chosen = "reference" if (device, choice) == ("cpu float64", "cpp") else choice
-                if backend in _INSTALLED and chosen in (None, backend):
+                if backend in _INSTALLED and choice in (None, backend):
                     key = f"slow {device}" if choice is None and device in slow else device
                     table[op][key] = _overload(op, backend, device)
                     break
@@ -273,7 +271,7 @@ def kernel(
     skew: Tensor | None = None,
     at_call: bool = False,
 ) -> Any:
-    """The overload that serves `op` on the device of `tensor`, in its dtype, for its size and these masks.
+    """The overload that serves `op` on the device of `tensor`, for its size and these masks.
 
     While it is traced that may be one which looks again `at_call`.
     """
@@ -284,7 +282,7 @@ def kernel(
         chosen, table = current()
     # Asking for the name of a device makes a string, which costs more than the rest of the look-up.
     if tensor.is_cpu:
-        device = "cpu float64" if tensor.dtype is torch.float64 else "cpu"
+        device = "cpu"
     elif tensor.is_cuda:
         device = _column(_fused(op, tensor, freq, space, skew), tensor.numel() // len(tensor), chosen)
     else:
@@ -403,7 +401,7 @@ def _path(op: str, device: str) -> str:
         return (
             f"fused ({isa}) for H and W from 32 to 2048 without a prime factor above 256; complex torch.fft and fused "
             f"kernels ({isa}) for other sizes and for R as matrices; pixels alone ({isa}) without a frequency mask; "
-            "reference for float64"
+            "float64 likewise"
         )
     if op == "normals":
         return backend

@@ -6,6 +6,7 @@ Each compiler that is there takes part. The numbers are those of the g++ that al
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +24,11 @@ def numbers(path: Path, program: Path, instruction_set: str, emulator: Sequence[
     """The results of the program, which it has also compared with float64: (values, bound) each."""
     done = run_program(program, "numbers", path, instruction_set=instruction_set, emulator=emulator)
     assert done.returncode == 0, done.stdout + done.stderr
-    raw, results, at = np.fromfile(path, np.float32), [], 0
-    while at < raw.size:
-        count = int(raw[at].view(np.int32))
-        results.append((raw[at + 2 : at + 2 + count].astype(np.float64), float(raw[at + 1])))
-        at += 2 + count
+    raw, results, at = path.read_bytes(), [], 0
+    while at < len(raw):
+        count, bound = struct.unpack_from("if", raw, at)
+        results.append((np.frombuffer(raw, np.float64, count, at + 8), bound))
+        at += 8 + 8 * count
     return results
 
 

@@ -54,6 +54,10 @@ class Case(NamedTuple):
     per_sample: bool
     seed: int
 
+    @property
+    def drawn(self) -> bool:
+        return self.noise in ("stream", "seeds")
+
 
 @st.composite
 def cases(draw: st.DrawFn, ops: tuple[str, ...] = ("step", "langevin_step", "noise", "precondition")) -> Case:
@@ -74,7 +78,7 @@ def cases(draw: st.DrawFn, ops: tuple[str, ...] = ("step", "langevin_step", "noi
         space=draw(st.booleans()),
         skew=method == "pds" and draw(st.booleans()),
         method=method,
-        double=draw(st.integers(0, 5)) == 0,
+        double=draw(st.integers(0, 2)) == 0,
         score=pick(*SCORES),
         layouts=(pick(*LAYOUTS), pick(*LAYOUTS), pick(*LAYOUTS)),
         scales=(
@@ -177,9 +181,13 @@ def bits(*tensors: Tensor) -> list[bytes]:
     return [t.contiguous().view(torch.uint8).numpy().tobytes() for t in tensors]
 
 
-def close(got: Tensor, expected: Tensor) -> bool:
-    """Within 2e-6 of the RMS; of 0.2 where that is more, since few normals may all be small (1e-5 is theirs)."""
-    bound = {torch.bfloat16: 4e-3, torch.float16: 5e-4}.get(got.dtype, 2e-6)
+def close(got: Tensor, expected: Tensor, drawn: bool) -> bool:
+    """Within 2e-6 of the RMS; of 0.2 where that is more, since few normals may all be small (1e-5 is theirs).
+
+    Float64 without normals that are `drawn`, in float32, is within 1e-13: few pixels may all be small.
+    """
+    double = got.dtype is torch.float64 and not drawn
+    bound = 1e-13 if double else {torch.bfloat16: 4e-3, torch.float16: 5e-4}.get(got.dtype, 2e-6)
     size = expected.square().mean().sqrt().item()
     return (got.double() - expected).square().mean().sqrt().item() <= bound * (max(size, 0.2) if size else 0.0)
 
@@ -207,7 +215,7 @@ def test_every_call_agrees_with_the_reference(case):
     assert len(got) == len(expected)
     for g, e in zip(got, expected, strict=True):
         assert g.isfinite().all()
-        assert close(g, e), relative_rms(g, e)
+        assert close(g, e, case.drawn), relative_rms(g, e)
 
 
 @examples(120)
@@ -232,7 +240,7 @@ def test_a_broken_sample_breaks_no_other(case, value, data):
     for g, e in zip(got, reference(call), strict=True):
         broken, expected = (~t.isfinite().flatten(2).all(-1) for t in (g, e))
         if value == 1e-40:
-            assert not broken.any() and close(g, e)
+            assert not broken.any() and close(g, e, case.drawn)
         elif case.op == "langevin_step" and math.isinf(value):  # its norm may be infinite or NaN, by the order of sums
             assert broken[sample, channel]
         else:

@@ -1,4 +1,5 @@
-"""The CPU kernels on every path (fused planes, torch's complex FFT, pixels alone): parity with float64, equal bits."""
+"""The CPU kernels on every path (fused planes, torch's complex FFT, pixels alone): parity with the reference in
+float64, equal bits."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from conftest import make_problem, relative_rms
 from torch import Tensor
 
 import tdas_ops
-from tdas_ops import NoiseStream
+from tdas_ops import NoiseStream, reference
 
 MISSING = tdas_ops.backend_info()["missing"]
 pytestmark = pytest.mark.skipif("cpp" in MISSING, reason=MISSING.get("cpp", ""))
@@ -23,6 +24,20 @@ PACKED = [(2, 6, 8), (1, 9, 10), (1, 1, 2), (1, 24, 96)]
 ODD = [(2, 8, 9), (1, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 1)]
 MASKS = [(f, a, w) for f in (True, False) for a in (True, False) for w in (True, False)]
 BATCH = 3
+HALVES = [torch.bfloat16, torch.float16]
+SCORES = {torch.float32: [torch.float32, *HALVES], torch.float64: [torch.float64, torch.float32, *HALVES]}
+EACH_DTYPE = pytest.mark.parametrize("dtype", SCORES, ids=["float32", "float64"])
+
+
+def bound(dtype: torch.dtype, noise: object = None) -> float:
+    """Normals that are drawn are those of float32."""
+    return 1e-14 if dtype is torch.float64 and not isinstance(noise, NoiseStream) else 1e-6
+
+
+def oracle(run, *args, **options):
+    """What the reference gives."""
+    with tdas_ops.use_backend("reference"):
+        return run(*args, **options)
 
 
 def name(mask: tuple[bool, bool, bool]) -> str:
@@ -75,17 +90,17 @@ def noise_of(kind: str, x: Tensor, layout: str):
     return laid_out(z, layout).to(x.dtype)
 
 
-def check_updates(p, shape, seed, ops=("step", "langevin_step")):
+def check_updates(p, shape, seed, state, ops=("step", "langevin_step")):
     """The ops in every kind of noise, with and without mean; the other choices drawn at random."""
     rng = random.Random(seed)
     for kind, mean, op in itertools.product(("stream", "seeds", "tensor", None), (False, True), ops):
         langevin = op == "langevin_step"
         if langevin and kind is None:
             continue
-        dtype = rng.choice([torch.float32, torch.bfloat16, torch.float16])
+        dtype = rng.choice(SCORES[state])
         layout_x, layout_v, layout_z, layout_out = (rng.choice(LAYOUTS) for _ in range(4))
         scales = ("number", "one", "each", "half", "column")
-        x, v = p.x.float(), p.v.to(dtype)
+        x, v = p.x.to(state), p.v.to(dtype)
         expected_x, expected_v = x.double(), v.double()
         noise, expected_noise = noise_of(kind, x, layout_z), noise_of(kind, expected_x, "plain")
         x, v = laid_out(x, layout_x), laid_out(v, layout_v)
@@ -93,7 +108,7 @@ def check_updates(p, shape, seed, ops=("step", "langevin_step")):
             noise = expected_noise = None
         in_place = layout_x in ("plain", "last", "unaligned") and rng.random() < 0.5
         before = [t.clone() for t in (x, v)]
-        out = x if in_place else laid_out(torch.full_like(p.x.float(), math.nan), layout_out)
+        out = x if in_place else laid_out(torch.full_like(p.x.to(state), math.nan), layout_out)
         if not (out.is_contiguous() or out.is_contiguous(memory_format=torch.channels_last)):
             out = None
         if langevin:
@@ -107,12 +122,12 @@ def check_updates(p, shape, seed, ops=("step", "langevin_step")):
             n = None if rng.random() < 0.3 else scale(rng.choice(scales), BATCH, 0.4)
             options = {"step_size": scale(rng.choice(scales), BATCH, 0.2), "noise_scale": 0.0 if kind is None else n}
             run = partial(tdas_ops.step, M=p.M, return_mean=mean, **options)
-        expected = run(expected_x, expected_v, noise=expected_noise)
+        expected = oracle(run, expected_x, expected_v, noise=expected_noise)
         got = run(x, v, noise=noise, out=out)
         case = (kind, mean, langevin, dtype, layout_x, layout_v, layout_z, layout_out, in_place, options)
         for a, b in zip(got, expected, strict=True) if mean else ((got, expected),):
-            assert a.dtype is torch.float32
-            assert relative_rms(a, b) < 1e-6, case
+            assert a.dtype is state
+            assert relative_rms(a, b) < bound(state, noise), case
         assert in_place or torch.equal(x, before[0]), case
         assert torch.equal(v, before[1]), case
         if isinstance(noise, NoiseStream):
@@ -122,16 +137,18 @@ def check_updates(p, shape, seed, ops=("step", "langevin_step")):
 @pytest.mark.parametrize("mask", MASKS, ids=name)
 @pytest.mark.parametrize("method", ["pds", "tdas"])
 @pytest.mark.parametrize("shape", FUSED + PACKED + ODD, ids=str)
-def test_updates_agree_with_float64(shape, method, mask, poisoned):
+@EACH_DTYPE
+def test_updates_agree_with_the_reference(dtype, shape, method, mask, poisoned):
     if mask[2] and (method == "tdas" or shape[1] * shape[2] == 1):
         pytest.skip("no such skew part")
     p = problem(shape, method, mask)
-    check_updates(p, shape, seed=f"{shape} {method} {mask}")
+    check_updates(p, shape, f"{shape} {method} {mask}", dtype)
 
 
 @pytest.mark.parametrize("shape", [(1, 2048, 32), (1, 32, 2048), (1, 62, 2050)], ids=str)
-def test_the_largest_sizes_agree_with_float64(shape):
-    check_updates(problem(shape, mask=(True, False, True)), shape, seed=1)
+@EACH_DTYPE
+def test_the_largest_sizes_agree_with_the_reference(dtype, shape):
+    check_updates(problem(shape, mask=(True, False, True)), shape, 1, dtype)
 
 
 def lengths(primes: tuple[int, ...]) -> list[int]:
@@ -147,46 +164,68 @@ def lengths(primes: tuple[int, ...]) -> list[int]:
 def test_backend_info_says_which_planes_are_fused():
     path = tdas_ops.backend_info()["paths"]["cpu"]["step"]
     assert "for H and W from 32 to 2048 without a prime factor above 256; complex torch.fft" in path
+    assert path.endswith("float64 likewise")
 
 
 @pytest.mark.parametrize("axis", ["height", "width"])
-def test_every_length_agrees_with_float64(axis):
+@EACH_DTYPE
+def test_every_length_agrees_with_the_reference(dtype, axis):
     """All of 2^a 3^b 5^c, and some with larger primes: the longest sums and the largest prime with a kernel."""
     assert len(lengths((2, 3, 5))) == 92
     for length in [*lengths((2, 3, 5)), 34, 37, 49, 77, 91, 103, 127, 181, 241, 251, 502, 721, 1081, 2008, 257, 514]:
         shape = (1, length, 32) if axis == "height" else (1, 32, length)
         p = problem(shape, mask=(True, False, False), batch=1)
-        got = tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, noise=stream())
-        assert relative_rms(got, tdas_ops.langevin_step(p.x, p.v.float().double(), p.M, 0.16, noise=stream())) < 1e-6
+        noise = noise_of("stream" if dtype is torch.float32 else "tensor", p.x.to(dtype), "plain")
+        got = tdas_ops.langevin_step(p.x.to(dtype), p.v.to(dtype), p.M, 0.16, noise=noise)
+        again = stream() if dtype is torch.float32 else noise
+        expected = oracle(tdas_ops.langevin_step, p.x, p.v.to(dtype).double(), p.M, 0.16, noise=again)
+        assert relative_rms(got, expected) < bound(dtype, noise)
 
 
 @pytest.mark.parametrize("mask", [m for m in MASKS if not m[2]], ids=name)
 @pytest.mark.parametrize("shape", FUSED + PACKED + ODD, ids=str)
-def test_filters_and_noise_agree_with_float64(shape, mask, poisoned):
+@EACH_DTYPE
+def test_filters_and_noise_agree_with_the_reference(dtype, shape, mask, poisoned):
     p = problem(shape, mask=mask)
     for which, layout in itertools.product(("M", "Mt", "MMt"), LAYOUTS):
-        for dtype, bound in ((torch.float32, 1e-6), (torch.bfloat16, 4e-3), (torch.float16, 6e-4)):
-            v = p.v.to(dtype)
+        bounds = {torch.bfloat16: 4e-3, torch.float16: 6e-4} if dtype is torch.float32 else {}
+        for each, error in (bounds | {dtype: bound(dtype)}).items():
+            v = p.v.to(each)
             got = tdas_ops.precondition(laid_out(v, layout), p.M, which)
-            assert got.dtype is dtype
-            assert relative_rms(got, tdas_ops.precondition(v.double(), p.M, which)) < bound
+            assert got.dtype is each
+            assert relative_rms(got, oracle(tdas_ops.precondition, v.double(), p.M, which)) < error
     for kind, n in itertools.product(("stream", "seeds", "tensor"), ("number", "one", "each", "column")):
-        like = torch.empty(BATCH, *shape)
+        like = torch.empty(BATCH, *shape, dtype=dtype)
         for memory_format in (torch.contiguous_format, torch.channels_last):
-            got = tdas_ops.noise(
-                p.M, like.shape, noise_of(kind, like, "last"), scale(n, BATCH, 3.0), memory_format=memory_format
-            )
-            expected = tdas_ops.noise(
-                p.M, like.shape, noise_of(kind, like.double(), "plain"), scale(n, BATCH, 3.0), dtype=torch.float64
-            )
+            noise, n_each = noise_of(kind, like, "last"), scale(n, BATCH, 3.0)
+            got = tdas_ops.noise(p.M, like.shape, noise, n_each, dtype=dtype, memory_format=memory_format)
+            noise_again = noise_of(kind, like.double(), "plain")
+            expected = oracle(tdas_ops.noise, p.M, like.shape, noise_again, n_each, dtype=torch.float64)
             assert got.is_contiguous(memory_format=memory_format)
-            assert relative_rms(got, expected) < 1e-6
+            assert relative_rms(got, expected) < bound(dtype, noise)
+
+
+@pytest.mark.parametrize("mask", [(True, False, False), (True, True, False), (False, True, False)], ids=name)
+@pytest.mark.parametrize("shape", FUSED + PACKED + ODD, ids=str)
+def test_float64_is_made_of_the_normals_of_float32(shape, mask):
+    """To all digits, where the reference takes the normals of the kernels."""
+    p = problem(shape, mask=mask)
+    for each in (stream(), NoiseStream(seeds=[3, 1, 4])):
+        drawn = each.arguments(BATCH, p.x.device)
+        expected = torch.full_like(p.x, math.nan)
+        draw = drawn[1].clone()
+        reference.noise(
+            expected, *p.M.masks(torch.float64)[:2], 0.7, None, None, drawn[0], draw, drawn[2],
+            normal=torch.ops.tdas_ops.normals.cpp,
+        )  # fmt: skip
+        got = tdas_ops.noise(p.M, p.x.shape, each, 0.7, dtype=torch.float64)
+        assert relative_rms(got, expected) < 1e-14
 
 
 def test_the_bound_rejects_a_wrong_filter():
     """A mask off by a millionth of its scale in one column, a draw too many, a sample shifted by one."""
     p = problem((2, 32, 32), mask=(True, False, False))
-    expected = tdas_ops.noise(p.M, p.x.shape, stream(), dtype=torch.float64)
+    expected = oracle(tdas_ops.noise, p.M, p.x.shape, stream(), dtype=torch.float64)
     for other in (NoiseStream(5, first_sample=7, draw=3), NoiseStream(5, first_sample=8, draw=2)):
         assert relative_rms(tdas_ops.noise(p.M, p.x.shape, other), expected) > 0.1
     R = p.R.clone()
@@ -206,28 +245,32 @@ RUNS = {
     "langevin with mean": lambda M, x, v, noise: torch.stack(
         tdas_ops.langevin_step(x, v, M, 0.16, noise=noise, norm="sample", return_mean=True)
     ),
-    "noise": lambda M, x, v, noise: tdas_ops.noise(M, x.shape, noise),
+    "noise": lambda M, x, v, noise: tdas_ops.noise(M, x.shape, noise, dtype=x.dtype),
     "precondition": lambda M, x, v, noise: tdas_ops.precondition(v, M, "MMt"),
 }
 BITS = pytest.mark.parametrize(
-    ("run", "shape", "mask"),
+    ("run", "shape", "mask", "dtype"),
     [
-        pytest.param(run, shape, mask, id=f"{key} {shape} {name(mask)}")
+        pytest.param(run, shape, mask, dtype, id=f"{key} {shape} {name(mask)} {dtype}")
         for key, run in RUNS.items()
-        for shape in ((3, 32, 64), (2, 45, 38), (1, 34, 35), (3, 24, 24), (2, 9, 10), (2, 8, 9))
+        for dtype, shapes in (
+            (torch.float32, ((3, 32, 64), (2, 45, 38), (1, 34, 35), (3, 24, 24), (2, 9, 10), (2, 8, 9))),
+            (torch.float64, ((3, 32, 64), (1, 34, 35), (2, 9, 10))),
+        )
+        for shape in shapes
         for mask in ((True, False, False), (True, True, True), (False, True, False))
     ],
 )
 
 
-def single(shape, mask, batch):
+def single(shape, mask, batch, dtype=torch.float32):
     p = problem(shape, mask=mask, batch=batch)
-    return p.M, p.x.float(), p.v.float()
+    return p.M, p.x.to(dtype), p.v.to(dtype)
 
 
 @BITS
-def test_a_sample_never_depends_on_its_batch(run, shape, mask):
-    M, x, v = single(shape, mask, 5)
+def test_a_sample_never_depends_on_its_batch(run, shape, mask, dtype):
+    M, x, v = single(shape, mask, 5, dtype)
     whole = run(M, x, v, NoiseStream(5, first_sample=7))
     parts = [run(M, x[a:b], v[a:b], NoiseStream(5, first_sample=7 + a)) for a, b in ((0, 1), (1, 4), (4, 5))]
     assert torch.equal(torch.cat(parts, dim=whole.dim() - 4), whole)
@@ -238,8 +281,8 @@ def test_a_sample_never_depends_on_its_batch(run, shape, mask):
 
 
 @BITS
-def test_threads_and_storage_change_no_bit(run, shape, mask):
-    M, x, v = single(shape, mask, 4)
+def test_threads_and_storage_change_no_bit(run, shape, mask, dtype):
+    M, x, v = single(shape, mask, 4, dtype)
     expected = run(M, x, v, stream())
     for layout in LAYOUTS:
         assert torch.equal(run(M, laid_out(x, layout), laid_out(v, layout), stream()), expected), layout
@@ -257,8 +300,9 @@ def test_threads_and_storage_change_no_bit(run, shape, mask):
 
 
 @pytest.mark.parametrize("shape", [(1, 512, 512), (1, 721, 90)], ids=str)
-def test_threads_change_no_bit_of_several_tasks(shape):
-    M, x, v = single(shape, (True, False, False), 3)
+@EACH_DTYPE
+def test_threads_change_no_bit_of_several_tasks(dtype, shape):
+    M, x, v = single(shape, (True, False, False), 3, dtype)
     run = RUNS["langevin"]
     expected = run(M, x, v, stream())
     try:
@@ -271,8 +315,8 @@ def test_threads_change_no_bit_of_several_tasks(shape):
 
 @BITS
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_what_is_not_finite_stays_in_its_sample(run, shape, mask, bad):
-    M, x, v = single(shape, mask, 4)
+def test_what_is_not_finite_stays_in_its_sample(run, shape, mask, dtype, bad):
+    M, x, v = single(shape, mask, 4, dtype)
     expected = run(M, x, v, stream())
     v[2, -1, 3, 5] = bad
     got = run(M, x, v, stream())
@@ -285,10 +329,11 @@ def test_what_is_not_finite_stays_in_its_sample(run, shape, mask, bad):
         assert torch.equal(got[..., b, :, :, :], expected[..., b, :, :, :])
 
 
-def test_batches_larger_than_a_chunk_of_scratch():
+@EACH_DTYPE
+def test_batches_larger_than_a_chunk_of_scratch(dtype):
     """The path through torch's FFT takes some samples at a time."""
     shape = (3, 514, 100)
-    M, x, v = single(shape, (True, True, True), 9)
+    M, x, v = single(shape, (True, True, True), 9, dtype)
     run = RUNS["langevin with mean"]
     whole = run(M, x, v, stream())
     assert torch.equal(run(M, x[7:8], v[7:8], NoiseStream(5, first_sample=14, draw=2)), whole[:, 7:8])
@@ -296,30 +341,51 @@ def test_batches_larger_than_a_chunk_of_scratch():
 
 @pytest.mark.parametrize("shape", [(2, 32, 32), (2, 6, 8), (1, 7, 9)], ids=str)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-def test_expanded_inputs(run, shape):
+@EACH_DTYPE
+def test_expanded_inputs(dtype, run, shape):
     """The same element read many times: one sample for the batch, one pixel for a row."""
-    M, x, v = single(shape, (True, True, False), 3)
+    M, x, v = single(shape, (True, True, False), 3, dtype)
     for a, b in ((x[:1], v[..., :1]), (x[:, :1, :1], v[:1, :, :1, :1])):
         a, b = a.expand(x.shape), b.expand(x.shape)
         assert torch.equal(run(M, a, b, stream()), run(M, a.clone(), b.clone(), stream()))
 
 
-def test_neighbours_in_memory_are_no_overlap():
-    M, x, v = single((2, 32, 32), (True, False, False), 3)
+@EACH_DTYPE
+@pytest.mark.parametrize("run", [RUNS["step"], RUNS["langevin"]], ids=["step", "langevin"])
+def test_neighbours_in_memory_are_no_overlap(run, dtype):
+    M, x, v = single((2, 32, 32), (True, False, False), 3, dtype)
     memory = torch.cat([x, v, torch.zeros(1, 2, 32, 32), v, x])
     out = memory[3:6]
-    expected = tdas_ops.step(x, v, M, 0.1, noise=stream())
-    got = tdas_ops.step(memory[:3], memory[7:10], M, 0.1, noise=stream(), out=out)
+    expected = run(M, x, v, stream())
+    got = run(M, memory[:3], memory[7:10], stream(), out=out)
     assert got is out
     assert torch.equal(got, expected)
     assert torch.equal(memory[:3], x)
     assert torch.equal(memory[7:10], v)
 
 
-def test_float64_is_reference_work():
-    _, x, v = single((2, 32, 32), (True, False, False), 2)
-    with tdas_ops.use_backend("cpp"):
-        assert tdas_ops._backends.kernel("step", x, None).name().endswith("step.cpp")
-        assert tdas_ops._backends.kernel("step", x.double(), None).name().endswith("step.reference")
-    with pytest.raises(ValueError, match="`out` has dtype Double; expected float32"):
-        torch.ops.tdas_ops.precondition.cpp(v.double(), v.double(), None, None, "M")
+def test_float64_has_kernels():
+    p = problem((2, 32, 32), mask=(True, True, False), batch=2)
+    x, v = p.x, p.v.double()
+    for dtype in (torch.float32, torch.float64):
+        assert tdas_ops._backends.kernel("step", x.to(dtype), None).name().endswith("step.cpp")
+    precondition = partial(torch.ops.tdas_ops.precondition.cpp, which="M")
+    freq, space, _ = p.M.masks(torch.float64)
+    out = torch.full_like(x, math.nan)
+    for given, sentence in [
+        ((out.float(), v, freq.float(), None), "`v` has dtype Double; expected float32, bfloat16 or float16"),
+        (
+            (out, v.int(), freq, None),
+            "`v` has dtype Int; expected float64, float32, bfloat16 or float16 beside `out` in",
+        ),
+        ((out, v, freq.float(), None), "`freq` has dtype Float; expected float64"),
+        ((out.float(), v.float(), freq, None), "`freq` has dtype Double; expected float32"),
+        ((out, v, freq, space.float()), "`space` has dtype Float; expected float64"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            precondition(*given)
+        assert given[0].isnan().all()
+    mean = torch.full_like(x, math.nan, dtype=torch.float32)
+    with pytest.raises(ValueError, match="`mean` has dtype Float; expected float64 beside `out` in float64"):
+        torch.ops.tdas_ops.step.cpp(out, mean, x, v, freq, None, None, True, 0.1, None, 0.0, None, None, None, None, 0)
+    assert out.isnan().all() and mean.isnan().all()

@@ -2,7 +2,7 @@
 // machines: buffers of exactly the size that is needed, outputs and scratch filled with NaN, any alignment, every
 // layout; results against reference.h. Exit status 1 and a line for each failure. With an argument it makes a mistake
 // that has to be found: "read" or "write" past an end, "unwritten" output. "numbers FILE" leaves the results of small
-// sizes in a file: a 32-bit count, how far apart two builds may be (relative RMS), so many floats, and so on.
+// sizes in a file: a 32-bit count, how far apart two builds may be (relative RMS, float), so many doubles, and so on.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -32,17 +32,16 @@ namespace {
 using namespace tdas_ops;
 using reference::Real;
 
-const cpu::Kernels& kernels = cpu::kernels();
 std::mt19937 random_bits(1);
 int failures = 0;
 std::FILE* numbers = nullptr;
 
-void record(const std::vector<float>& values, float bound) {
+void record(const std::vector<double>& values, float bound) {
   if (numbers == nullptr) return;
   const int32_t count = static_cast<int32_t>(values.size());
   std::fwrite(&count, sizeof(count), 1, numbers);
   std::fwrite(&bound, sizeof(bound), 1, numbers);
-  std::fwrite(values.data(), sizeof(float), values.size(), numbers);
+  std::fwrite(values.data(), sizeof(double), values.size(), numbers);
 }
 
 enum class Layout { contiguous, shifted, padded, channels_last, transposed, expanded };
@@ -98,7 +97,10 @@ class Tensor {
     for (int64_t i = 0; i < shape_.size(); ++i) {
       const float value = static_cast<float>(static_cast<int>(random_bits() % 127) - 63) / 16.0f;
       unsigned char* to = memory_.get() + index(i) * bytes();
-      if (element_ == Element::float32) {
+      if (element_ == Element::float64) {
+        const double wide = value;
+        std::memcpy(to, &wide, 8);
+      } else if (element_ == Element::float32) {
         std::memcpy(to, &value, 4);
       } else {
         const uint16_t bits = encode(value, element_);
@@ -130,7 +132,7 @@ class Tensor {
   }
 
  private:
-  int64_t bytes() const { return element_ == Element::float32 ? 4 : 2; }
+  int64_t bytes() const { return element_ == Element::float64 ? 8 : element_ == Element::float32 ? 4 : 2; }
   int64_t index(int64_t i) const {
     const auto [B, C, H, W] = shape_;
     return first_ + i / (C * H * W) * strides_[0] + i / (H * W) % C * strides_[1] + i / W % H * strides_[2] +
@@ -138,6 +140,11 @@ class Tensor {
   }
   double at(int64_t position) const {
     const unsigned char* from = memory_.get() + position * bytes();
+    if (element_ == Element::float64) {
+      double value;
+      std::memcpy(&value, from, 8);
+      return value;
+    }
     if (element_ == Element::float32) {
       float value;
       std::memcpy(&value, from, 4);
@@ -155,16 +162,18 @@ class Tensor {
 };
 
 // A mask of every channel: what the kernels take, of exactly that size, and the full spectrum or plane.
+template <class T>
 struct Mask {
-  std::unique_ptr<float[]> given;
+  std::unique_ptr<T[]> given;
   std::vector<Real> full;
 };
 
 enum class Kind { even, odd, space };
 
-Mask make_mask(Shape shape, Kind kind) {
+template <class T>
+Mask<T> make_mask(Shape shape, Kind kind) {
   const int64_t H = shape.height, W = shape.width, columns = kind == Kind::space ? W : W / 2 + 1;
-  Mask mask = {std::unique_ptr<float[]>(new float[shape.channels * H * columns]), {}};
+  Mask<T> mask = {std::unique_ptr<T[]>(new T[shape.channels * H * columns]), {}};
   std::uniform_real_distribution<float> values(0.5f, 1.5f);
   for (int64_t c = 0; c < shape.channels; ++c) {
     std::vector<float> any(H * W);
@@ -174,7 +183,7 @@ Mask make_mask(Shape shape, Kind kind) {
       for (int64_t w = 0; w < W; ++w) {
         const float here = any[h * W + w], mirrored = any[(H - h) % H * W + (W - w) % W];
         full[h * W + w] = kind == Kind::space ? here : kind == Kind::even ? 0.5f * (here + mirrored) : here - mirrored;
-        if (w < columns) mask.given[(c * H + h) * columns + w] = static_cast<float>(full[h * W + w]);
+        if (w < columns) mask.given[(c * H + h) * columns + w] = static_cast<T>(full[h * W + w]);
       }
     mask.full.push_back(full);
   }
@@ -182,8 +191,9 @@ Mask make_mask(Shape shape, Kind kind) {
 }
 
 // Of memory that holds spectra between measuring and updating, which begins with a line of the cache.
+template <class T>
 struct alignas(64) Line {
-  float values[16];
+  T values[64 / sizeof(T)];
 };
 
 enum class Noise { absent, given, drawn, drawn_per_sample };
@@ -197,14 +207,16 @@ struct Case {
   Element element;  // of v, and of the output where there is no state
   Layout layout;    // of v; those of the others follow
   bool measured;    // norms first, and then the update from the spectrum that they left
+  bool in_double;
 };
 
 std::string name_of(const Case& c) {
   char text[200];
-  std::snprintf(text, sizeof(text), "%ldx%ldx%ldx%ld filter %d%s%s noise %d%s element %d %s%s", long(c.shape.batch),
-                long(c.shape.channels), long(c.shape.height), long(c.shape.width), int(c.filter),
-                c.space ? " space" : "", c.skew ? " skew" : "", int(c.noise), c.in_place ? " in place" : "",
-                int(c.element), layout_names[int(c.layout)], c.measured ? " measured" : "");
+  std::snprintf(text, sizeof(text), "%s %ldx%ldx%ldx%ld filter %d%s%s noise %d%s element %d %s%s",
+                c.in_double ? "double" : "float", long(c.shape.batch), long(c.shape.channels), long(c.shape.height),
+                long(c.shape.width), int(c.filter), c.space ? " space" : "", c.skew ? " skew" : "", int(c.noise),
+                c.in_place ? " in place" : "", int(c.element), layout_names[int(c.layout)],
+                c.measured ? " measured" : "");
   return text;
 }
 
@@ -216,33 +228,36 @@ void check(bool good, const Case& c, const char* what, double value) {
 
 double relative(double error, double size) { return std::sqrt(error / size); }
 
+template <class T>
 void run(const Case& c, const std::string& plant) {
+  constexpr Element own_element = element_of<T>;
+  const cpu::KernelsOf<T>& kernels = cpu::kernels<T>();
   const Shape shape = c.shape;
   const int64_t planes = shape.batch * shape.channels, size = shape.plane();
   const bool sampling = c.filter == Filter::drift || c.filter == Filter::noise;
   const int second = (int(c.layout) + 1) % 5;  // an output or a state is not expanded
 
-  const Mask freq = make_mask(shape, Kind::even), space = make_mask(shape, Kind::space),
-             skew = make_mask(shape, Kind::odd);
-  Tensor v(shape, c.element, c.layout), z(shape, Element::float32, layouts[(int(c.layout) + 2) % 6]);
-  Tensor base(shape, Element::float32, layouts[second]);
-  Tensor own(shape, sampling ? Element::float32 : c.element,
-             layouts[c.layout == Layout::expanded ? second : int(c.layout)]);
+  const Mask<T> freq = make_mask<T>(shape, Kind::even), space = make_mask<T>(shape, Kind::space),
+                skew = make_mask<T>(shape, Kind::odd);
+  Tensor v(shape, c.element, c.layout), z(shape, own_element, layouts[(int(c.layout) + 2) % 6]);
+  Tensor base(shape, own_element, layouts[second]);
+  const Element out_element = sampling || c.in_double ? own_element : c.element;
+  Tensor own(shape, out_element, layouts[c.layout == Layout::expanded ? second : int(c.layout)]);
   v.fill(), z.fill(), base.fill();
   std::vector<Real> state;
   for (int64_t p = 0; p < planes; ++p) state.push_back(base.plane(p));
   Tensor& out = c.in_place ? base : own;
 
   const bool per_sample = c.noise == Noise::drawn_per_sample;
-  const std::unique_ptr<float[]> d(new float[shape.batch]), n(new float[shape.batch]);
+  const std::unique_ptr<T[]> d(new T[shape.batch]), n(new T[shape.batch]);
   const std::unique_ptr<int64_t[]> seeds(new int64_t[per_sample ? shape.batch : 1]);
   for (int64_t b = 0; b < shape.batch; ++b) {
-    d[b] = 0.25f + static_cast<float>(b);
-    n[b] = 0.5f + static_cast<float>(b);
+    d[b] = T(0.25) + static_cast<T>(b);
+    n[b] = T(0.5) + static_cast<T>(b);
     if (b == 0 || per_sample) seeds[b] = b == 0 ? -7 : 1000 * b;
   }
 
-  UpdateArgs args = {};
+  UpdateArgsOf<T> args = {};
   args.filter = c.filter;
   args.batch = shape.batch, args.channels = shape.channels, args.height = shape.height, args.width = shape.width;
   args.out = out.field<void>(plant == "write" ? 1 : 0);
@@ -259,19 +274,21 @@ void run(const Case& c, const std::string& plant) {
 
   const std::unique_ptr<double[][2]> squares(new double[planes][2]);
   const int64_t kept_size = planes * kernels.kept_floats(shape.height, shape.width);
-  const int64_t lines = (kept_size * int64_t{sizeof(float)} + 63) / int64_t{sizeof(Line)};
-  const std::unique_ptr<Line[]> kept(new Line[lines]), kept_noise(new Line[lines]);
-  for (Line* each : {kept.get(), kept_noise.get()})
-    std::fill_n(each->values, kept_size, std::numeric_limits<float>::quiet_NaN());
+  const int64_t lines = (kept_size * int64_t{sizeof(T)} + 63) / int64_t{sizeof(Line<T>)};
+  const std::unique_ptr<Line<T>[]> kept(new Line<T>[lines]), kept_noise(new Line<T>[lines]);
+  for (Line<T>* each : {kept.get(), kept_noise.get()})
+    std::fill_n(each->values, kept_size, std::numeric_limits<T>::quiet_NaN());
   // A thread of its own has scratch of its own.
   std::thread([&] {
     const bool pixel_noise = c.space || c.noise == Noise::given;
-    const Keep keep = {c.measured && c.filter == Filter::drift ? kept[0].values : nullptr,
-                       c.measured && pixel_noise ? kept_noise[0].values : nullptr};
+    const KeptOf<T> keep = {c.measured && c.filter == Filter::drift ? kept[0].values : nullptr,
+                            c.measured && pixel_noise ? kept_noise[0].values : nullptr};
     if (c.measured) kernels.measure_planes(args, squares.get(), keep, 0, planes);
     kernels.update_planes(args, {keep.drift, keep.noise}, 0, planes - (plant == "unwritten" ? 1 : 0));
   }).join();
 
+  // Normals are those of float in double as well.
+  const bool exact = c.in_double && c.noise < Noise::drawn;
   double error = 0.0, total = 0.0;
   for (int64_t p = 0; p < planes; ++p) {
     const int64_t b = p / shape.channels, channel = p % shape.channels;
@@ -301,13 +318,17 @@ void run(const Case& c, const std::string& plant) {
     }
     for (int i = 0; i < 2 && c.measured; ++i) {
       const double wrong = std::abs(squares[p][i] / sums[i] - 1.0);
-      check(wrong < 1e-5, c, i == 0 ? "|D v|^2 is wrong by a part of" : "|M z|^2 is wrong by a part of", wrong);
+      check(wrong < (exact ? 1e-13 : 1e-5), c,
+            i == 0 ? "|D v|^2 is wrong by a part of" : "|M z|^2 is wrong by a part of", wrong);
     }
   }
-  const double bound = sampling || c.element == Element::float32 ? 1e-6 : c.element == Element::bfloat16 ? 4e-3 : 5e-4;
+  const double bound = exact                              ? 1e-14
+                       : out_element == Element::bfloat16 ? 4e-3
+                       : out_element == Element::float16  ? 5e-4
+                                                          : 1e-6;
   check(relative(error, total) < bound, c, "relative RMS", relative(error, total));
-  std::vector<float> values(planes * size);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(out[i]);
+  std::vector<double> values(planes * size);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = out[i];
   record(values, static_cast<float>(bound));
   check(out.stray() == 0, c, "elements written outside the output:", static_cast<double>(out.stray()));
 }
@@ -324,21 +345,25 @@ void check_reference() {
     }
 }
 
-std::unique_ptr<float[]> nan_filled(int64_t count) {
-  std::unique_ptr<float[]> values(new float[count]);
-  std::fill_n(values.get(), count, std::numeric_limits<float>::quiet_NaN());
+template <class T>
+std::unique_ptr<T[]> nan_filled(int64_t count) {
+  std::unique_ptr<T[]> values(new T[count]);
+  std::fill_n(values.get(), count, std::numeric_limits<T>::quiet_NaN());
   return values;
 }
 
-std::unique_ptr<float[]> filled(int64_t count) {
-  std::unique_ptr<float[]> values(new float[count]);
-  std::fill_n(values.get(), count, 0.5f);
+template <class T>
+std::unique_ptr<T[]> filled(int64_t count) {
+  std::unique_ptr<T[]> values(new T[count]);
+  std::fill_n(values.get(), count, T(0.5));
   return values;
 }
 
-void check_finite(const std::unique_ptr<float[]>& values, int64_t count, const char* what, Shape shape) {
-  record(std::vector<float>(values.get(), values.get() + count), 1e-6f);
-  const int64_t bad = std::count_if(values.get(), values.get() + count, [](float x) { return !std::isfinite(x); });
+template <class T>
+void check_finite(const std::unique_ptr<T[]>& values, int64_t count, const char* what, Shape shape,
+                  float bound = sizeof(T) == 8 ? 1e-14f : 1e-6f) {
+  record(std::vector<double>(values.get(), values.get() + count), bound);
+  const int64_t bad = std::count_if(values.get(), values.get() + count, [](T x) { return !std::isfinite(x); });
   if (bad == 0) return;
   ++failures;
   std::printf("%s %ldx%ld: %ld of %ld values not finite\n", what, long(shape.height), long(shape.width), long(bad),
@@ -348,18 +373,20 @@ void check_finite(const std::unique_ptr<float[]>& values, int64_t count, const c
 constexpr int64_t any_sizes[] = {1, 2, 3, 5, 8, 16, 17, 31, 33, 40, 64, 127};
 
 // Without a frequency mask: out = base + d A^2 v + n A z, of every width.
+template <class T>
 void check_rows() {
+  const cpu::KernelsOf<T>& kernels = cpu::kernels<T>();
   for (const int64_t width : any_sizes)
     for (const Layout layout : {Layout::contiguous, Layout::shifted, Layout::channels_last})
       for (const bool drawn : {false, true}) {
         const Shape shape = {2, 3, 7, width};
-        const Mask space = make_mask(shape, Kind::space);
-        Tensor v(shape, Element::bfloat16, layout), z(shape, Element::float32, layout);
-        Tensor base(shape, Element::float32, layout), out(shape, Element::float32, layout);
+        const Mask<T> space = make_mask<T>(shape, Kind::space);
+        Tensor v(shape, Element::bfloat16, layout), z(shape, element_of<T>, layout);
+        Tensor base(shape, element_of<T>, layout), out(shape, element_of<T>, layout);
         v.fill(), z.fill(), base.fill();
-        const auto d = filled(2), n = filled(2);
+        const auto d = filled<T>(2), n = filled<T>(2);
         const int64_t seed = 5;
-        UpdateArgs args = {};
+        UpdateArgsOf<T> args = {};
         args.filter = Filter::drift;
         args.batch = 2, args.channels = 3, args.height = 7, args.width = width;
         args.out = out.field<void>();
@@ -382,7 +409,7 @@ void check_rows() {
           error += drawn ? (std::isfinite(out[i]) ? 0.0 : NAN) : (out[i] - expected) * (out[i] - expected);
           total += expected * expected;
         }
-        if (relative(error, total) < 1e-6 && out.stray() == 0) continue;
+        if (relative(error, total) < (sizeof(T) == 8 ? 1e-15 : 1e-6) && out.stray() == 0) continue;
         ++failures;
         std::printf("rows of %ld, %s: relative RMS %g\n", long(width), layout_names[int(layout)],
                     relative(error, total));
@@ -390,16 +417,18 @@ void check_rows() {
 }
 
 // Memory alone: the numbers are those of tests/kernels/test_fuzz.py.
+template <class T>
 void check_spectra() {
+  const cpu::KernelsOf<T>& kernels = cpu::kernels<T>();
   for (const int64_t height : any_sizes)
     for (const int64_t width : any_sizes) {
       const Shape shape = {2, 2, height, width};
       const int64_t half = (width + 1) / 2, spectrum = 2 * height * (width % 2 == 0 ? half : width),
                     mask = height * (width / 2 + 1);
-      const auto to = nan_filled(4 * spectrum), from = filled(4 * spectrum), kept = filled(4 * spectrum);
-      const auto normals = filled(4 * 2 * height * half), freq = filled(2 * mask), skew = filled(2 * mask);
-      const auto turns = filled((width / 2 + 15) / 16 * 16), scales = filled(2);
-      cpu::SpectraArgs args = {};
+      const auto to = nan_filled<T>(4 * spectrum), from = filled<T>(4 * spectrum), kept = filled<T>(4 * spectrum);
+      const auto normals = filled<T>(4 * 2 * height * half), freq = filled<T>(2 * mask), skew = filled<T>(2 * mask);
+      const auto turns = filled<T>((width / 2 + 15) / 16 * 16), scales = filled<T>(2);
+      cpu::SpectraArgsOf<T> args = {};
       args.to = to.get(), args.from = from.get(), args.normals = normals.get(), args.kept = kept.get();
       args.channels = 2, args.height = height, args.width = width;
       args.freq = freq.get(), args.skew = skew.get(), args.cosines = args.sines = turns.get();
@@ -407,7 +436,7 @@ void check_spectra() {
       args.data = args.noise = args.kept_scale = scales.get();
       kernels.filter_spectra(args, 0, 4);
       check_finite(to, 4 * spectrum, "spectra", shape);
-      const auto mixed = nan_filled(4 * spectrum), matrices = filled(2 * 2 * 2 * mask);
+      const auto mixed = nan_filled<T>(4 * spectrum), matrices = filled<T>(2 * 2 * 2 * mask);
       args.to = mixed.get(), args.batch = 2, args.matrices = matrices.get();
       for (const bool is_complex : {false, true}) {
         args.complex_matrices = is_complex;
@@ -417,16 +446,25 @@ void check_spectra() {
     }
 }
 
+template <class T>
 void check_normals() {
+  const cpu::KernelsOf<T>& kernels = cpu::kernels<T>();
   for (const int64_t rows : any_sizes)
     for (const int64_t width : any_sizes) {
       const int64_t samples = 3, count = 2 * samples * rows * width, draw = 4;
-      const auto out = nan_filled(count);
+      const auto out = nan_filled<T>(count);
       const std::unique_ptr<int64_t[]> seeds(new int64_t[samples]{1, -1, 7});
-      const NormalsArgs args = {out.get(), seeds.get(), &draw, samples, rows, width, (width + 1) / 2, 0, true};
+      const NormalsArgsOf<T> args = {out.get(), seeds.get(), &draw, samples, rows, width, (width + 1) / 2, 0, true};
       kernels.normals(args, 0, cpu::normals_blocks(args));
-      check_finite(out, count, "normals", {1, 1, rows, width});
+      check_finite(out, count, "normals", {1, 1, rows, width}, 1e-6f);  // float ones, whatever T is
     }
+}
+
+template <class T>
+void check_parts() {
+  check_rows<T>();
+  check_spectra<T>();
+  check_normals<T>();
 }
 
 }  // namespace
@@ -437,9 +475,8 @@ int main(int count, char** arguments) {
   if (plant == "numbers") numbers = std::fopen(arguments[2], "wb");
   if (plant.empty() || numbers != nullptr) {
     check_reference();
-    check_rows();
-    check_spectra();
-    check_normals();
+    check_parts<float>();
+    check_parts<double>();
   }
   std::vector<Shape> shapes = {{2, 2, 32, 32}};
   if (plant.empty())
@@ -462,19 +499,25 @@ int main(int count, char** arguments) {
                                  {1, 1, 35, 75},
                                  {1, 1, 36, 37},
                                  {1, 1, 721, 32}});
-  int cases = 0, skipped = 0;
+  int cases = 0, skipped = 0, singly = 0;
   for (const Shape& shape : shapes) {
     const auto next = [&](Filter filter, bool space, bool skew, Noise noise, bool measured) {
-      const Element elements[] = {Element::float32, Element::bfloat16, Element::float16};
+      const Element elements[] = {Element::float32, Element::bfloat16, Element::float16, Element::float64};
       // Every combination of layout and element comes up, some for each filter; a third of the filters for large
-      // planes.
+      // planes, and of those of planes that are not small in double.
       const int repeats = numbers != nullptr                            ? 1
                           : shape.plane() <= 1024                       ? 5
                           : shape.plane() <= 4096 || ++skipped % 3 == 0 ? 1
                                                                         : 0;
-      for (int i = 0; i < repeats; ++i, ++cases)
-        run({shape, filter, space, skew, noise, cases % 4 == 3, elements[cases % 3], layouts[cases / 3 % 6], measured},
-            plant);
+      for (int i = 0; i < repeats; ++i, ++cases) {
+        Case each = {shape,    filter, space, skew, noise, cases % 4 == 3, elements[cases % 3], layouts[cases / 3 % 6],
+                     measured, false};
+        run<float>(each, plant);
+        if (i > 0 || (plant.empty() && shape.plane() > 1024 && ++singly % 3 != 0)) continue;
+        each.in_double = true;
+        each.element = elements[cases / 5 % 4];
+        run<double>(each, plant);
+      }
     };
     for (const bool space : {false, true}) {
       for (const Noise noise : {Noise::absent, Noise::given, Noise::drawn, Noise::drawn_per_sample}) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "../../../csrc/philox.h"
 
@@ -11,14 +12,19 @@ namespace {
 Spectrum direct(const Spectrum& x, int sign) {
   const int length = static_cast<int>(x.size());
   Spectrum result(x.size());
-  Spectrum turns(x.size());
-  for (int i = 0; i < length; ++i) turns[i] = std::polar(1.0, sign * 2 * M_PI * i / length);
-  for (int k = 0; k < length; ++k)
-    for (int n = 0; n < length; ++n) {
-      const std::complex<double> a = x[n], b = turns[k * n % length];  // the operator's checks for NaN take long
-      result[k] +=
-          std::complex<double>{a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
+  static std::map<int, Spectrum> made;
+  Spectrum& turns = made[sign * length];
+  if (turns.empty())
+    for (int i = 0; i < length; ++i) turns.push_back(std::polar(1.0, sign * 2 * M_PI * i / length));
+  for (int n = 0; n < length; ++n) {
+    const double re = x[n].real(), im = x[n].imag();
+    for (int k = 0, at = 0; k < length; ++k) {      // at = k n modulo length
+      const std::complex<double> turn = turns[at];  // its operator's checks for NaN take long
+      result[k] += std::complex<double>{re * turn.real() - im * turn.imag(), re * turn.imag() + im * turn.real()};
+      at += n;
+      if (at >= length) at -= length;
     }
+  }
   return result;
 }
 
