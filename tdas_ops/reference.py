@@ -1,7 +1,7 @@
 """Every op in a few lines of torch: the oracle of the tests and the path for sizes and devices without a kernel.
 
-The functions take the arguments of their schema (`_schema.py`). They compute in the dtype of x (float32, or float64 for
-reference work) on any device, and never wait for the device.
+The functions take the arguments of their schema (`_schema.py`). They compute in the dtype of x (float32 or float64) on
+any device, and never wait for it.
 
 What depends on the caller's tensors goes through real FFTs. Noise drawn here goes through complex FFTs, which in torch,
 unlike the real ones, give the same bits under any split of the batch and any number of threads.

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from conftest import relative_rms
-from test_cpu import BATCH, LAYOUTS, RUNS, laid_out, noise_of, scale, stream
+from test_cpu import BATCH, EACH_DTYPE, LAYOUTS, RUNS, bound, laid_out, noise_of, oracle, scale, stream
 from test_ops import arguments
 from torch import Tensor
 
@@ -89,31 +89,32 @@ def test_diagonal_matrices_are_the_mask(backend, shape, method):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("space", [False, True])
 @pytest.mark.parametrize(("complex_", "method"), [(False, "tdas"), (True, "pds"), (True, "tdas")])
-def test_every_backend_agrees_with_float64(backend, shape, complex_, method, space):
+@EACH_DTYPE
+def test_every_backend_agrees_with_the_reference(backend, dtype, shape, complex_, method, space):
     M = filter_of(shape, complex_, method, space)
-    x, v = field(shape), field(shape, seed=5)
+    given, score = field(shape).to(dtype), field(shape, seed=5).to(dtype)
+    x, v = given.double(), score.double()
     for kind, mean in itertools.product(("stream", "seeds", "tensor"), (False, True)):
         noise = lambda like, kind=kind: noise_of(kind, like, "plain")
         options = {"step_size": scale("each", BATCH, 0.2), "noise_scale": scale("each", BATCH, 0.4)}
         rule = {"snr": 0.16, "alpha": scale("each", BATCH, 0.7), "norm": "sample" if mean else "batch"}
         for run, more in ((tdas_ops.step, options), (tdas_ops.langevin_step, rule)):
-            got = run(x.float(), v.float(), M=M, noise=noise(x.float()), return_mean=mean, **more)
-            v32 = v.float().double()
-            expected = run(x.float().double(), v32, M=M, noise=noise(x), return_mean=mean, **more)
+            got = run(given, score, M=M, noise=noise(given), return_mean=mean, **more)
+            expected = oracle(run, x, v, M=M, noise=noise(x), return_mean=mean, **more)
             for a, b in zip(got, expected, strict=True) if mean else ((got, expected),):
-                assert relative_rms(a, b) < 1e-6, (kind, mean, run)
-        got = tdas_ops.noise(M, x.shape, noise(x.float()), scale("each", BATCH, 3.0))
-        expected = tdas_ops.noise(M, x.shape, noise(x), scale("each", BATCH, 3.0), dtype=torch.float64)
-        assert relative_rms(got, expected) < 1e-6
+                assert relative_rms(a, b) < bound(dtype, noise(x)), (kind, mean, run)
+        got = tdas_ops.noise(M, x.shape, noise(given), scale("each", BATCH, 3.0), dtype=dtype)
+        expected = oracle(tdas_ops.noise, M, x.shape, noise(x), scale("each", BATCH, 3.0), dtype=torch.float64)
+        assert relative_rms(got, expected) < bound(dtype, noise(x))
     for which in ("M", "Mt", "MMt"):
-        got = tdas_ops.precondition(v.float(), M, which)
-        assert relative_rms(got, tdas_ops.precondition(v.float().double(), M, which)) < 1e-6
+        got = tdas_ops.precondition(score, M, which)
+        assert relative_rms(got, oracle(tdas_ops.precondition, v, M, which)) < bound(dtype)
 
 
 def test_the_bound_rejects_a_wrong_entry():
     shape = (3, 32, 64)
     M = filter_of(shape)
-    expected = tdas_ops.noise(M, (BATCH, *shape), stream(), dtype=torch.float64)
+    expected = oracle(tdas_ops.noise, M, (BATCH, *shape), stream(), dtype=torch.float64)
     wrong = M.freq.clone()
     wrong[:, 5, 0, 2] *= 1 + 1e-4
     wrong = Preconditioner.from_masks(wrong, shape=shape)
@@ -124,8 +125,9 @@ def test_the_bound_rejects_a_wrong_entry():
 
 @pytest.mark.parametrize("shape", [(3, 32, 64), (3, 24, 24), (2, 9, 10), (2, 8, 9)], ids=str)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-def test_no_bit_depends_on_batch_threads_or_storage(backend, run, shape):
-    M, v = filter_of(shape), torch.cat([field(shape)] * 2)[:5].float()
+@EACH_DTYPE
+def test_no_bit_depends_on_batch_threads_or_storage(backend, dtype, run, shape):
+    M, v = filter_of(shape), torch.cat([field(shape)] * 2)[:5].to(dtype)
     x = v.flip(0).contiguous()
     whole = run(M, x, v, NoiseStream(5, first_sample=7))
     if backend == "cpp" or run is RUNS["noise"]:  # the reference's real transforms depend on the batch
