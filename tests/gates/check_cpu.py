@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import json
 import platform
 import re
@@ -44,11 +45,12 @@ def compiler_version(compiler: str) -> str:
     return "g++ " + ".".join(version.strip().split(".")[:2])
 
 
-def count(compiler: str, instruction_set: str, folder: Path) -> Figures:
+def count(compiler: str, instruction_set: str, double: bool, folder: Path) -> Figures:
     """Instructions an element of every case; a count of nothing where the machine does not let programs trap."""
-    program = folder / instruction_set
+    program = folder / f"{instruction_set}{double}"
     sources = [ROOT / "tests/gates/check_cpu.cpp", ROOT / "csrc/cpu/tables.cpp"]
     flags = [*compile_flags(), f"-DTDAS_OPS_VECTOR_BYTES={VECTOR_BYTES[instruction_set]}"]
+    flags += ["-DTDAS_OPS_DOUBLE"] if double else []
     subprocess.run([compiler, *flags, *map(str, sources), "-o", str(program)], check=True)
     lines = subprocess.check_output([str(program)], text=True).splitlines()
     cases = (line.split("\t") for line in lines)
@@ -84,7 +86,8 @@ def main() -> int:
         print(f"check-cpu: skipped, {'g++ is not found' if compiler is None else 'this machine has no AVX2'}.")
         return 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
-        counted = pool.map(lambda name: count(compiler, name, Path(folder)), sets)
+        programs = itertools.product(sets, (False, True))
+        counted = pool.map(lambda each: count(compiler, *each, Path(folder)), programs)
         figures = {name: figure for part in counted for name, figure in part.items()}
     if not all(figures.values()):
         print("check-cpu: skipped, this machine does not let a program count its instructions by traps.")
