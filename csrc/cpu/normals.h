@@ -123,9 +123,11 @@ TDAS_OPS_INLINE void draw_normals(const Draw& draw, const uint32_t (&first)[grou
         box_muller(interleave(w0[2 * v], w0[2 * v + 1]), interleave(w1[2 * v], w1[2 * v + 1])),
         box_muller(interleave(w2[2 * v], w2[2 * v + 1]), interleave(w3[2 * v], w3[2 * v + 1]))};
     TDAS_OPS_UNROLL
-    for (int part = 0; part < groups_in_vector; ++part)
+    for (int part = 0; part < groups_in_vector; ++part) {
+      TDAS_OPS_UNROLL
       for (int i = 0; i < 2; ++i)
         result[v * groups_in_vector + part][i] = {widened(g[i].re, part), widened(g[i].im, part)};
+    }
   }
 }
 

@@ -21,8 +21,8 @@ namespace {
 constexpr int vector_bytes = TDAS_OPS_VECTOR_BYTES, lanes = vector_bytes / sizeof(Real), word_lanes = vector_bytes / 4;
 
 using Floats = Real __attribute__((vector_size(vector_bytes)));
-using LooseFloats __attribute__((aligned(sizeof(Real)), may_alias)) =
-    Floats;                                                        // as attributes of the name: clang hears no others
+// As attributes of the name: clang hears no others.
+using LooseFloats __attribute__((aligned(sizeof(Real)), may_alias)) = Floats;
 using Singles = float __attribute__((vector_size(vector_bytes)));  // whatever Real is
 using LooseSingles __attribute__((aligned(4), may_alias)) = Singles;
 using Ints = int32_t __attribute__((vector_size(vector_bytes)));

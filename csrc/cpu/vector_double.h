@@ -14,6 +14,9 @@ TDAS_OPS_INLINE Floats widened(Singles x, int part) {
   const __m256 all = reinterpret_cast<__m256>(x);
   return reinterpret_cast<Floats>(
       _mm256_cvtps_pd(part == 0 ? _mm256_castps256_ps128(all) : _mm256_extractf128_ps(all, 1)));
+#elif defined(__aarch64__)
+  const float32x4_t all = reinterpret_cast<float32x4_t>(x);
+  return reinterpret_cast<Floats>(part == 0 ? vcvt_f64_f32(vget_low_f32(all)) : vcvt_high_f64_f32(all));
 #else
   return Floats{x[2 * part], x[2 * part + 1]};
 #endif

@@ -44,16 +44,17 @@ def ours(shape: tuple[int, ...], double: bool = False) -> Draw:
     return lambda seed: made.sample(seed, dtype=dtype)[0]
 
 
-def plain_torch(shape: tuple[int, ...]) -> Draw:
+def plain_torch(shape: tuple[int, ...], double: bool = False) -> Draw:
     """White noise, a real FFT, the root of the spectrum, and back."""
     import torch
 
-    axes = [torch.fft.fftfreq(n) for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1])]
+    dtype = torch.float64 if double else torch.float32
+    axes = [torch.fft.fftfreq(n, dtype=dtype) for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1], dtype=dtype)]
     k = 2 * math.pi * torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
     root = P(k, len(shape), torch.exp).sqrt()
 
     def draw(seed: int) -> Any:
-        z = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        z = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
         return torch.fft.irfftn(torch.fft.rfftn(z).mul_(root), s=shape)
 
     return draw
@@ -82,6 +83,7 @@ METHODS: dict[str, Callable[[tuple[int, ...]], Draw]] = {
     "tdas_ops": ours,
     "tdas_ops, float64": lambda shape: ours(shape, double=True),
     "torch": plain_torch,
+    "torch, float64": lambda shape: plain_torch(shape, double=True),
     "powerbox": powerbox,
     "GSTools": gstools,
 }
