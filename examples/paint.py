@@ -43,8 +43,6 @@ def patches(folder, side=256, count=240, shorter=1024):
     """Random squares `[count, 3, side, side]` of the pictures of a folder, their shorter side scaled to `shorter`."""
     files = [f for f in sorted(Path(folder).rglob("*")) if f.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
     made, draw = [], random.Random(0)
-    if not files:
-        raise SystemExit(f"{folder}: got no pictures, expected a folder with .jpg, .png or .webp files")
     for file in files:
         photo = Image.open(file).convert("RGB")
         scale = shorter / min(photo.size)

@@ -67,7 +67,7 @@ def test_calibrate_is_called_filter(made: Path, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "images: got nowhere, expected a folder"),
+        (["nowhere"], "folder: got nowhere, expected a folder"),
         ([".", "--alpha", "0.5"], "alpha: got 0.5, expected a finite number greater than 1"),
         ([".", "--method", "ddim"], "method: got 'ddim', expected 'pds' or 'tdas'"),
         ([".", "--size", "0", "4"], "--size: got 0 4, expected two positive numbers"),
