@@ -54,8 +54,8 @@ with all contenders, threads, batches, memory, overheads: [benchmarks/RESULTS.md
 PATHS = """\
 ## What runs where
 
-**CPU.** Every float32 op is one C++ kernel for AVX-512, AVX2 and plain x86 or Arm: fused with its own FFT where H and
-W are from 32 to 2048 without a prime factor above 256, around torch's complex FFT for other sizes.
+**CPU.** Every op, in float32 and float64, is one C++ kernel for AVX-512, AVX2 and plain x86 or Arm: fused with its own
+FFT where H and W are from 32 to 2048 without a prime factor above 256, around torch's complex FFT for other sizes.
 
 **GPU.** Planes of 32, 64 or 128 by 32, 64 or 128 are one CUDA kernel from pixels to pixels, transforms and noise
 included, with no memory besides input and output; other powers of two from 32 to 2048 go through memory between rows
