@@ -33,10 +33,6 @@ PYBIND11_MODULE(_C, module) {
 #ifdef TDAS_OPS_WITH_CUDA
   module.def("limit_scratch", &tdas_ops::limit_scratch, pybind11::arg("bytes"),
              "Limits the scratch of the CUDA kernels for planes that do not fit on chip; 0 is what keeps a GPU busy.");
-  module.def("use_tickets", &tdas_ops::use_tickets, pybind11::arg("chosen"),
-             "Whether planes that do not fit on chip take one launch; what it cannot update is then refused.");
-  module.def("use_cooperative", &tdas_ops::use_cooperative, pybind11::arg("chosen"),
-             "Whether langevin_step of planes on chip is one launch where the device holds all of them at once.");
 #endif
   module.def("philox4x32", &tdas_ops::philox_words, pybind11::arg("counter"), pybind11::arg("key"),
              "The four words of Philox4x32-10, as the kernels compute them.");

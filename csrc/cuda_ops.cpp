@@ -107,20 +107,8 @@ void check_count(const cuda::UpdateArgs& args) {
 // Of the spectra that stay from the norms of langevin_step to its update, unless told otherwise.
 constexpr int64_t most_kept_bytes = int64_t{1} << 30;
 std::atomic<int64_t> most_scratch_bytes{0};  // 0: as keeps the device busy
-std::atomic<bool> tickets_chosen{false};
-std::atomic<bool> cooperative_chosen{false};
 
-void check_tickets(const cuda::UpdateArgs& args) {
-  TDAS_OPS_CHECK(cuda::has_ticket_kernel(args), "cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has planes of ",
-                 args.height, " x ", args.width,
-                 args.masks.space != nullptr ? " with a space mask"
-                 : args.z.data != nullptr    ? " with noise of the caller's"
-                                             : "",
-                 "; expected planes of 1024 x 1024, without a space mask, noise by seed, and no filter M or Mt.");
-}
-
-// What the planes of one op go through: no transform, one on chip, or passes over memory, which is allocated here, in
-// launches of their own or as tickets of one.
+// What the planes of one op go through: no transform, one on chip, or passes over memory, which is allocated here.
 class Planes {
  public:
   // Where norms are measured before the update, `together` samples have one step size.
@@ -131,8 +119,7 @@ class Planes {
     } else if (cuda::has_plane_kernel(args.height, args.width)) {
       path_ = Path::on_chip;
     } else {
-      path_ = tickets_chosen.load(std::memory_order_relaxed) ? Path::tickets : Path::passes;
-      if (path_ == Path::tickets) check_tickets(args);
+      path_ = Path::passes;
       measured_ = together > 0 && args.masks.space != nullptr;
       allocate(args, together * args.channels);
       if (measured_) at_once_ = std::max(together, scratch_.planes / std::max<int64_t>(args.channels, 1));
@@ -147,8 +134,6 @@ class Planes {
       device_.check(cuda::update_pixels(args, device_.stream()));
     } else if (path_ == Path::on_chip) {
       device_.check(cuda::update_planes(args, device_.stream()));
-    } else if (path_ == Path::tickets) {
-      device_.check(cuda::update_in_tickets(args, scratch_, device_.multiprocessors(), device_.stream()));
     } else if (measured_) {
       device_.check(cuda::update_measured(args, scratch_, device_.stream()));
     } else {
@@ -162,7 +147,7 @@ class Planes {
       device_.check(cuda::measure_planes(args, squares, device_.stream()));
       return;
     }
-    const bool passes = path_ == Path::passes || path_ == Path::tickets;
+    const bool passes = path_ == Path::passes;
     if (passes) device_.check(cuda::measure_large(args, squares, scratch_, device_.stream()));
     if (passes && args.filter == Filter::drift) return;
     cuda::UpdateArgs of_pixels = args;
@@ -175,10 +160,10 @@ class Planes {
   }
 
  private:
-  enum class Path { pixels, on_chip, passes, tickets };
+  enum class Path { pixels, on_chip, passes };
 
-  // Of as many planes at once as the device needs to be busy, or as there is memory for; a ring has all its planes. Of
-  // as many as stay from norms to update, where there may be room for the `together` planes that have one step size.
+  // Of as many planes at once as the device needs to be busy, or as there is memory for. Of as many as stay from norms
+  // to update, where there may be room for the `together` planes that have one step size.
   void allocate(const cuda::UpdateArgs& args, int64_t together) {
     const int64_t planes = std::max<int64_t>(args.batch * args.channels, 1);
     const int64_t spectra = measured_ ? cuda::measured_spectra(args.filter) : 1;
@@ -186,9 +171,7 @@ class Planes {
     const int64_t most = most_scratch_bytes.load(std::memory_order_relaxed);
     const int64_t wanted = most > 0 ? most : cuda::busy_scratch_bytes(device_.multiprocessors()) * spectra;
     const int64_t chunk = std::clamp<int64_t>(wanted / (4 * of_plane), 1, planes);
-    int64_t count = chunk, least = 1;
-    if (path_ == Path::tickets)
-      count = least = std::min(planes, cuda::ring_planes(args.height, args.width, device_.multiprocessors()));
+    int64_t count = chunk;
     if (measured_ && together > 0) {
       const int64_t room = (most > 0 ? most : most_kept_bytes) / (4 * of_plane) / together * together;
       count = std::max(count, std::min(planes, room));
@@ -198,10 +181,9 @@ class Planes {
         memory_.emplace(floats(count * of_plane, out_.device()));
         break;
       } catch (const std::runtime_error&) {  // which torch says nothing else of
-        if (count <= least)
-          fail<std::runtime_error>("cuda kernels: planes of ", args.height, " x ", args.width, " need ",
-                                   4 * of_plane * least, " bytes of scratch for ", least,
-                                   " of them, which the device does not have.");
+        if (count <= 1)
+          fail<std::runtime_error>("cuda kernels: planes of ", args.height, " x ", args.width, " need ", 4 * of_plane,
+                                   " bytes of scratch, which the device does not have.");
       }
     }
     scratch_ = {memory_->mutable_data<float>(), count, std::min(chunk, count), spectra};
@@ -303,12 +285,19 @@ void langevin_step_cuda(const Tensor& out, const OptionalTensor& mean, const Ten
   const Tensor numbers = floats(2 * count + args.batch, out.device());
   float* const squares = numbers.mutable_data<float>();
   float* const eta = squares + 2 * count;
-  if (!mean && cooperative_chosen.load(std::memory_order_relaxed) &&
-      cuda::has_snr_kernel(args, per_sample, device.multiprocessors())) {
-    const cuda::SnrArgs rule = {squares, eta, args.batch, args.channels, snr, each_alpha, per_sample};
+  const auto in_one_launch = [&] {
+    if (mean || !cuda::has_snr_kernel(args, per_sample, device.cooperating())) return false;
+    const cuda::SnrArgs rule = {squares, nullptr, args.batch, args.channels, snr, each_alpha, per_sample};
     uint32_t* const counters = reinterpret_cast<uint32_t*>(eta);  // in whose place nothing else will be
-    device.check(cuda::langevin_planes(args, rule, squares, counters, device.stream()));
-  } else {
+    const cudaError_t error = cuda::langevin_planes(args, rule, squares, counters, device.stream());
+    if (error == cudaErrorCooperativeLaunchTooLarge || error == cudaErrorNotSupported) {
+      cudaGetLastError();  // taken note of: nothing has happened
+      return false;
+    }
+    device.check(error);
+    return true;
+  };
+  if (!in_one_launch()) {
     cuda::UpdateArgs update = args;
     update.d = {eta, cuda::Number::float32, true, 0.0f};
     update.langevin_noise = true;
@@ -324,10 +313,6 @@ void langevin_step_cuda(const Tensor& out, const OptionalTensor& mean, const Ten
   }
   if (counter != nullptr) device.check(cuda::advance(counter, device.stream()));
 }
-
-void use_cooperative(bool chosen) { cooperative_chosen.store(chosen, std::memory_order_relaxed); }
-
-void use_tickets(bool chosen) { tickets_chosen.store(chosen, std::memory_order_relaxed); }
 
 void limit_scratch(int64_t bytes) { most_scratch_bytes.store(bytes, std::memory_order_relaxed); }
 

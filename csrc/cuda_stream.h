@@ -23,11 +23,10 @@ class OnDevice {
 
   cudaStream_t stream() const { return stream_; }
 
-  int multiprocessors() const {
-    int count = 0;
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, index_));
-    return count;
-  }
+  int multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount); }
+
+  // Multiprocessors whose blocks can wait for each other.
+  int cooperating() const { return attribute(cudaDevAttrCooperativeLaunch) != 0 ? multiprocessors() : 0; }
 
   void check(cudaError_t error) const {
     if (error == cudaSuccess) [[likely]]
@@ -50,6 +49,12 @@ class OnDevice {
     DeviceGuardHandle made;
     TDAS_OPS_TORCH(aoti_torch_create_device_guard(index, &made));
     return Guard(made);
+  }
+
+  int attribute(cudaDeviceAttr which) const {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, index_));
+    return value;
   }
 
   const char* op_;

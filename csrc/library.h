@@ -23,14 +23,6 @@ TDAS_OPS_EXPORT BuildInfo build_info();
 // busy, or up to 1 GiB where spectra stay from the norms of langevin_step to its update.
 TDAS_OPS_EXPORT void limit_scratch(int64_t bytes);
 
-// Whether the passes over large planes are tickets of one launch (cuda/large_ticket.cuh); updates that have no such
-// kernel are then refused. Not so at first.
-TDAS_OPS_EXPORT void use_tickets(bool chosen);
-
-// Whether a langevin_step is one launch where there is one for it (cuda/plane_snr.cuh); all others stay as they are.
-// Not so at first.
-TDAS_OPS_EXPORT void use_cooperative(bool chosen);
-
 #endif
 
 }  // namespace tdas_ops

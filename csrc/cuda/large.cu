@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "large_ticket.cuh"
+#include "large.cuh"
 #include "launches.h"
 #include "snr.h"
 
@@ -134,23 +134,6 @@ struct Terms {
   void make_noise(Passes& passes) const { passes.rows(Pass::forward, noise); }
 };
 
-const TicketKernels* find_tickets(int64_t height, int64_t width) {
-  for (const TicketKernels& kernels : ticket_sizes)
-    if (kernels.height == height && kernels.width == width) return &kernels;
-  return nullptr;
-}
-
-int64_t tiles_of(int64_t height, int64_t width) { return height * width / (large_block * 64); }
-
-// Planes by which two passes of tickets are apart at least, and a sixth of the ring. Where the columns take half of the
-// time, they and the inverse rows of a plane are three times as far apart: of the 15 T that a ring of 6 leaves, 3 T lie
-// before the columns, 9 T after them, 3 T after the inverse rows, to be no less than the 3 N that blocks hold. Of two
-// passes, columns and inverse rows, there are 10 T for 2 N.
-int64_t planes_apart(int64_t height, int64_t width, int multiprocessors) {
-  const int64_t blocks = int64_t{multiprocessors} * large_blocks, enough = 5 * tiles_of(height, width);
-  return (blocks + enough - 1) / enough;
-}
-
 }  // namespace
 
 int64_t busy_scratch_bytes(int multiprocessors) {
@@ -175,46 +158,6 @@ cudaError_t update_large(const UpdateArgs& args, const Scratch& scratch, cudaStr
       }
       passes.rows(Pass::inverse, work);
       return passes.error();
-    });
-  });
-}
-
-bool has_ticket_kernel(const UpdateArgs& args) {
-  return find_tickets(args.height, args.width) != nullptr && args.filter != Filter::M && args.filter != Filter::Mt &&
-         args.masks.space == nullptr && args.z.data == nullptr;
-}
-
-int64_t ring_planes(int64_t height, int64_t width, int multiprocessors) {
-  return 6 * planes_apart(height, width, multiprocessors);
-}
-
-cudaError_t update_in_tickets(const UpdateArgs& args, const Scratch& scratch, int multiprocessors,
-                              cudaStream_t stream) {
-  constexpr int64_t most = 1 << 18;  // planes of a launch, whose tickets are counted in 32 bits
-  const TicketKernels& size = *find_tickets(args.height, args.width);
-  const uint32_t apart = static_cast<uint32_t>(planes_apart(args.height, args.width, multiprocessors));
-  return for_chunks(args.batch * args.channels, most, [&](int64_t first, int64_t count) {
-    return update_with(args, plane_work(args), [&](Kind kind, const PlaneWork& plane) {
-      TicketWork work = {};
-      work.large = large_work(args, plane, scratch, first, count);
-      work.order.planes = work.large.planes;
-      work.order.ring = static_cast<uint32_t>(scratch.planes);
-      work.order.passes = kind == Kind::noise ? 2 : 3;
-      work.order.lags[1] = kind == Kind::noise ? 3 * apart : apart;
-      work.order.lags[2] = 4 * apart;
-      work.order.log_tiles = log2_of(tiles_of(args.height, args.width));
-      work.counters = reinterpret_cast<uint32_t*>(work.large.squares);
-      cudaError_t error =
-          cudaMemsetAsync(work.counters, 0, static_cast<size_t>(1 + scratch.planes) * sizeof(uint32_t), stream);
-      const auto kernel = size.kernels[static_cast<int>(kind)];
-      if (error == cudaSuccess) error = grant_shared(kernel, size.shared_bytes);
-      if (error != cudaSuccess) return error;
-      cudaLaunchConfig_t config{};
-      config.gridDim = dim3(static_cast<unsigned>(multiprocessors * large_blocks));
-      config.blockDim = dim3(large_block);
-      config.dynamicSmemBytes = size.shared_bytes;
-      config.stream = stream;
-      return cudaLaunchKernelEx(&config, kernel, work);
     });
   });
 }

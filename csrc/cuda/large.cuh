@@ -22,16 +22,16 @@
 
 namespace tdas_ops::cuda {
 
-template <int W, Pass pass, class Place>
-TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared, Place place) {
+// `thread()`: index of this thread in its block.
+template <int W, Pass pass, class Thread>
+TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared, Thread thread) {
   // Each phase works out anew where its thread stands, which costs less than registers that hold it all along.
-  const auto pixels = [&] { return LargePixels<W>(work, shared, place); };
-  const auto line = [&] { return LargeLine<W>(work, shared, place); };
+  const auto pixels = [&] { return LargePixels<W>(work, shared, thread()); };
+  const auto line = [&] { return LargeLine<W>(work, shared, thread()); };
   typename LargePixels<W>::Numbers numbers;
   if constexpr (pass == Pass::forward) {
     pixels().source(numbers);
   } else {
-    if constexpr (prefetches && pass == Pass::inverse) pixels().fetch();
     line().inverse();
     __syncthreads();
     pixels().from_lines(numbers);
@@ -44,10 +44,10 @@ TDAS_OPS_DEVICE void pass_rows(const LargeWork& work, float* shared, Place place
   }
 }
 
-template <int H, Kind kind, class Place>
-TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Place place) {
+template <int H, Kind kind, class Thread>
+TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Thread thread) {
   const PlaneWork& plane = work.plane;
-  const auto columns = [&] { return LargeColumns<H, kind>(work, shared, place); };
+  const auto columns = [&] { return LargeColumns<H, kind>(work, shared, thread()); };
   Complex<float> X[32];
   if constexpr (kind == Kind::measure) {
     if (work.transformed) columns().forward(0, X);
@@ -75,13 +75,13 @@ TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Place pl
 template <int W, Pass pass>
 __global__ void __launch_bounds__(large_block, large_blocks) rows_kernel(LargeWork work) {
   TDAS_OPS_SHARED(float, shared);
-  pass_rows<W, pass>(work, shared, BlockPlace());
+  pass_rows<W, pass>(work, shared, [] { return thread_index(); });
 }
 
 template <int H, Kind kind>
 __global__ void __launch_bounds__(large_block, large_blocks) columns_kernel(LargeWork work) {
   TDAS_OPS_SHARED(float, shared);
-  pass_columns<H, kind>(work, shared, BlockPlace());
+  pass_columns<H, kind>(work, shared, [] { return thread_index(); });
 }
 
 // The kernels of lines of one length.

@@ -29,16 +29,6 @@ int64_t busy_scratch_bytes(int multiprocessors);
 // for Filter::noise, noise. Returns the launch error.
 cudaError_t update_large(const UpdateArgs& args, const Scratch& scratch, cudaStream_t stream);
 
-// Whether one launch can do the update (large_ticket.cuh): of planes of 1024 x 1024, along whose columns nothing
-// happens but one filter and its noise.
-bool has_ticket_kernel(const UpdateArgs& args);
-
-// Planes of the scratch that this launch goes round in, where the batch has as many.
-int64_t ring_planes(int64_t height, int64_t width, int multiprocessors);
-
-// As update_large, in one launch.
-cudaError_t update_in_tickets(const UpdateArgs& args, const Scratch& scratch, int multiprocessors, cudaStream_t stream);
-
 // |D v|^2 and |M z|^2 of every plane, for Filter::drift, or |M z|^2 alone for Filter::noise: squares[batch, channels,
 // 2]. There is a frequency mask, and noise, but no skew part beside a space mask. With a space mask, D v and M z stay
 // in the scratch as they are before their last filter, where it has all planes, and as many spectra as that takes.

@@ -33,9 +33,9 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
   int part;               // of the column's threads; also their first frequency
   bool has_pair;          // whether the block has a column 0
 
-  template <class Place>
-  TDAS_OPS_DEVICE LargeColumns(const LargeWork& work, float* shared, Place place)
-      : LargeColumns(work, shared, place, place.thread(), place.tile() * Shape::columns) {}
+  TDAS_OPS_DEVICE LargeColumns(const LargeWork& work, float* shared, int thread)
+      : LargeColumns(work, shared + column_of(thread) * Shape::column_pitch, thread / Shape::neighbours % parts,
+                     blockIdx.x * Shape::columns + column_of(thread), blockIdx.x * Shape::columns) {}
 
   // X[k], k < 16, in the order of `offset`, X[k + 16] those H / 2 further.
   TDAS_OPS_DEVICE void forward(int64_t to_noise, Complex<float> (&X)[32]) const {
@@ -121,22 +121,14 @@ struct LargeColumns : ColumnFilter<H, kind, ColumnsInMemory<H>> {
     return thread % Shape::neighbours + thread / (Shape::neighbours * parts) * Shape::neighbours;
   }
 
-  template <class Place>
-  TDAS_OPS_DEVICE LargeColumns(const LargeWork& work, float* shared, Place place, int thread, uint32_t first_column)
-      : LargeColumns(work, shared + column_of(thread) * Shape::column_pitch, place, thread / Shape::neighbours % parts,
-                     first_column + column_of(thread), first_column) {}
-
-  template <class Place>
-  TDAS_OPS_DEVICE LargeColumns(const LargeWork& work, float* numbers, Place place, int part, uint32_t column,
-                               uint32_t first_column)
+  TDAS_OPS_DEVICE LargeColumns(const LargeWork& work, float* numbers, int part, uint32_t column, uint32_t first_column)
       : Filter{work.plane,
                LargePosition(work, column >> work.log_columns),
                {1 << work.log_columns},
                static_cast<int>(column & ((1u << work.log_columns) - 1)),
                part},
         column(column),
-        numbers_there(LargePosition(work, column >> work.log_columns).spectrum(work, place) +
-                      (part << work.log_columns) + kw),
+        numbers_there(LargePosition(work, column >> work.log_columns).spectrum(work) + (part << work.log_columns) + kw),
         numbers(numbers),
         part(part),
         has_pair((first_column & ((1u << work.log_columns) - 1)) == 0) {}

@@ -29,9 +29,10 @@ struct LargePixels {
   int row, left;
   float* staging;  // of the thread's first column, in shared memory
 
-  template <class Place>
-  TDAS_OPS_DEVICE LargePixels(const LargeWork& work, float* shared, Place place)
-      : LargePixels(work, shared, place, place.thread()) {}
+  TDAS_OPS_DEVICE LargePixels(const LargeWork& work, float* shared, int thread)
+      : LargePixels(work, shared + thread / Shape::lines * Shape::row_pitch,
+                    (blockIdx.x * Shape::rows + thread / Shape::lines) * Shape::rows_of_line,
+                    thread % Shape::lines * run) {}
 
   // What is transformed first.
   TDAS_OPS_DEVICE void source(Numbers& numbers) const {
@@ -44,14 +45,6 @@ struct LargePixels {
       load(field, put);
     }
     if (work.plane.space_first) multiply(numbers);
-  }
-
-  // What `finish` reads, on its way to the L2 cache: a thread has as many pixels of its rows.
-  TDAS_OPS_DEVICE void fetch() const {
-    const PlaneWork& plane = work.plane;
-    const int64_t first = row * W + left / run * 64;
-    fetch_pixels(plane.base, at.plane(plane.base) + first);
-    if (plane.add_v) fetch_pixels(plane.v, at.plane(plane.v) + first);
   }
 
   // A (d A u + n z), in place.
@@ -189,12 +182,6 @@ struct LargePixels {
   }
 
  private:
-  template <class Place>
-  TDAS_OPS_DEVICE LargePixels(const LargeWork& work, float* shared, Place place, int thread)
-      : LargePixels(work, shared + thread / Shape::lines * Shape::row_pitch,
-                    (place.tile() * Shape::rows + thread / Shape::lines) * Shape::rows_of_line,
-                    thread % Shape::lines * run) {}
-
   TDAS_OPS_DEVICE LargePixels(const LargeWork& work, float* staging, uint32_t row, int left)
       : work(work),
         at(work, row >> work.log_height),
@@ -372,20 +359,16 @@ struct LargeLine {
   float4* numbers;   // shared memory of the line
   float2* spectrum;  // of the row
 
-  template <class Place>
-  TDAS_OPS_DEVICE LargeLine(const LargeWork& work, float* shared, Place place) {
-    const int thread = place.thread();
-    row = thread;
-    line = 0;
+  TDAS_OPS_DEVICE LargeLine(const LargeWork& work, float* shared, int thread) : row(thread), line(0) {
     if (lines > 1 && thread >= Shape::rows) {
       row = (thread - Shape::rows) / (lines > 1 ? lines - 1 : 1);
       line = (thread - Shape::rows) % (lines > 1 ? lines - 1 : 1) + 1;
     }
     numbers = reinterpret_cast<float4*>(shared + row * Shape::row_pitch + line * Shape::line_pitch);
-    const uint32_t first = (place.tile() * Shape::rows + row) * Shape::rows_of_line;
+    const uint32_t first = (blockIdx.x * Shape::rows + row) * Shape::rows_of_line;
     const LargePosition at(work, first >> work.log_height);
     there = at.there;
-    spectrum = at.spectrum(work, place) + (first & ((1u << work.log_height) - 1)) * (W / 2);
+    spectrum = at.spectrum(work) + (first & ((1u << work.log_height) - 1)) * (W / 2);
   }
 
   TDAS_OPS_DEVICE void forward() const {

@@ -31,21 +31,13 @@ struct LargePosition : Position {
     there = plane < work.planes;
   }
 
-  template <class Place>
-  TDAS_OPS_DEVICE float2* spectrum(const LargeWork& work, Place place) const {
-    return work.spectra + (static_cast<int64_t>(place.slot(in_launch)) << (work.log_height + work.log_columns));
+  TDAS_OPS_DEVICE float2* spectrum(const LargeWork& work) const {
+    return work.spectra + (static_cast<int64_t>(in_launch) << (work.log_height + work.log_columns));
   }
 };
 
-// Where a thread of a pass is: its index in the block; the tile of its block, of all tiles of the launch, which is as
-// many lines as a block takes; and which plane of the scratch has a plane of the launch.
-struct BlockPlace {
-  static TDAS_OPS_DEVICE int thread() { return thread_index(); }
-  static TDAS_OPS_DEVICE uint32_t tile() { return blockIdx.x; }
-  static TDAS_OPS_DEVICE uint32_t slot(uint32_t plane) { return plane; }
-};
-
-constexpr int large_blocks = large_threads / large_block;  // of a multiprocessor
+constexpr int large_block = 256;  // threads
+constexpr int large_blocks = 2;   // of a multiprocessor, with 128 registers a thread
 
 // exp(2 pi i a b / N), a < 32, b < N / 32.
 template <int N>

@@ -36,11 +36,10 @@ TDAS_OPS_DEVICE void update_plane(const PlaneWork& work, float* shared, Thread t
   const auto pixels = [&] { return PlanePixels<H, W>(work, shared, first_plane, thread()); };
   const auto rows = [&] { return PlaneRows<H, W>(shared, thread()); };
 
-  const bool has_v = (is_pixels || is_noise) && work.add_v;
-  if constexpr (!is_noise) pixels().source(is_pixels && work.noise_first, is_pixels && work.space_first);
-  // Beside a skew part there are no registers left for it on sm_100.
-  if constexpr (prefetches && kind != Kind::skewed_drift) pixels().fetch(has_v, thread());
-  if constexpr (!is_noise) Shape::plane_barrier();
+  if constexpr (!is_noise) {
+    pixels().source(is_pixels && work.noise_first, is_pixels && work.space_first);
+    Shape::plane_barrier();
+  }
   TDAS_OPS_NO_UNROLL
   for (bool again = is_pixels && work.twice;; again = false) {
     Complex<float> X[32];
@@ -66,7 +65,7 @@ TDAS_OPS_DEVICE void update_plane(const PlaneWork& work, float* shared, Thread t
     pixels().between(work.z.data != nullptr || work.samples.seeds != nullptr);
     Shape::plane_barrier();
   }
-  pixels().finish(has_v, is_pixels && work.space_last);
+  pixels().finish((is_pixels || is_noise) && work.add_v, is_pixels && work.space_last);
 }
 
 // Leaves the squares of the planes of a block, summed over the threads of a plane by a tree of fixed order: sums[plane]

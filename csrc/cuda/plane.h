@@ -18,11 +18,13 @@ cudaError_t update_planes(const UpdateArgs& args, cudaStream_t stream);
 cudaError_t measure_planes(const UpdateArgs& args, float* squares, cudaStream_t stream);
 
 // Whether one launch can make a langevin_step with noise of its own (plane_snr.cuh): of 32 x 32, 64 x 64 or 128 x 128,
-// with a frequency mask alone, of as many planes as fit on the device at once where blocks have to wait for each other.
+// with a frequency mask alone; where blocks have to wait for each other, of as many planes as so many multiprocessors
+// hold at once.
 bool has_snr_kernel(const UpdateArgs& args, bool per_sample, int multiprocessors);
 
 // The update with the scales d = eta and n = sqrt(2 eta) of the rule, which reads the squares that this leaves behind:
-// squares[batch, channels, 2]. `counters` has a number a sample. There is such a kernel. Returns the launch error.
+// squares[batch, channels, 2]. `counters` has a number a sample. There is such a kernel. Returns the launch error; that
+// of a driver which refuses a cooperative launch after all comes before anything is written but the counters.
 cudaError_t langevin_planes(const UpdateArgs& args, const SnrArgs& rule, float* squares, uint32_t* counters,
                             cudaStream_t stream);
 

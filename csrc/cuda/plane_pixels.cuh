@@ -104,13 +104,6 @@ struct PlanePixels {
     return sum;
   }
 
-  // What `finish` reads, on its way to the L2 cache.
-  TDAS_OPS_DEVICE void fetch(bool has_v, int thread) const {
-    const int first = thread % Shape::threads * 64;
-    fetch_pixels(work.base, at.plane(work.base) + first);
-    if (has_v) fetch_pixels(work.v, at.plane(work.v) + first);
-  }
-
   // (base + d v) + the result, in this order whatever the storage. A pixel of the base may lie where that of the output
   // does.
   TDAS_OPS_DEVICE void finish(bool has_v, bool has_space) const {

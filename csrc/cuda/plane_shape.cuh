@@ -5,7 +5,6 @@
 #include "line.cuh"
 #include "pixels.cuh"
 #include "sample.cuh"
-#include "tuning.h"
 
 namespace tdas_ops::cuda {
 
@@ -82,11 +81,10 @@ constexpr float inverse_root(int n) {
 
 template <int H, int W>
 struct PlaneShape {
-  static constexpr int threads = H * W / 64;  // of a plane
-  static constexpr int least = H == 64 && W == 64 ? block_of_64 : 128;
-  static constexpr int planes = threads < least ? least / threads : 1;  // of a block
+  static constexpr int threads = H * W / 64;                        // of a plane
+  static constexpr int planes = threads < 128 ? 128 / threads : 1;  // of a block
   static constexpr int block = threads * planes;
-  static constexpr int blocks = plane_threads / block;  // of a multiprocessor
+  static constexpr int blocks = 512 / block;       // of a multiprocessor, with 128 registers a thread
   static constexpr int classes = H >= 64 ? 2 : 1;  // of rows
   static constexpr int rows = H / classes;         // of a class
   static constexpr int halves = rows / 32;         // of a column

@@ -69,7 +69,6 @@ TDAS_OPS_DEVICE void langevin_plane(const SnrWork& all, float* shared, Thread th
     own_sum()->x = Shape::per_pixel * columns().square(true, false, X);
   }
   own_sum()->y = columns().hold_noise();
-  pixels().fetch(false, thread());
   sum_planes<H, W>(work, sums, first_plane, thread());
   meet<Shape::planes>(all, first_plane, thread());
 

@@ -70,9 +70,6 @@ TDAS_OPS_DEVICE uint32_t load_acquire(const uint32_t* counter) {
   return value;
 }
 
-// Of 128 bytes that will be read, from memory to the L2 cache.
-TDAS_OPS_DEVICE void prefetch(const void* line) { asm volatile("prefetch.global.L2 [%0];" : : "l"(line)); }
-
 // While waiting for another block.
 TDAS_OPS_DEVICE void pause() { __nanosleep(100); }
 
@@ -109,7 +106,6 @@ inline uint32_t opaque(uint32_t value) { return value; }
 inline int thread_index() { return static_cast<int>(threadIdx.x); }
 inline void add_release(uint32_t* counter) { simt::add_release(counter); }
 inline uint32_t load_acquire(const uint32_t* counter) { return simt::load_acquire(counter); }
-inline void prefetch(const void* line) { *static_cast<const volatile char*>(line); }
 inline void pause() { simt::pause(); }
 inline uint32_t load_relaxed(const uint32_t* counter) { return simt::load_relaxed(counter); }
 

@@ -41,16 +41,6 @@ TDAS_OPS_DEVICE float pixel(const PixelsOf<T>& field, int64_t at) {
   return widened(static_cast<const uint16_t*>(field.data)[at], field.element == Element::bfloat16);
 }
 
-// Of a dense field, 64 pixels from `at` on, on their way to the L2 cache: two lines of it, or one of 16 bits.
-template <class T>
-TDAS_OPS_DEVICE void fetch_pixels(const PixelsOf<T>& field, int64_t at) {
-  if (field.data == nullptr || !field.dense) return;
-  const bool wide = field.element == Element::float32;
-  const char* const first = static_cast<const char*>(field.data) + at * (wide ? 4 : 2);
-  prefetch(first);
-  if (wide) prefetch(first + 128);
-}
-
 TDAS_OPS_DEVICE void set_pixel(const PixelsOf<void>& field, int64_t at, float value) {
   if (field.element == Element::float32) {
     static_cast<float*>(field.data)[at] = value;

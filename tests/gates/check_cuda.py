@@ -67,8 +67,7 @@ COUNTED_PASSES = {
         *("pixels of both", "inverse"),
     ),
 }
-TICKET_LENGTH = 1024
-COUNTED_TICKETS = {"pds": "drift", "tdas": "noise"}  # one launch of tickets, by the Kind of its columns
+LARGE_WARPS = 8  # of a block of these passes
 SNR_LENGTH = 64
 COUNTED_SNR = {"pds": "drift", "tdas": "noise"}  # langevin_step in one launch
 TARGETS = {"pds 32x32": 53, "pds 64x64": 66, "pds 128x128": 71}  # instructions an element
@@ -128,14 +127,8 @@ class CompilationError(Exception):
 
 
 def variant() -> list[str]:
-    """NAME=VALUE of what differs from the defaults of csrc/cuda/tuning.h."""
+    """NAME=VALUE of what differs from the defaults of csrc/cuda."""
     return os.environ.get("TDAS_OPS_NVCC_DEFINES", "").split()
-
-
-def large_warps() -> int:
-    """Of a block of the passes over large planes."""
-    tuning = (ROOT / "csrc/cuda/tuning.h").read_text() + "".join(f"\n#define {d.replace('=', ' ')}" for d in variant())
-    return int(re.findall(r"#define TDAS_OPS_LARGE_BLOCK (\d+)", tuning)[-1]) // 32
 
 
 def compile_flags() -> list[str]:
@@ -283,7 +276,7 @@ def per_element(counts: list[Counter[str]]) -> dict[str, float]:
 
 
 SHAPED = {"shape": "plane_kernel", "row_shape": "rows_kernel", "column_shape": "columns_kernel"}
-SHAPED |= {"ticket_shape": "ticket_kernel", "snr_shape": "snr_plane_kernel"}
+SHAPED |= {"snr_shape": "snr_plane_kernel"}
 
 
 def with_shared_memory(kernels: list[Kernel], report: str) -> list[Kernel]:
@@ -311,13 +304,12 @@ def of_all_warps(sass: str, length: int, of_rows: bool) -> list[Counter[str]]:
     """
     warps = [int(name) for name in re.findall(r"Function : \S*counted_kernelILi\d+ELi(\d+)E", sass)]
     of_warp = dict(zip(warps, count(sass), strict=True))
-    all_warps = large_warps()
-    like_first = max(1, 32 * all_warps // (length // 64) // 32) if of_rows else all_warps // 2
-    return like_first * [of_warp[0]] + (all_warps - like_first) * [of_warp[all_warps - 1]]
+    like_first = max(1, LARGE_WARPS // (length // 64)) if of_rows else LARGE_WARPS // 2
+    return like_first * [of_warp[0]] + (LARGE_WARPS - like_first) * [of_warp[LARGE_WARPS - 1]]
 
 
 def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor) -> Figures:
-    """Instructions an element of all of COUNTED, COUNTED_TICKETS, COUNTED_SNR and, by length, COUNTED_PASSES."""
+    """Instructions an element of all of COUNTED, COUNTED_SNR and, by length, COUNTED_PASSES."""
 
     def count_case(case: tuple[int, int, str]) -> list[Counter[str]]:
         defines = dict(zip(("HEIGHT", "WIDTH", "KIND"), case, strict=True))
@@ -330,10 +322,6 @@ def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor)
         defines = {"PASS" if of_rows else "COLUMNS": kind, "LENGTH": length, "PART": part or "update"}
         return of_all_warps(disassembled(nvcc, cuobjdump, defines, folder), length, of_rows)
 
-    def count_tickets(kind: str) -> list[Counter[str]]:
-        defines = {"TICKETS": kind, "LENGTH": TICKET_LENGTH}
-        return of_all_warps(disassembled(nvcc, cuobjdump, defines, folder), TICKET_LENGTH, of_rows=True)
-
     def count_snr(kind: str) -> list[Counter[str]]:
         defines = {"SNR": 1, "HEIGHT": SNR_LENGTH, "WIDTH": SNR_LENGTH, "KIND": kind}
         return count(disassembled(nvcc, cuobjdump, defines, folder))
@@ -341,7 +329,6 @@ def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor)
     passes = sorted({of_pass for of_update in COUNTED_PASSES.values() for of_pass in of_update})
     cases = [(length, of_pass) for length in COUNTED_LENGTHS for of_pass in passes]
     on_chip, in_passes = pool.map(count_case, COUNTED.values()), pool.map(count_pass, cases)
-    by_tickets = pool.map(count_tickets, COUNTED_TICKETS.values())
     in_one_launch = pool.map(count_snr, COUNTED_SNR.values())
     counts = {name: per_element(found) for name, found in zip(COUNTED, on_chip, strict=True)}
     found = dict(zip(cases, in_passes, strict=True))
@@ -349,8 +336,6 @@ def count_all(nvcc: str, cuobjdump: str, folder: Path, pool: ThreadPoolExecutor)
         for name, of_update in COUNTED_PASSES.items():
             warps = zip(*(found[length, of_pass] for of_pass in of_update), strict=True)
             counts[f"{name} {length}x{length}"] = per_element([sum(of_warp, Counter()) for of_warp in warps])
-    for name, of_warps in zip(COUNTED_TICKETS, by_tickets, strict=True):
-        counts[f"{name} {TICKET_LENGTH}x{TICKET_LENGTH}, tickets"] = per_element(of_warps)
     for name, of_warps in zip(COUNTED_SNR, in_one_launch, strict=True):
         counts[f"{name} {SNR_LENGTH}x{SNR_LENGTH}, snr rule"] = per_element(of_warps)
     return counts
@@ -383,7 +368,7 @@ def compare_counts(found: Figures, recorded: Figures) -> list[str]:
 
 
 def allowed_spills(kernel: Kernel) -> int:
-    large = kernel.name.startswith(("rows_kernel<", "columns_kernel<", "ticket_kernel<"))
+    large = kernel.name.startswith(("rows_kernel<", "columns_kernel<"))
     return LARGE_SPILL_ALLOWANCE if large else SPILL_ALLOWANCE
 
 

@@ -1,5 +1,5 @@
 // Compiled by check_cuda.py, which reads the machine code; nothing here ever runs.
-#include "../../csrc/cuda/large_ticket.cuh"
+#include "../../csrc/cuda/large.cuh"
 #include "../../csrc/cuda/plane_snr.cuh"
 
 namespace tdas_ops::cuda {
@@ -24,9 +24,9 @@ TDAS_OPS_DEVICE PlaneWork usual(PlaneWork work, Kind kind) {
 }
 
 template <int warp>
-struct PlaceInWarp : BlockPlace {
-  static TDAS_OPS_DEVICE int thread() { return static_cast<int>(threadIdx.x % 32 + warp * 32); }
-};
+TDAS_OPS_DEVICE int index_in_warp() {
+  return static_cast<int>(threadIdx.x % 32 + warp * 32);
+}
 
 #if defined TDAS_OPS_COUNTED_PASS || defined TDAS_OPS_COUNTED_COLUMNS
 
@@ -60,7 +60,7 @@ template <int W, int warp>
 __global__ void __launch_bounds__(large_block, large_blocks) counted_kernel(LargeWork call) {
   TDAS_OPS_SHARED(float, shared);
   const LargeWork work = usual(call, Kind::drift);
-  pass_rows<W, Pass::TDAS_OPS_COUNTED_PASS>(work, shared, PlaceInWarp<warp>());
+  pass_rows<W, Pass::TDAS_OPS_COUNTED_PASS>(work, shared, [] { return index_in_warp<warp>(); });
 }
 #else
 // Not of the blocks that have a column 0.
@@ -69,51 +69,12 @@ __global__ void __launch_bounds__(large_block, large_blocks) counted_kernel(Larg
   TDAS_OPS_SHARED(float, shared);
   __builtin_assume((blockIdx.x * ColumnShape<H>::columns & ((1u << call.log_columns) - 1)) != 0);
   const LargeWork work = usual(call, Kind::TDAS_OPS_COUNTED_COLUMNS);
-  pass_columns<H, Kind::TDAS_OPS_COUNTED_COLUMNS>(work, shared, PlaceInWarp<warp>());
+  pass_columns<H, Kind::TDAS_OPS_COUNTED_COLUMNS>(work, shared, [] { return index_in_warp<warp>(); });
 }
 #endif
 
 template __global__ void counted_kernel<TDAS_OPS_COUNTED_LENGTH, 0>(LargeWork);
 template __global__ void counted_kernel<TDAS_OPS_COUNTED_LENGTH, large_block / 32 - 1>(LargeWork);
-
-#elif defined TDAS_OPS_COUNTED_TICKETS
-
-// Not of the tiles that have a column 0.
-template <int N, int warp>
-struct TicketInWarp : TicketPlace {
-  int log_columns;
-
-  static TDAS_OPS_DEVICE int thread() { return PlaceInWarp<warp>::thread(); }
-  TDAS_OPS_DEVICE uint32_t tile() const {
-    const uint32_t tile = ticket->tile;
-    __builtin_assume((tile * ColumnShape<N>::columns & ((1u << log_columns) - 1)) != 0);
-    return tile;
-  }
-};
-
-// A ticket of every pass, one after the other.
-template <int N, int warp>
-__global__ void __launch_bounds__(large_block, large_blocks) counted_kernel(TicketWork call) {
-  TDAS_OPS_SHARED(float, shared);
-  constexpr Kind kind = Kind::TDAS_OPS_COUNTED_TICKETS;
-  volatile Ticket* const ticket = reinterpret_cast<Ticket*>(shared + TicketShape<N, N>::lines_bytes / 4);
-  LargeWork work = call.large;
-  work.plane = usual(call.large.plane, kind);
-  const TicketInWarp<N, warp> place{{ticket}, call.large.log_columns};
-  const auto do_ticket = [&](auto pass) {
-    if (place.thread() == 0) take(call, ticket);
-    __syncthreads();
-    pass();
-    __syncthreads();
-    if (place.thread() == 0) add_release(call.counters + 1 + ticket->slot);
-  };
-  if constexpr (kind != Kind::noise) do_ticket([&] { pass_rows<N, Pass::forward>(work, shared, place); });
-  do_ticket([&] { pass_columns<N, kind>(work, shared, place); });
-  do_ticket([&] { pass_rows<N, Pass::inverse>(work, shared, place); });
-}
-
-template __global__ void counted_kernel<TDAS_OPS_COUNTED_LENGTH, 0>(TicketWork);
-template __global__ void counted_kernel<TDAS_OPS_COUNTED_LENGTH, large_block / 32 - 1>(TicketWork);
 
 #elif defined TDAS_OPS_COUNTED_KIND
 
@@ -125,14 +86,14 @@ __global__ void __launch_bounds__(PlaneShape<H, W>::block, PlaneShape<H, W>::blo
   SnrWork work = call;
   work.plane = usual(call.plane, kind);
   work.rule.per_sample = false;
-  langevin_plane<H, W, kind>(work, shared, [] { return PlaceInWarp<warp>::thread(); });
+  langevin_plane<H, W, kind>(work, shared, [] { return index_in_warp<warp>(); });
 }
 #else
 template <int H, int W, Kind kind, int warp>
 __global__ void __launch_bounds__(PlaneShape<H, W>::block, PlaneShape<H, W>::blocks) counted_kernel(PlaneWork call) {
   TDAS_OPS_SHARED(float, shared);
   const PlaneWork work = usual(call, kind);
-  update_plane<H, W, kind>(work, shared, [] { return PlaceInWarp<warp>::thread(); });
+  update_plane<H, W, kind>(work, shared, [] { return index_in_warp<warp>(); });
 }
 #endif
 
@@ -152,9 +113,6 @@ template <int W, int shared_bytes = RowShape<W>::shared_bytes>
 __global__ void row_shape() {}
 template <int H, int shared_bytes = ColumnShape<H>::shared_bytes>
 __global__ void column_shape() {}
-template <int H, int W, int shared_bytes = TicketShape<H, W>::shared_bytes>
-__global__ void ticket_shape() {}
-template __global__ void ticket_shape<1024, 1024>();
 template <int H, int W, int shared_bytes = SnrShape<H, W>::shared_bytes>
 __global__ void snr_shape() {}
 template __global__ void snr_shape<32, 32>();

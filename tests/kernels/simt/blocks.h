@@ -196,9 +196,10 @@ inline void run_all(const Launch& launch) { run_blocks(launch); }
 
 #endif
 
-// Blocks that a device holds, whatever their kernel.
+// Blocks that a device holds, whatever their kernel; the driver may have room for fewer.
 inline int multiprocessors() { return setting("SIMT_MULTIPROCESSORS", 132); }
 inline int blocks_of_multiprocessor() { return setting("SIMT_OCCUPANCY", 2); }
+struct TooLarge {};
 
 inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> kernel, bool cooperative) {
   const unsigned threads = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
@@ -207,8 +208,8 @@ inline void run(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()
   if (blocks == 0 || grid.x > most_blocks || grid.y > 65535 || grid.z > 65535)
     throw std::runtime_error("bad grid size");
   if (shared_bytes > most_shared_bytes) throw std::runtime_error("too much shared memory");
-  if (cooperative && blocks > static_cast<unsigned>(multiprocessors() * blocks_of_multiprocessor()))
-    throw std::runtime_error("more blocks than there are at once");
+  const int held = setting("SIMT_HELD", multiprocessors() * blocks_of_multiprocessor());
+  if (cooperative && blocks > static_cast<unsigned>(held)) throw TooLarge();
   std::mt19937 random(setting("SIMT_ORDER", 0));
   Launch launch{grid, block, shared_bytes, std::move(kernel), cooperative, {}, {}, {}};
   launch.blocks = ordered(blocks, random);

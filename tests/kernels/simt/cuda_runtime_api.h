@@ -8,7 +8,14 @@
 #include "blocks.h"
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorLaunchFailure };
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorInvalidValue,
+  cudaErrorLaunchFailure,
+  cudaErrorCooperativeLaunchTooLarge,
+  cudaErrorNotSupported
+};
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 enum cudaLaunchAttributeID { cudaLaunchAttributeIgnore, cudaLaunchAttributeCooperative };
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
@@ -55,7 +62,6 @@ inline int& launches() {
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* launch, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  ++simt::launches();
   try {
     bool cooperative = false;
     for (unsigned i = 0; i < launch->numAttrs; ++i)
@@ -63,7 +69,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* launch, void (*kernel)(
           cooperative || (launch->attrs[i].id == cudaLaunchAttributeCooperative && launch->attrs[i].val.cooperative);
     const auto run = [&] { kernel(arguments...); };
     simt::run(launch->gridDim, launch->blockDim, launch->dynamicSmemBytes, run, cooperative);
+    ++simt::launches();
     return cudaSuccess;
+  } catch (simt::TooLarge&) {
+    return cudaErrorCooperativeLaunchTooLarge;
   } catch (std::exception& e) {
     simt::last_error() = e.what();
     return cudaErrorLaunchFailure;

@@ -10,6 +10,7 @@ class OnDevice {
   OnDevice(const char* op, const Tensor&) : op_(op) {}
   cudaStream_t stream() const { return nullptr; }
   int multiprocessors() const { return simt::multiprocessors(); }
+  int cooperating() const { return simt::multiprocessors(); }
   void check(cudaError_t error) const {
     if (error != cudaSuccess) fail<std::runtime_error>(op_, ": ", simt::last_error());
   }

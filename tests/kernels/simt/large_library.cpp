@@ -28,12 +28,7 @@ const char* simt_error() { return simt::last_error().c_str(); }
 
 uint64_t simt_args_bytes() { return sizeof(tdas_ops::cuda::UpdateArgs); }
 
-int simt_has_kernel(int64_t height, int64_t width) {
-  tdas_ops::cuda::UpdateArgs args = {};
-  args.height = height;
-  args.width = width;
-  return tdas_ops::cuda::has_large_kernel(height, width) || tdas_ops::cuda::has_ticket_kernel(args);
-}
+int simt_has_kernel(int64_t height, int64_t width) { return tdas_ops::cuda::has_large_kernel(height, width); }
 
 int simt_update(const tdas_ops::cuda::UpdateArgs* args) {
   const OwnScratch own(*args);

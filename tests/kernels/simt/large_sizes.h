@@ -1,15 +1,7 @@
 // The kernels of large planes of csrc/cuda: rows of the widths for which SIMT_HAS_WIDTH(width) holds; columns of every
 // kind for the heights for which SIMT_HAS_HEIGHT(height) holds, or of the kinds SIMT_COLUMN_KINDS(height), bits
-// 1 << Kind. Tickets are those of planes of SIMT_TICKETS, height, width, of the kinds SIMT_TICKET_KINDS; they alone
-// with SIMT_ALONE.
+// 1 << Kind.
 #pragma once
-
-#ifdef SIMT_ALONE
-#undef SIMT_HAS_WIDTH
-#undef SIMT_COLUMN_KINDS
-#define SIMT_HAS_WIDTH(width) false
-#define SIMT_COLUMN_KINDS(height) 0
-#endif
 
 #include "simt.h"
 // After the harness, which gives the CUDA keywords a meaning.
@@ -21,30 +13,6 @@ template <int W>
 constexpr RowKernels compiled_rows() {
   if constexpr (SIMT_HAS_WIDTH(W)) return row_kernels<W>();
   return {};
-}
-
-#ifdef SIMT_TICKETS
-template <int H, int W>
-constexpr TicketKernels tickets_of_size() {
-  TicketKernels kernels = {H, W, TicketShape<H, W>::shared_bytes, {}};
-  const auto add = [&]<Kind kind>() {
-    constexpr int i = static_cast<int>(kind);
-    if constexpr (SIMT_TICKET_KINDS >> i & 1) kernels.kernels[i] = ticket_kernel<H, W, kind>;
-  };
-  add.template operator()<Kind::drift>();
-  add.template operator()<Kind::skewed_drift>();
-  add.template operator()<Kind::noise>();
-  return kernels;
-}
-#endif
-
-template <int, int>
-constexpr TicketKernels compiled_tickets() {
-#ifdef SIMT_TICKETS
-  return tickets_of_size<SIMT_TICKETS>();
-#else
-  return {};
-#endif
 }
 
 inline void missing_kernel(LargeWork) { throw std::runtime_error("a kernel that is not in this library"); }
@@ -75,10 +43,8 @@ constexpr ColumnKernels compiled_columns() {
 }  // namespace tdas_ops::cuda
 
 #define row_kernels compiled_rows
-#define ticket_kernels compiled_tickets
 #define column_kernels compiled_columns
 #include "cuda/large_columns_from_512.cu"
 #include "cuda/large_columns_to_256.cu"
 #include "cuda/large_rows_from_512.cu"
 #include "cuda/large_rows_to_256.cu"
-#include "cuda/large_ticket_1024.cu"

@@ -16,11 +16,7 @@
 
 extern "C" {
 
-void simt_use_tickets(int chosen) { tdas_ops::use_tickets(chosen != 0); }
-
 void simt_limit_scratch(int64_t bytes) { tdas_ops::limit_scratch(bytes); }
-
-void simt_use_cooperative(int chosen) { tdas_ops::use_cooperative(chosen != 0); }
 
 int simt_launches() { return simt::launches(); }
 }
