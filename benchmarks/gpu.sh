@@ -4,8 +4,8 @@
 #   benchmarks/gpu.sh again [SECONDS] STAGE|TEST...    only these stages, in 230 seconds at most; a TEST is one of pytest's, for the
 #                                                      stage tests: tests/kernels/gpu/test_gpu_dispatch.py::test_opcheck
 #   benchmarks/gpu.sh build                            compiles the extension in place
-#   benchmarks/gpu.sh small|chunks|iteration           the long parts: steps of small batches, scratch of the passes, whole
-#                                                      iterations; kept row by row, an interrupted one goes on
+#   benchmarks/gpu.sh chunks|iteration                 the long parts: scratch of the passes, whole iterations; kept row by
+#                                                      row, an interrupted one goes on
 #   benchmarks/gpu.sh acceleration[-DATA]              quality against iterations, hours: trains networks and samples them
 # Stages have limits (LIMIT below; together 470 s); one that fails, hangs or runs out of time stops no other, and every row is
 # kept the moment it is known. `first` and `again` begin their files anew. Environment: PYTHON (python3), RESULTS
@@ -19,12 +19,12 @@ export DEVICE=${DEVICE:-cuda}
 [[ ${RESULTS:=benchmarks/results} = /* ]] || RESULTS=$PWD/$RESULTS
 cd "$(dirname "$0")/.."
 
-STAGES=(environment smoke repeat times turns tests memcheck racecheck counters compiled tickets cooperative)
-# Seconds; smoke, then tests, memcheck and racecheck, and then the tests of what waits, run side by side.
-declare -A LIMIT=([environment]=30 [smoke]=40 [repeat]=20 [times]=60 [turns]=70 [tests]=95 [memcheck]=95 [racecheck]=95
-  [counters]=50 [compiled]=30 [waiting]=25 [tickets]=25 [cooperative]=20 [table]=5)
+STAGES=(environment smoke repeat times turns tests memcheck racecheck counters compiled small)
+# Seconds. The groups of smoke run side by side, and memcheck and racecheck.
+declare -A LIMIT=([environment]=30 [smoke]=40 [repeat]=20 [times]=40 [turns]=70 [tests]=95 [memcheck]=70 [racecheck]=70
+  [counters]=50 [compiled]=30 [small]=20 [table]=5)
 BUILD=170 # where there is no extension: what this takes, later stages lack
-PARTS=(build small chunks iteration)
+PARTS=(build chunks iteration)
 DATA=(faces photos64 photos128 photos256)
 
 say() { echo "gpu.sh $SECONDS s: $*"; }
@@ -33,7 +33,7 @@ mode=${1:-}
 case $mode in
   first) total=470 ;;
   again) total=230 ;;
-  build | small | chunks | iteration | acceleration | acceleration-*) ;;
+  build | chunks | iteration | acceleration | acceleration-*) ;;
   *)
     usage "$mode"
     exit 1
@@ -110,7 +110,7 @@ long() {
   export GPU_ROWS=$RESULTS/gpu-parts.jsonl GPU_STAGE=$1
   case $1 in
     build) build || status=1 ;;
-    small | chunks) "$PYTHON" benchmarks/gpu_times.py "$1" || status=1 ;;
+    chunks) "$PYTHON" benchmarks/gpu_times.py chunks || status=1 ;;
     iteration) "$PYTHON" benchmarks/iteration.py || status=1 ;;
     acceleration) data=("${DATA[@]}") ;;
     acceleration-*)
@@ -213,11 +213,10 @@ stage() {
 # spare NAME: the limit of a stage with what those before have left over and those after do not need.
 spare() {
   local left=$((total - SECONDS - LIMIT[table])) name after=0
-  for name in tests counters compiled tickets cooperative; do
+  for name in tests memcheck counters compiled small; do
     [ $after -eq 0 ] || ! wants "$name" || left=$((left - LIMIT[$name]))
     [ "$name" != "$1" ] || after=1
   done
-  ! wants tickets && ! wants cooperative || left=$((left - LIMIT[waiting]))
   echo $((left > LIMIT[$1] ? left : LIMIT[$1]))
 }
 
@@ -271,7 +270,7 @@ done
 
 if wants smoke; then
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
-  for group in normals 32 64 128 large 512 1024 2048 pixels composed; do
+  for group in composed normals 32 64 128 large 512 1024 2048 pixels; do # composed waits for Triton's compiler
     program "smoke $group" "${LIMIT[smoke]}" gpu_smoke.py "$group" &
   done
   for found in ${variants[@]+"${variants[@]}"}; do
@@ -290,11 +289,11 @@ if wants turns; then
   fi
 fi
 
-# Correctness alone, side by side.
-side=$(spare tests)
-! wants tests || program tests "$side" gpu_tests.py 10 60 ${tests[@]+"${tests[@]}"} &
-! wants memcheck || sanitized memcheck "$side" &
-! wants racecheck || sanitized racecheck "$side" &
+# The tests have the device to themselves: what the sanitizers watch runs tens of times as long.
+! wants tests || program tests "$(spare tests)" gpu_tests.py 10 60 ${tests[@]+"${tests[@]}"}
+checked=$(spare memcheck)
+! wants memcheck || sanitized memcheck "$checked" &
+! wants racecheck || sanitized racecheck "$checked" &
 wait
 if wants counters; then
   if command -v ncu >/dev/null; then
@@ -304,14 +303,7 @@ if wants counters; then
   fi
 fi
 ! wants compiled || program compiled "$(spare compiled)" gpu_times.py compiled
-
-# What may wait for ever comes last.
-for name in tickets cooperative; do
-  ! wants $name || program "$name, tests" "${LIMIT[waiting]}" gpu_tests.py 2 20 tests/kernels/gpu/test_gpu_$name.py &
-done
-wait
-! wants tickets || program tickets "${LIMIT[tickets]}" gpu_times.py tickets
-! wants cooperative || program cooperative "${LIMIT[cooperative]}" gpu_times.py cooperative
+! wants small || program small "$(spare small)" gpu_times.py small
 
 clocks end
 [ ! -e "$log" ] || gzip -f "$log"

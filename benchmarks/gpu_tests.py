@@ -26,9 +26,9 @@ import pytest
 from benchmarks.gpu_device import DEADLINE, ON_GPU, ROOT, keep, lost
 
 GPU = Path("tests/kernels/gpu")
-# Those of kernels whose blocks wait for each other are stages of their own.
-WAITING = {"test_gpu_tickets.py", "test_gpu_cooperative.py"}
-ALL = [str(GPU / path.name) for path in sorted((ROOT / GPU).glob("test_*.py")) if path.name not in WAITING]
+# First what no GPU has run to its end yet.
+FIRST = [f"test_gpu_{name}.py" for name in ("cooperative", "passes", "samplers", "samples", "streams")]
+ALL = [str(GPU / name) for name in dict.fromkeys([*FIRST, *sorted(p.name for p in (ROOT / GPU).glob("test_*.py"))])]
 AGAIN = 75  # exit status of a worker that is to be started anew
 
 

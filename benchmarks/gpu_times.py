@@ -1,6 +1,6 @@
 """Device times of the ops, a row a case, each beside a copy of the machine's own, in turns.
 
-    python benchmarks/gpu_times.py headline | compiled | tickets | cooperative | chunks | small | turns FILE...
+    python benchmarks/gpu_times.py headline | compiled | chunks | small | turns FILE...
 
 Started by benchmarks/gpu.sh; see gpu_device.py. `turns` measures further builds of the extension beside the package's:
 a process a build, which wait for each other. A row gives microseconds a call; `share`: the bandwidth of the least bytes
@@ -16,7 +16,6 @@ import statistics
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,16 +67,14 @@ HEADLINE = [
 OF_TURNS = [*STEPS, *(Case("step", size, "pds", TEN) for size in (64, 128)), Case("step", 256, "pds")]
 OF_TURNS += [Case("langevin_step", size, "pds") for size in (64, 1024)]
 OF_COMPILED = [Case("step", *of) for of in ((64, "pds"), (1024, "pds"), (128, "pds"), (32, "pds"), (64, "both"))]
-OF_TICKETS = [Case("step", 1024, kind, n) for kind in ("pds", "tdas") for n in (0.125, 1, 4)]
-OF_TICKETS.append(Case("langevin_step", 1024, "pds"))
-# Some samples, and about as many as an H100 holds at once.
+# Some samples, and about as many as an H100 holds at once, which langevin_step takes in one launch.
 HELD = {32: 1400, 64: 350, 128: 88}
-OF_COOPERATIVE = [
+SMALL = [Case("step", size, kind, 8 * 3 * size**2 / ELEMENTS) for size in HELD for kind in KINDS]
+SMALL += [
     Case("langevin_step", size, "pds", samples * 3 * size**2 / ELEMENTS)
     for size, most in HELD.items()
     for samples in (8, most)
 ]
-SMALL = [Case("step", size, kind, 8 * 3 * size**2 / ELEMENTS) for size in HELD for kind in KINDS]
 OF_CHUNKS = [Case(op, size, kind) for op in ("step", "langevin_step") for size in LARGE for kind in KINDS]
 
 
@@ -107,17 +104,6 @@ def limited(own: Run, mib: int) -> Run:
             own(i)
         finally:
             limit(0)
-
-    return run
-
-
-def switched(own: Run, choose: Callable[[str], None], choice: str, otherwise: str) -> Run:
-    def run(i: int) -> None:
-        choose(choice)
-        try:
-            own(i)
-        finally:
-            choose(otherwise)
 
     return run
 
@@ -162,12 +148,6 @@ def compiled(measured: Measured) -> None:
     measured.add_compiled()
 
 
-def tickets(measured: Measured) -> None:
-    switch = partial(switched, measured.runs[OWN], tdas_ops._backends.choose_large)
-    switch("ticket", "passes")(0)
-    measured.runs["ticket"] = switch("ticket", "passes")
-
-
 def chunks(measured: Measured) -> None:
     measured.add_scratch([8, 16, 24, 32, 64, 128, 256, 1024])
 
@@ -210,12 +190,6 @@ def measure(cases: list[Case], prepare: Prepare, copy: Run | None, host: bool = 
 def empty_cache() -> None:
     if ON_GPU:
         torch.cuda.empty_cache()
-
-
-def cooperative(measured: Measured) -> None:
-    switch = partial(switched, measured.runs[OWN], tdas_ops._backends.choose_snr)
-    switch("cooperative", "launches")(0)
-    measured.runs["cooperative"] = switch("cooperative", "launches")
 
 
 def small(measured: Measured) -> None:
@@ -303,10 +277,8 @@ class Part(NamedTuple):
 PARTS = {
     "headline": Part(HEADLINE, headline),
     "compiled": Part(OF_COMPILED, compiled),
-    "tickets": Part(OF_TICKETS, tickets),
     "chunks": Part(OF_CHUNKS, chunks),
     "small": Part(SMALL, small, in_graphs=True, host=True),
-    "cooperative": Part(OF_COOPERATIVE, cooperative, in_graphs=True),
 }
 
 

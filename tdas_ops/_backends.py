@@ -2,10 +2,7 @@
 
 A backend is an overload of an op (`_schema.py`). The table below says which backends have which op on which device; an
 automatic choice takes the first one of `_PREFERENCE` that is available, an explicit one (`use_backend`, or the
-environment variable `TDAS_OPS_BACKEND`) is honoured or refused in one sentence. So are two choices of CUDA kernels:
-`TDAS_OPS_LARGE`, whether the passes over planes that do not fit on chip are launches of their own ("passes", the
-default) or one ("ticket"), and `TDAS_OPS_SNR`, whether norms, rule and update of a `langevin_step` on chip are launches
-of their own ("launches", the default) or, where that is possible, one ("cooperative").
+environment variable `TDAS_OPS_BACKEND`) is honoured or refused in one sentence.
 """
 
 from __future__ import annotations
@@ -36,8 +33,6 @@ _PREFERENCE = {
     "cuda without triton": ("cuda", "reference"),
     "cuda fused": ("cuda", "triton", "reference"),  # masks and sizes that the CUDA kernels take whole
 }
-_LARGE = ("passes", "ticket")
-_SNR = ("launches", "cooperative")
 _OPS = tuple(_schema.SCHEMAS)
 _COMPOSED = tuple(op for op in _OPS if op != "normals")
 _FREQ_AT = {"noise": 1, "precondition": 2}  # among the arguments; 4 of the others
@@ -187,7 +182,6 @@ def _unusable(backend: str) -> str | None:
 _register()
 # Looking for a GPU here would start the driver in every process that imports the package.
 _INSTALLED = tuple(filter(_installed, _schema.BACKENDS))
-_large, _snr = _LARGE[0], _SNR[0]
 # The choice of the process, of TDAS_OPS_BACKEND or automatic, and that of a `use_backend` block, which its thread has
 # alone; `_blocks` are open in all threads, so that where there are none nobody looks for one.
 _requested: str | None = None
@@ -351,42 +345,6 @@ def _count_blocks(change: int) -> None:
         _in_blocks = _blocks > 0
 
 
-def choose_large(choice: str, source: str = "choice") -> None:
-    """How the CUDA kernels pass over planes that do not fit on chip: in launches of one "passes", or by "ticket".
-
-    Raises:
-        ValueError: there is no such way, or it is not available here; nothing has changed then.
-    """
-    global _large
-    _choose("use_tickets", _LARGE, choice, source)
-    _large = choice
-
-
-def choose_snr(choice: str, source: str = "choice") -> None:
-    """How `langevin_step` of planes on chip goes: norms, rule and update in "launches" of their own, or "cooperative".
-
-    The latter is one launch of blocks that wait for each other. What it cannot do stays as it is: updates with a space
-    mask, a skew part, a mean or noise of the caller's, planes that are not square, or more than the device holds.
-
-    Raises:
-        ValueError: there is no such way, or it is not available here; nothing has changed then.
-    """
-    global _snr
-    _choose("use_cooperative", _SNR, choice, source)
-    _snr = choice
-
-
-def _choose(switch: str, choices: tuple[str, str], choice: str, source: str) -> None:
-    """Sets a switch of the extension: off for the first choice, on for the second."""
-    if choice not in choices:
-        raise ValueError(f"{source}: got {choice!r}, expected one of {', '.join(choices)}")
-    module, reason = _extension.load(), _missing("cuda")
-    if module is not None and reason is None:
-        getattr(module, switch)(choice == choices[1])
-    elif choice == choices[1]:
-        raise ValueError(f"{source}: got {choice!r}, expected {choices[0]!r}: {reason}")
-
-
 def _path(op: str, device: str) -> str:
     """What an op runs on a device, in words."""
     chosen, table = current()
@@ -411,10 +369,8 @@ def _path(op: str, device: str) -> str:
     if backend == "triton":
         composed = "torch.fft, triton kernels" + ("" if fused else "; pixels alone without a frequency mask")
     sizes = "fused for H and W powers of two from 32 to 2048"
-    if _large == "ticket":
-        sizes += ", those that do not fit on chip in one launch by tickets"
-    if _snr == "cooperative" and op == "langevin_step":
-        sizes += ", square planes on chip in one cooperative launch where the device holds them all"
+    if op == "langevin_step":
+        sizes += ", in one launch where H = W up to 128, R is the one mask and the device holds all planes"
     sizes += "; pixels alone without a frequency mask"
     path = f"{sizes}; {composed} otherwise" if fused else composed
     return f"{path}; {mixing} for R as matrices" if backend == "triton" else path
@@ -441,7 +397,4 @@ def backend_info() -> dict[str, Any]:
 
 _requested = os.environ.get("TDAS_OPS_BACKEND") or None
 _check(_requested, "TDAS_OPS_BACKEND")
-for _variable, _choice in (("TDAS_OPS_LARGE", choose_large), ("TDAS_OPS_SNR", choose_snr)):
-    if os.environ.get(_variable):
-        _choice(os.environ[_variable], _variable)
 _fill()

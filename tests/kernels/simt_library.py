@@ -140,7 +140,6 @@ class Build(NamedTuple):
     mistakes: tuple[Mistake, ...] = ()
     sanitize: tuple[str, ...] = ()
     alone: bool = False  # without the kernels that do the same in several launches
-    flags: tuple[str, ...] = ()
 
     @property
     def size(self) -> Size:
@@ -149,7 +148,7 @@ class Build(NamedTuple):
     @property
     def name(self) -> str:
         """Tells libraries of one source apart; of those with mistakes there is one."""
-        parts = [f"{height}x{width}" for (height, width), _ in self.sizes] + [flag.lstrip("-") for flag in self.flags]
+        parts = [f"{height}x{width}" for (height, width), _ in self.sizes]
         parts = ["mistaken" if self.mistakes else "-".join(parts), *(["sanitized"] if self.sanitize else [])]
         return re.sub(r"[^\w-]+", "_", "-".join([self.source.removesuffix(".cpp"), *parts]))
 
@@ -170,7 +169,7 @@ class Build(NamedTuple):
         flags += [f"-DSIMT_HAS_WIDTH(width)=({widths})"]
         flags += ["-DSIMT_ALONE"] if self.alone else []
         flags += self.sanitize or [*SHARED, "-Winvalid-pch", "-include", str(standard_headers())]
-        return compile_simt(self.name, self.source, (*flags, *self.flags), self.mistakes)
+        return compile_simt(self.name, self.source, tuple(flags), self.mistakes)
 
 
 def with_mistakes(builds: Sequence[tuple[Build, Mistake]]) -> list[tuple[Build, int]]:

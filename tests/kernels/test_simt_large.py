@@ -29,7 +29,7 @@ from tests.kernels.plane_cases import (
     results,
     writes_only_its_elements,
 )
-from tests.kernels.plane_kernels import ELEMENTS, KINDS, UPDATES, PlaneKernels, Update, kind_bits, pointer
+from tests.kernels.plane_kernels import ELEMENTS, KINDS, PlaneKernels, Update, kind_bits, pointer
 from tests.kernels.simt_library import ORDERS, Build, Size, with_mistakes
 
 pytestmark = needs_compiler
@@ -83,18 +83,6 @@ def test_orders_storage_and_scratch_change_no_bit(build, case, monkeypatch):
     outs.append(kernels(update, torch.full(update.v.shape, math.nan)))
     for out in outs[1:]:
         assert torch.equal(out, outs[0])
-
-
-in_smaller_blocks = [large_build(size, UPDATES, flags=("-DTDAS_OPS_LARGE_BLOCK=128",)) for size in SIZES[1::5]]
-
-
-@pytest.mark.parametrize("case", ["drift", "skew", "noise", "A", "A, noise"])
-@pytest.mark.parametrize("build", in_smaller_blocks, ids=lambda build: str(build.size))
-def test_smaller_blocks_give_the_same_bits(build, case, monkeypatch):
-    update = CASES[case].update(build.size, channels=1)
-    expected = PlaneKernels(large_build(build.size))(update, torch.empty(update.v.shape))
-    outs = results(PlaneKernels(build), update, update.v.shape, monkeypatch)
-    assert all(torch.equal(out, expected) for out in outs)
 
 
 @pytest.mark.parametrize("masks", ["R", "RA"])

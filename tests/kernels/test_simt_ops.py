@@ -28,9 +28,9 @@ pytestmark = [needs_compiler, pytest.mark.skipif(_extension.load() is None, reas
 PLANES = [(2, 64, 32), (1, 128, 128), (3, 32, 128)]
 # Passes over memory, of rows and columns of which a block has many, or a few.
 LARGE = [(2, 256, 64), (1, 64, 256)]
-PLANE, TICKETS = PLANES[0], LARGE[1]
-# langevin_step in one launch: eight planes a block, or one.
-COOPERATIVE = [(3, 32, 32), PLANES[1]]
+PLANE = PLANES[0]
+# langevin_step in one launch, samples across blocks: eight planes a block, or one.
+COOPERATIVE = [(3, 32, 32), (2, 128, 128)]
 SIZES = [(2, 6, 8), (1, 9, 10), (2, 7, 5), (1, 1, 1), (1, 6, 1), (1, 3, 3)]
 OPS = ("normals", "noise", "precondition", "step", "langevin_step")
 
@@ -42,7 +42,6 @@ def compile_ops() -> Path:
     for i, name in ((1, "HEIGHT"), (2, "WIDTH")):
         has = " || ".join(f"n == {n}" for n in sorted({shape[i] for shape in LARGE}))
         flags += [f"-DSIMT_HAS_{name}(n)=({has})"]
-    flags += [f"-DSIMT_TICKETS={TICKETS[1]}, {TICKETS[2]}", "-DSIMT_TICKET_KINDS=7"]
     libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu")
 
     def build(target: Path) -> None:
@@ -85,28 +84,6 @@ def test_updates_of_planes_agree_with_float64(chosen, shape, method, mask, poiso
 
 
 @pytest.fixture
-def use_tickets(library):
-    use = ctypes.CDLL(str(library)).simt_use_tickets
-    yield use
-    use(0)
-
-
-@pytest.mark.parametrize(("method", "skew"), [("pds", False), ("pds", True), ("tdas", False)])
-def test_tickets_give_the_bits_of_the_passes(chosen, use_tickets, method, skew, poisoned):
-    p = test_cpu.problem(TICKETS, method, (True, False, skew))
-    x, v = p.x.float(), p.v.bfloat16()
-    results = []
-    for choice in (0, 1):
-        use_tickets(choice)
-        cast = torch.empty_like(v)
-        results.append([*tdas_ops.step(x, v, p.M, 0.1, noise=test_cpu.stream(), return_mean=True, cast=cast), cast])
-        results[-1].append(tdas_ops.langevin_step(x, v, p.M, 0.16, noise=test_cpu.stream()))
-        if not skew:
-            results[-1] += [tdas_ops.noise(p.M, x.shape, test_cpu.stream()), tdas_ops.precondition(v, p.M, "MMt")]
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-@pytest.fixture
 def limit_scratch(library):
     limit = ctypes.CDLL(str(library)).simt_limit_scratch
     limit.argtypes = [ctypes.c_int64]
@@ -140,45 +117,31 @@ def test_the_scratch_of_a_langevin_step_changes_no_bit(chosen, limit_scratch, sh
     assert torch.equal(alone, results[0][7][2:])
 
 
-@pytest.mark.parametrize(
-    ("shape", "mask", "which", "said"),
-    [
-        (LARGE[0], (True, False, False), "MMt", "planes of 256 x 64; expected planes of 1024 x 1024"),
-        (TICKETS, (True, True, False), "MMt", "planes of 64 x 256 with a space mask; expected"),
-        (TICKETS, (True, False, False), "M", "no filter M or Mt"),
-        (TICKETS, (True, False, False), "z", "with noise of the caller's; expected"),
-    ],
-)
-def test_what_has_no_tickets_is_refused(chosen, use_tickets, shape, mask, which, said):
-    p = test_cpu.problem(shape, "pds", mask)
-    use_tickets(1)
-    with pytest.raises(ValueError, match=said) as raised:
-        if which == "z":
-            tdas_ops.step(p.x.float(), p.v.float(), p.M, 0.1, noise=p.v.float())
-        else:
-            tdas_ops.precondition(p.v.float(), p.M, which)
-    assert str(raised.value).startswith("cuda kernels: TDAS_OPS_LARGE is 'ticket' and `out` has")
-
-
 @pytest.fixture
 def launches(library, monkeypatch):
-    """launches(use, run): the result of `run` with and without cooperative launches, and how many there were."""
+    """launches(run, SIMT_NAME=...): the result of `run` on such a device, and how many launches there were."""
     harness = ctypes.CDLL(str(library))
 
-    def of(cooperative, run):
-        harness.simt_use_cooperative(cooperative)
-        before = harness.simt_launches()
-        return run(), harness.simt_launches() - before
+    def of(run, **device):
+        with monkeypatch.context() as patch:
+            for name, value in device.items():
+                patch.setenv(name, value)
+            before = harness.simt_launches()
+            return run(), harness.simt_launches() - before
 
-    yield of
-    harness.simt_use_cooperative(0)
+    return of
+
+
+NO_COOPERATION = {"SIMT_MULTIPROCESSORS": "0"}
+# What the device is asked beforehand, and what its driver says of a launch.
+TOO_SMALL = {"cannot": NO_COOPERATION, "too small": {"SIMT_MULTIPROCESSORS": "1"}, "refuses": {"SIMT_HELD": "1"}}
 
 
 @pytest.mark.parametrize("method", ["pds", "tdas"])
 @pytest.mark.parametrize("shape", COOPERATIVE, ids=str)
-def test_cooperative_launches_agree_with_float64(chosen, launches, shape, method, poisoned):
+def test_cooperative_launches_agree_with_float64(chosen, shape, method, poisoned):
     p = test_cpu.problem(shape, method, (True, False, False))
-    launches(True, lambda: test_cpu.check_updates(p, shape, f"{shape} {method}", ("langevin_step",)))
+    test_cpu.check_updates(p, shape, f"{shape} {method}", ("langevin_step",))
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["finite", "broken"])
@@ -186,21 +149,36 @@ def test_cooperative_launches_agree_with_float64(chosen, launches, shape, method
 @pytest.mark.parametrize("method", ["pds", "tdas"])
 @pytest.mark.parametrize("shape", COOPERATIVE, ids=str)
 def test_a_cooperative_launch_gives_the_bits_of_three(chosen, launches, shape, method, norm, broken, poisoned):
-    p = test_cpu.problem(shape, method, (True, False, False), batch=5)
+    p = test_cpu.problem(shape, method, (True, False, False), batch=3)
     x, v = p.x.float(), p.v.bfloat16()
     if broken:
-        v[2, 0, 5, 7] = torch.inf
+        v[1, 0, 5, 7] = torch.inf
     cast = torch.empty_like(v)
 
     def run():
         out = tdas_ops.langevin_step(x, v, p.M, 0.16, noise=test_cpu.stream(), norm=norm, cast=cast)
         return out, cast.clone()
 
-    (of_three, three), (of_one, one) = launches(False, run), launches(True, run)
+    (of_three, three), (of_one, one) = launches(run, **NO_COOPERATION), launches(run)
     assert (three, one) == (4, 2)  # with that which advances the draw
     for a, b in zip(of_three, of_one, strict=True):
         assert torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())
-        assert b[[0, 1, 3, 4]].isfinite().all() and b[2].isfinite().all() != broken
+        assert b[::2].isfinite().all() and b[1].isfinite().all() != broken
+
+
+@pytest.mark.parametrize("norm", ["batch", "sample"])
+@pytest.mark.parametrize("device", TOO_SMALL.values(), ids=TOO_SMALL)
+def test_a_device_that_does_not_hold_all_blocks_takes_three_launches(chosen, launches, device, norm, poisoned):
+    """Whatever it says, and when: with the same bits, and the draw is advanced once."""
+    p = test_cpu.problem(COOPERATIVE[0], "pds", (True, False, False), batch=9)
+
+    def run():
+        noise = test_cpu.stream()
+        return tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, noise=noise, norm=norm), noise.state_dict()
+
+    ((of_one, after_one), one), ((of_three, after_three), three) = launches(run), launches(run, **device)
+    assert (one, three) == (2, 4)
+    assert torch.equal(of_one, of_three) and after_one == after_three
 
 
 @pytest.mark.parametrize(
@@ -212,15 +190,12 @@ def test_a_cooperative_launch_gives_the_bits_of_three(chosen, launches, shape, m
         (COOPERATIVE[0], (False, False, False), {}),
         (COOPERATIVE[0], (True, False, False), {"return_mean": True}),
         (COOPERATIVE[0], (True, False, False), {"noise": None}),
-        (COOPERATIVE[0], (True, False, False), {"device": "1"}),
     ],
-    ids=["not square", "space mask", "skew part", "no mask", "mean", "noise of the caller's", "too many planes"],
+    ids=["not square", "space mask", "skew part", "no mask", "mean", "noise of the caller's"],
 )
-def test_what_has_no_cooperative_launch_stays_as_it_is(chosen, launches, shape, mask, options, monkeypatch):
+def test_what_has_no_cooperative_launch_stays_as_it_is(chosen, launches, shape, mask, options):
     p = test_cpu.problem(shape, "pds", mask, batch=9)
     options = {"noise": test_cpu.stream(), **options}
-    if options.pop("device", None):
-        monkeypatch.setenv("SIMT_MULTIPROCESSORS", "1")
     if options["noise"] is None:
         options["noise"] = p.v.float()
     state = options["noise"].state_dict() if isinstance(options["noise"], NoiseStream) else None
@@ -230,9 +205,9 @@ def test_what_has_no_cooperative_launch_stays_as_it_is(chosen, launches, shape, 
             options["noise"].load_state_dict(state)
         return tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, **options)
 
-    (as_ever, count), (chosen_one, same) = launches(False, run), launches(True, run)
+    (of_small, count), (of_large, same) = launches(run, **NO_COOPERATION), launches(run)
     assert same == count > 2
-    pairs = zip(as_ever, chosen_one, strict=True) if "return_mean" in options else ((as_ever, chosen_one),)
+    pairs = zip(of_small, of_large, strict=True) if "return_mean" in options else ((of_small, of_large),)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 

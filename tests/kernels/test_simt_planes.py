@@ -154,19 +154,6 @@ def test_orders_and_storage_change_no_bit(build, case, monkeypatch):
         assert torch.equal(out, outs[0])
 
 
-in_larger_blocks = plane_build((64, 64), flags=("-DTDAS_OPS_BLOCK_OF_64=256", "-DTDAS_OPS_PREFETCH=0"))
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("build", [in_larger_blocks], ids=["blocks of 256"])
-def test_larger_blocks_give_the_same_bits(build, case, monkeypatch):
-    """And without what asks for base and v ahead."""
-    update = CASES[case].update(build.size)
-    expected = PlaneKernels(plane_build(build.size))(update, torch.empty(update.v.shape))
-    outs = results(PlaneKernels(build), update, update.v.shape, monkeypatch)
-    assert all(torch.equal(out, expected) for out in outs)
-
-
 @pytest.mark.parametrize("case", CASES)
 @sizes((32, 32), (64, 64), (128, 32), (32, 128))
 def test_a_sample_never_depends_on_its_batch(build, case):

@@ -101,20 +101,6 @@ def test_one_launch_gives_the_bits_of_three(build, case, per_sample, monkeypatch
             assert torch.equal(langevin(update, per_sample, one_launch=True), of_three), (batch, channels, device)
 
 
-in_larger_blocks = snr_build(SIZES[1], "drift", alone=True, flags=("-DTDAS_OPS_BLOCK_OF_64=256",))
-
-
-@each_rule
-@pytest.mark.parametrize("build", [in_larger_blocks], ids=["blocks of 256"])
-def test_larger_blocks_give_the_same_bits(build, per_sample, monkeypatch):
-    for batch, channels in BATCHES:
-        update = CASES["drift"].update(build.size, batch=batch, channels=channels)
-        expected = Langevin(snr_build(SIZES[1]))(update, per_sample, one_launch=False)
-        for device in DEVICES:
-            set_device(monkeypatch, *device)
-            assert torch.equal(Langevin(build)(update, per_sample, one_launch=True), expected), device
-
-
 @each_case
 @smallest
 def test_more_samples_than_a_block_has_sums(build, case):

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fresh import python
 
 import tdas_ops
 from tdas_ops import _backends, _extension, _remedy, _schema
@@ -74,54 +73,13 @@ def test_a_gpu_takes_its_fused_kernels_by_masks_and_size(gpu):
 def test_backend_info_says_which_planes_a_gpu_takes_whole(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     paths = tdas_ops.backend_info()["paths"]["cuda"]
-    fused = "fused for H and W powers of two from 32 to 2048; pixels alone without a frequency mask; "
-    fused += "torch.fft, triton kernels otherwise; "
-    assert paths["step"] == paths["langevin_step"] == fused + "torch.fft, triton noise for R as matrices"
-    assert paths["precondition"] == fused + "torch.fft for R as matrices"
+    fused = "fused for H and W powers of two from 32 to 2048"
+    others = "; pixels alone without a frequency mask; torch.fft, triton kernels otherwise; torch.fft"
+    assert paths["step"] == f"{fused}{others}, triton noise for R as matrices"
+    in_one = ", in one launch where H = W up to 128, R is the one mask and the device holds all planes"
+    assert paths["langevin_step"] == f"{fused}{in_one}{others}, triton noise for R as matrices"
+    assert paths["precondition"] == f"{fused}{others} for R as matrices"
     assert paths["normals"] == "cuda"
-
-
-@pytest.mark.parametrize(
-    ("choose", "switch", "default", "choice", "said"),
-    [
-        (_backends.choose_large, "use_tickets", "passes", "ticket", "in one launch by tickets; pixels alone"),
-        (_backends.choose_snr, "use_cooperative", "launches", "cooperative", "holds them all; pixels alone"),
-    ],
-    ids=["large", "snr"],
-)
-def test_ways_of_the_cuda_kernels_are_honoured_or_refused(gpu, monkeypatch, choose, switch, default, choice, said):
-    used = []
-    extension = SimpleNamespace(build_info=lambda: {"cuda": "13.0", "cpu_instruction_set": "any"})
-    setattr(extension, switch, used.append)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(_extension, "load", lambda: extension)
-    paths = lambda: tdas_ops.backend_info()["paths"]["cuda"]
-    try:
-        choose(choice)
-        assert said in paths()["langevin_step"]
-        assert (said in paths()["step"]) == (choice == "ticket")
-        with pytest.raises(ValueError, match=f"choice: got 'lottery', expected one of {default}, {choice}"):
-            choose("lottery")
-        monkeypatch.setattr(extension, "build_info", lambda: {"cuda": None, "cpu_instruction_set": "any"})
-        with pytest.raises(
-            ValueError, match=rf"choice: got '{choice}', expected '{default}': .* without its CUDA part"
-        ):
-            choose(choice)
-        assert used == [True]
-    finally:
-        choose(default)
-    assert said not in paths()["langevin_step"]
-
-
-@pytest.mark.parametrize(
-    ("variable", "choice"),
-    [(name, choice) for name, way in (("LARGE", "ticket"), ("SNR", "cooperative")) for choice in (way, "lottery")],
-)
-def test_a_choice_in_the_environment_that_cannot_be_honoured_is_one_sentence(variable, choice):
-    if choice != "lottery" and _backends._missing("cuda") is None:
-        pytest.skip("the extension has the CUDA kernels")
-    done = python("import tdas_ops", **{f"TDAS_OPS_{variable}": choice})
-    assert done.stderr.splitlines()[-1].startswith(f"ValueError: TDAS_OPS_{variable}: got {choice!r}, expected")
 
 
 @pytest.mark.filterwarnings("ignore::tdas_ops.SlowPathWarning")  # tests/unit/test_installation.py has its words

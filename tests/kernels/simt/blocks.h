@@ -1,4 +1,4 @@
-// The blocks of a launch: one after the other or, with SIMT_THREADS, at once.
+// The blocks of a launch: one after the other or, if it is cooperative and with SIMT_THREADS, at once.
 #pragma once
 
 #include <algorithm>
@@ -122,17 +122,15 @@ inline void wait_if_late(size_t place) {
   if (static_cast<int>(place) == residents().late) hold();
 }
 
-inline void added(bool releases = false) {
+inline void added() {
   Residents& r = residents();
   r.progress.fetch_add(1, std::memory_order_relaxed);
-  const int each = std::abs(r.hold_each);
-  if (each == 0 || (releases && r.hold_each < 0)) return;
-  if (r.additions.fetch_add(1, std::memory_order_relaxed) % each == 0) hold();
+  if (r.hold_each != 0 && r.additions.fetch_add(1, std::memory_order_relaxed) % r.hold_each == 0) hold();
 }
 
 inline void add_release(uint32_t* counter) {
   std::atomic_ref<uint32_t>(*counter).fetch_add(1, std::memory_order_release);
-  added(true);
+  added();
 }
 
 inline uint32_t load_acquire(const uint32_t* counter) {
@@ -155,7 +153,7 @@ inline void pause() {
 inline void run_all(const Launch& launch) {
   Residents& r = residents();
   const int blocks = static_cast<int>(launch.blocks.size());
-  r.count = launch.cooperative ? blocks : std::min(setting("SIMT_RESIDENT", 1), blocks);
+  r.count = launch.cooperative ? blocks : 1;
   r.hold_each = setting("SIMT_HOLD", 0);
   r.late = setting("SIMT_LATE", -1);
   r.states = std::make_unique<std::atomic<uint64_t>[]>(r.count);

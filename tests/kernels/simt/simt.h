@@ -1,20 +1,20 @@
 // Runs CUDA kernels as C++ on a CPU, for functional tests: x86-64 or ucontext, GCC or Clang.
 //
 // Every thread of a block is a fiber of ONE operating-system thread, and blocks run one after another: no real
-// concurrency, yet every ordering mistake that a permutation can show. Compiled with SIMT_THREADS, up to SIMT_RESIDENT
-// blocks run at once, each on an operating-system thread of its own: of n threads the i-th runs blocks i, i + n, ...
+// concurrency, yet every ordering mistake that a permutation can show. Compiled with SIMT_THREADS, the blocks of a
+// cooperative launch run at once, each on an operating-system thread of its own.
 //   - Barriers and shuffles are checked: one that a live thread misses, or reaches at another line, throws.
 //   - Shared memory is filled with 0xFF (NaN as a float) before each block.
 //   - SIMT_ORDER = fwd | rev | <number> permutes blocks, warps and lanes; a result that depends on it is a data race.
 //   - Under the address sanitizer, accesses outside global buffers and dynamic shared memory are reported; under the
 //     thread sanitizer, what one block writes and another touches with nothing between that orders the two.
 //   - SIMT_HOLD = <n> holds a block after each n-th of its atomic additions, until all others wait for counters, are
-//     held too, or are done: what must wait for the block, and does not, goes wrong every time. -<n> leaves out
-//     additions that release: a block is held where it has taken something on. Blocks that all wait throw.
+//     held too, or are done: what must wait for the block, and does not, goes wrong every time. Blocks that all wait
+//     throw.
 //   - SIMT_LATE = <i> holds the i-th block of the order before it begins, until all others wait.
 //   - SIMT_MOST_BLOCKS is what a grid has room for in x, in the place of 2^31 - 1.
-//   - A cooperative launch needs SIMT_THREADS and has all its blocks at once, at most SIMT_MULTIPROCESSORS (132) times
-//     SIMT_OCCUPANCY (2).
+//   - A cooperative launch needs SIMT_THREADS. The device says that it holds SIMT_MULTIPROCESSORS (132) times
+//     SIMT_OCCUPANCY (2) blocks; more than that, or than SIMT_HELD, its driver refuses.
 // Kernels start through cudaLaunchKernelEx, as they do under nvcc. Missing: matrix units, asynchronous copies.
 // Dynamic shared memory: SIMT_DYNAMIC_SHARED(type, name).
 #pragma once
