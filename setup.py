@@ -6,7 +6,7 @@ TDAS_OPS_BUILD: auto (the default: CUDA kernels where nvcc is found, unless the 
 cpu, cuda, or none (pure Python). CUDA kernels are compiled for TORCH_CUDA_ARCH_LIST, else for the GPUs that torch sees,
 else for ARCHITECTURES. CXX, CXXFLAGS, LDFLAGS, CUDA_HOME, PYTORCH_NVCC (in the place of nvcc) and MAX_JOBS mean what
 they mean elsewhere. What was built, and why, is left beside the package's modules as RECORD, which `tdas-ops info`
-prints. TDAS_OPS_NVCC_DEFINES: choices of csrc/cuda/tuning.h that differ from the defaults, as "NAME=VALUE NAME=VALUE".
+prints. TDAS_OPS_NVCC_DEFINES: macros of csrc/cuda that differ from their defaults, as "NAME=VALUE NAME=VALUE".
 """
 
 import json
@@ -138,14 +138,13 @@ def code_flags(architectures):
 
 
 def nvcc_defines():
-    """The flags of TDAS_OPS_NVCC_DEFINES, whose names csrc/cuda/tuning.h has."""
-    names = re.findall(r"#ifndef (\w+)", Path("csrc/cuda/tuning.h").read_text())
+    """The flags of TDAS_OPS_NVCC_DEFINES, whose names have a default (#ifndef) in csrc/cuda."""
+    found = {name for path in Path("csrc/cuda").iterdir() for name in re.findall(r"#ifndef (\w+)", path.read_text())}
+    names = ", ".join(f"{name}=VALUE" for name in sorted(found)) or "nothing: the kernels have no macros"
     defines = os.environ.get("TDAS_OPS_NVCC_DEFINES", "").split()
     for define in defines:
-        if not re.fullmatch(rf"({'|'.join(names)})=\w+", define):
-            raise SystemExit(
-                f"tdas_ops: TDAS_OPS_NVCC_DEFINES has '{define}'; expected {'=VALUE, '.join(names)}=VALUE."
-            )
+        if not re.fullmatch(r"\w+=\w+", define) or define.partition("=")[0] not in found:
+            raise SystemExit(f"tdas_ops: TDAS_OPS_NVCC_DEFINES has '{define}'; expected {names}.")
     return [f"-D{define}" for define in defines]
 
 

@@ -5,7 +5,6 @@ GPU_OBJECTS."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shutil
@@ -17,24 +16,19 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
 def reached(source: Path, macros: list[str]) -> bool:
-    """Whether the source, or a header that it includes from its own tree, has a macro, or a constant that is one.
-
-    A header that gives a macro its default (`#ifndef`) may name its constants, `constexpr int name = MACRO;`.
-    """
-    waiting, texts = [source.resolve()], dict[Path, str]()
+    """Whether the source, or a header that it includes from its own tree, has a macro."""
+    waiting, seen, word = [source.resolve()], set[Path](), re.compile(rf"\b({'|'.join(macros)})\b")
     while waiting:
         path = waiting.pop()
-        if path in texts or not path.exists():
+        if path in seen or not path.exists():
             continue
-        texts[path] = path.read_text()
+        seen.add(path)
+        text = path.read_text()
+        if word.search(text):
+            return True
         folders = path.parent, path.parents[1]
-        waiting += [(folder / name).resolve() for name in INCLUDE.findall(texts[path]) for folder in folders]
-    names = set(macros)
-    defaults = [text for text in texts.values() if any(f"#ifndef {macro}\n" in text for macro in macros)]
-    for text, macro in itertools.product(defaults, macros):
-        names |= set(re.findall(rf"constexpr \w+ (\w+) = [^;]*\b{macro}\b", text))
-    word = re.compile(rf"\b({'|'.join(names)})\b")
-    return any(word.search(text) for text in texts.values() if text not in defaults)
+        waiting += [(folder / name).resolve() for name in INCLUDE.findall(text) for folder in folders]
+    return False
 
 
 def main(arguments: list[str]) -> int:

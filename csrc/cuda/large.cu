@@ -78,6 +78,13 @@ class Passes {
     config.blockDim = dim3(large_block);
     config.dynamicSmemBytes = of_length.shared_bytes;
     config.stream = stream_;
+#if TDAS_OPS_OVERLAP
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &early;
+    config.numAttrs = 1;
+#endif
     error_ = cudaLaunchKernelEx(&config, kernel, work);
   }
 

@@ -75,12 +75,14 @@ TDAS_OPS_DEVICE void pass_columns(const LargeWork& work, float* shared, Thread t
 template <int W, Pass pass>
 __global__ void __launch_bounds__(large_block, large_blocks) rows_kernel(LargeWork work) {
   TDAS_OPS_SHARED(float, shared);
+  follow();
   pass_rows<W, pass>(work, shared, [] { return thread_index(); });
 }
 
 template <int H, Kind kind>
 __global__ void __launch_bounds__(large_block, large_blocks) columns_kernel(LargeWork work) {
   TDAS_OPS_SHARED(float, shared);
+  follow();
   pass_columns<H, kind>(work, shared, [] { return thread_index(); });
 }
 

@@ -36,6 +36,19 @@ struct LargePosition : Position {
   }
 };
 
+// 1: from compute capability 9.0 on a pass begins where the last blocks of the one before leave room. For a GPU to compare
+// (benchmarks/gpu_variants.txt, prediction 1 of docs/design.md).
+#ifndef TDAS_OPS_OVERLAP
+#define TDAS_OPS_OVERLAP 0
+#endif
+
+// Lets the next launch begin so, and waits for all that the one before wrote.
+TDAS_OPS_DEVICE void follow() {
+#if TDAS_OPS_OVERLAP
+  asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" : : : "memory");
+#endif
+}
+
 constexpr int large_block = 256;  // threads
 constexpr int large_blocks = 2;   // of a multiprocessor, with 128 registers a thread
 

@@ -510,10 +510,9 @@ def test_a_source_that_no_macro_reaches_is_not_compiled_again(tmp_path, monkeypa
     for folder in (sources, objects, made):
         folder.mkdir()
     (sources / "a.cu").write_text('#include "b.cuh"\n')
-    tuning = "#ifndef TDAS_OPS_SOME\n#define TDAS_OPS_SOME 0\n#endif\nconstexpr int some = TDAS_OPS_SOME;\n"
-    (sources / "tuning.h").write_text(tuning)
-    (sources / "b.cuh").write_text('#include "tuning.h"\nint used() { return some; }\n')
-    (sources / "c.cu").write_text('#include "tuning.h"\nint TDAS_OPS_SOME_MORE, something;\n')
+    (sources / "b.cuh").write_text('#include "deep.cuh"\n')
+    (sources / "deep.cuh").write_text('#include "b.cuh"\n#ifndef TDAS_OPS_SOME\n#define TDAS_OPS_SOME 0\n#endif\n')
+    (sources / "c.cu").write_text('#include "elsewhere.cuh"\nint TDAS_OPS_SOME_MORE;\n')
     (sources / "d.cu").write_text("#if TDAS_OPS_SOME\n#endif\n")
     for name in ("a", "c", "d"):
         (objects / f"{name}.o").write_text("of main")

@@ -1,5 +1,5 @@
-"""langevin_step of planes on chip in one launch, on a CUDA device: which ones take it, and that its results are those of
-`step` with the step size of the rule, which is another kernel, to the bit.
+"""langevin_step of planes on chip in one launch, on a CUDA device: which ones take it, and that its results are to the bit
+those of `step`, which is another kernel, with the step size of the rule.
 
 Blocks wait for each other here, and would do so for ever after a mistake: a test that does not end is ended
 (benchmarks/gpu_tests.py).
