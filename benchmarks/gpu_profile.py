@@ -48,8 +48,8 @@ READING = 15  # seconds, of the report
 MOST_BYTES = 16_000_000
 STALLS = re.compile(r"^smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio$")
 
-# Samples of three planes: 300 MB from x, v to x', and, of planes in passes, as many as go through the scratch at once. Those
-# of the passes come first: of the first launches alone is there time to read every instruction.
+# Samples of three planes: 300 MB from x, v to x', and, of planes in passes, as many as go through the scratch at once.
+# Those come first: of the first launches alone there is time to read every instruction.
 SAMPLES = {32: 8192, 64: 2048, 128: 512, 1024: 2}
 CALLS = [("step", 1024, "pds"), ("step", 1024, "tdas"), ("langevin_step", 64, "pds"), ("step", 64, "pds")]
 CALLS += [("step", size, kind) for size, kind in ((64, "tdas"), (64, "both"), (128, "pds"), (128, "tdas"), (32, "pds"))]

@@ -36,8 +36,8 @@ struct LargePosition : Position {
   }
 };
 
-// 1: from compute capability 9.0 on a pass begins where the last blocks of the one before leave room. For a GPU to compare
-// (benchmarks/gpu_variants.txt, prediction 1 of docs/design.md).
+// 1: from compute capability 9.0 on a pass begins where the last blocks of the one before leave room. For a GPU to
+// compare (benchmarks/gpu_variants.txt, prediction 1 of docs/design.md).
 #ifndef TDAS_OPS_OVERLAP
 #define TDAS_OPS_OVERLAP 0
 #endif

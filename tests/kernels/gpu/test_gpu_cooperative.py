@@ -1,4 +1,4 @@
-"""langevin_step of planes on chip in one launch, on a CUDA device: which ones take it, and that its results are to the bit
+"""langevin_step of planes on chip in one launch, on a CUDA device: what takes it, and that its results are to the bit
 those of `step`, which is another kernel, with the step size of the rule.
 
 Blocks wait for each other here, and would do so for ever after a mistake: a test that does not end is ended
