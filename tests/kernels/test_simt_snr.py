@@ -225,7 +225,7 @@ MISTAKES = {
         False,
     ),
     "one counter is set for all samples": ("«rule.per_sample ? args.batch : 1»;", "1", True),
-    "a launch that is not cooperative": ("«config.numAttrs = 1;»", "", False),
+    "a launch that is not cooperative": ("config.attrs = &cooperative; «config.numAttrs = 1;»", "", False),
     "blocks that share a sample and do not know": ("«size.planes % args.channels == 0»", "true", True),
     "the step size of another plane": ("etas[«thread() % Shape::planes»]", "0", True),
     "noise over numbers that are still read": (
