@@ -69,12 +69,12 @@ OF_TURNS += [Case("langevin_step", size, "pds") for size in (64, 1024)]
 OF_COMPILED = [Case("step", *of) for of in ((64, "pds"), (1024, "pds"), (128, "pds"), (32, "pds"), (64, "both"))]
 # Some samples, and about as many as an H100 holds at once, which langevin_step takes in one launch.
 HELD = {32: 1400, 64: 350, 128: 88}
-SMALL = [Case("step", size, kind, 8 * 3 * size**2 / ELEMENTS) for size in HELD for kind in KINDS]
-SMALL += [
+SMALL = [
     Case("langevin_step", size, "pds", samples * 3 * size**2 / ELEMENTS)
     for size, most in HELD.items()
     for samples in (8, most)
 ]
+SMALL += [Case("step", size, kind, 8 * 3 * size**2 / ELEMENTS) for size in HELD for kind in KINDS]
 OF_CHUNKS = [Case(op, size, kind) for op in ("step", "langevin_step") for size in LARGE for kind in KINDS]
 
 
