@@ -66,9 +66,13 @@ TDAS_OPS_DEVICE void langevin_plane(const SnrWork& all, float* shared, Thread th
     rows().forward();
     __syncthreads();
     columns().forward(X);
-    own_sum()->x = Shape::per_pixel * columns().square(true, false, X);
   }
-  own_sum()->y = columns().hold_noise();
+  const float of_noise = columns().hold_noise();
+  if constexpr (is_noise) {
+    own_sum()->y = of_noise;
+  } else {
+    *own_sum() = make_float2(Shape::per_pixel * columns().square(true, false, X), of_noise);
+  }
   sum_planes<H, W>(work, sums, first_plane, thread());
   meet<Shape::planes>(all, first_plane, thread());
 
