@@ -217,8 +217,10 @@ TDAS_OPS_INLINE void butterfly(Complex<T> (&x)[R]) {
   }
 }
 
-// The radix of the first stage of a line of N elements: what is left over when the other stages are of radix 8.
+// The radix of the first stage of a line of N elements: what is left over when the other stages are of radix 8. For
+// 1024 a fourth stage is cheaper: sixteen elements 8 KiB apart do not stay in an L1 cache of eight ways.
 constexpr int first_radix(int n) {
+  if (n == 1024) return 4;
   int digits = 0;
   for (; n > 1; n /= 2) ++digits;
   return digits < 3 ? 1 << digits : digits % 3 == 0 ? 8 : digits % 3 == 1 ? 16 : 4;

@@ -62,29 +62,29 @@ class Workspace {
   int64_t height_ = 0, width_ = 0;
 };
 
+// Called at once beside the drawing of noise, of which a lane makes so many pairs of elements meanwhile: memory has no
+// more than some tens of lines on their way, and more at once are waited for.
+constexpr int lines_ahead = vector_bytes == 16 ? 2 : 8, elements_ahead = 4 * lines_ahead / lanes;
+
 // Memory that is wanted soon, called for a few lines at a time while the caches have nothing else to do.
 class Ahead {
  public:
   template <class T>
   void add(const FieldOf<T>& field, int64_t b, int64_t c, int64_t row, int64_t rows, int64_t width) {
     if (field.data == nullptr || !has_plain_rows(field) || field.strides[2] != width) return;
-    const char* at = reinterpret_cast<const char*>(static_cast<const Real*>(field.data) + offset(field, b, c, row));
-    parts_[count_++] = {at, at + rows * width * sizeof(Real)};
+    add(static_cast<const Real*>(field.data) + offset(field, b, c, row), rows * width);
   }
 
-  void call(int64_t lines) {
-    for (int i = 0; i < count_; ++i) {
-      Part& part = parts_[i];
-      for (int64_t line = 0; line < lines && part.at < part.end; ++line, part.at += 64)
-        __builtin_prefetch(part.at, 0, 2);
-    }
+  void add(const Real* from, int64_t count) {
+    const char* at = reinterpret_cast<const char*>(from);
+    parts_[count_++] = {at, at + count * sizeof(Real)};
   }
 
   template <int lines>
   void call() {
     for (int i = 0; i < count_; ++i) {
       Part& part = parts_[i];
-      if (part.end - part.at < 64 * lines) continue;  // planes are a multiple of what is called at once
+      if (part.end - part.at < 64 * lines) continue;  // a rest is not worth the loop
       TDAS_OPS_UNROLL
       for (int line = 0; line < lines; ++line) __builtin_prefetch(part.at + 64 * line, 0, 2);
       part.at += 64 * lines;
@@ -109,6 +109,7 @@ struct Plane {
   int64_t b, c;
   int height, width, half, groups;  // half is that of the spectrum, ceil(W / 2); groups of rows in a line
   int pitch;                        // of the masks
+  bool past_cache;                  // its spectrum alone fills an L2 cache of 1 MiB, and is called ahead as well
   int64_t block;                    // floats of `lanes` columns of the spectrum, rows that do not exist included
   const Tables& tables;
   RowTransforms row;
@@ -142,6 +143,7 @@ Plane plane_of(const UpdateArgs& args, int64_t index, Workspace& work) {
           (width + 1) / 2,
           even ? 1 : 2,
           width / 2 + 1,
+          height * width * int{sizeof(Real)} >= 1 << 20,
           work.block,
           tables<Real>(),
           row_transforms(width),
@@ -167,6 +169,17 @@ template <class T>
 KeptOf<T> kept_of_plane(KeptOf<T> kept, const UpdateArgs& args, int64_t at) {
   const int64_t first = at * kept_floats(args.height, args.width);
   return {kept.drift == nullptr ? nullptr : kept.drift + first, kept.noise == nullptr ? nullptr : kept.noise + first};
+}
+
+// What the plane after this one reads: v and what is kept of it. Of the last sample there is none.
+template <class T>
+void add_next(Ahead& ahead, const Plane& plane, const Field& v, KeptOf<T> kept) {
+  const UpdateArgs& args = plane.args;
+  const int64_t floats = kept_floats(args.height, args.width);
+  if (plane.b + 1 == args.batch) return;
+  ahead.add(v, plane.b + 1, plane.c, 0, args.height, args.width);
+  for (const Real* each : {kept.drift, kept.noise})
+    if (each != nullptr) ahead.add(each + args.channels * floats, floats);
 }
 
 Rows space_rows(const Plane& plane, int row) {

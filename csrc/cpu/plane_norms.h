@@ -1,6 +1,8 @@
 // |D v|^2 and |M z|^2 of planes, before the update that they scale.
 #pragma once
 
+#include <utility>
+
 #include "plane_filter.h"
 
 namespace tdas_ops::cpu {
@@ -31,9 +33,14 @@ void measure_plane(const Plane& plane, double (&squares)[2], Keep keep) {
   spectral.inverse = false;
   spectral.has_noise = noise_is_spectral(plane);
   spectral.noise = 1.0f;
+  Ahead ahead;
+  if (!is_large(plane)) {
+    add_next(ahead, plane, args.v, keep);
+    spectral.ahead = &ahead;
+  }
   if (!spectral.has_noise) {
+    read_noise(plane, 1.0f, std::exchange(spectral.ahead, nullptr));
     Spectral noise = spectral;
-    read_noise(plane, 1.0f);
     noise.squares = &noise_sums;
     noise.keep = keep.noise;
     filter_columns(plane, noise);
@@ -66,7 +73,7 @@ void measure_plane(const Plane& plane, double (&squares)[2], Keep keep) {
         spectral.kept = keep.drift;
         spectral.kept_scale = 1.0f;
       }
-      filter_twice(plane, static_cast<Real>(scale), 0.0f, false);
+      filter_twice(plane, static_cast<Real>(scale), 0.0f, false, nullptr);
     }
     filter_columns(plane, spectral);
     squares[0] = sums[0] * scale;

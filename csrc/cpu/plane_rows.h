@@ -29,24 +29,37 @@ Real* group_spectrum(const Plane& plane, int group) {
   return plane.work.line_spectrum + group * whole_vectors(plane.half) * line_step;
 }
 
+// The rows after those at `at` in a block of columns: lines side by side, but few of them.
+TDAS_OPS_INLINE void call_rows(const Plane& plane, const Real* at) {
+  const char* next = reinterpret_cast<const char*>(at + int64_t{rows_at_once(plane)} * line_step);
+  TDAS_OPS_UNROLL
+  for (int line = 0; line < lanes * line_step * int{sizeof(Real)} / 64; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
+}
+
 // Of a group's rows from `row` on.
 void store_spectrum(const Plane& plane, int group, int row) {
+  const bool ahead = plane.past_cache && row + rows_at_once(plane) < plane.height;
   const Real* from = group_spectrum(plane, group);
   Real* to = plane.work.spectrum + int64_t{row} * line_step;
-  for (int first = 0; first < plane.half; first += lanes, from += lanes * line_step, to += plane.block)
+  for (int first = 0; first < plane.half; first += lanes, from += lanes * line_step, to += plane.block) {
+    if (ahead) call_rows(plane, to);
     for (int part = 0; part < line_step; part += lanes) transpose_tile(to + part, from + part);
+  }
 }
 
 void load_spectrum(const Plane& plane, int group, int row) {
   const int count = rows_there(plane, row);
+  const bool ahead = plane.past_cache && row + rows_at_once(plane) < plane.height;
   const Real* from = plane.work.spectrum + int64_t{row} * line_step;
   Real* to = group_spectrum(plane, group);
-  for (int first = 0; first < plane.half; first += lanes, to += lanes * line_step, from += plane.block)
+  for (int first = 0; first < plane.half; first += lanes, to += lanes * line_step, from += plane.block) {
+    if (ahead) call_rows(plane, from);
     for (int part = 0; part < line_step; part += lanes)
       if (count == lanes)
         transpose_tile(to + part, from + part);
       else
         transpose_some(to + part, from + part, count);
+  }
 }
 
 // The line to the plane's spectrum, rows `row` on, and back.
@@ -93,6 +106,7 @@ struct Pixels {
   bool has_data;
   Real data, noise;
   bool with_noise;
+  Ahead* ahead;  // called meanwhile, of large planes for the space mask alone; null where nothing is wanted
 };
 
 // A tile of the line; rows of the space mask are `stride` apart.
@@ -122,8 +136,9 @@ FilterTile filter_tile_of(const bool (&terms)[3]) {
 
 // The noise of a tile and of that a quarter of the width further.
 __attribute__((noinline)) void draw_tiles(TileCopy (&noises)[2], uint32_t first_quad, const LaneQuads& quads,
-                                          const Draw& draw) {
+                                          const Draw& draw, Ahead* ahead) {
   for (int j = 0; j < lanes / 2; j += groups_at_once) {
+    if (ahead != nullptr && j % elements_ahead == 0) ahead->call<lines_ahead>();
     uint32_t at[groups_at_once];
     Complexes g[groups_at_once][2];
     for (int s = 0; s < groups_at_once; ++s) at[s] = first_quad + static_cast<uint32_t>(j + s);
@@ -159,7 +174,10 @@ void filter_pixels(const Plane& plane, int row, int group, const Pixels& pixels)
   constexpr int elements = lanes / 2;  // of a tile of `lanes` columns
   for (int first = 0; first < quarter; first += elements) {
     alignas(64) TileCopy noises[2];
-    if (drawn) draw_tiles(noises, first_quad + static_cast<uint32_t>(first), quads, plane.draw);
+    if (drawn)
+      draw_tiles(noises, first_quad + static_cast<uint32_t>(first), quads, plane.draw, pixels.ahead);
+    else if (pixels.ahead != nullptr)
+      for (int i = 0; i < elements; i += elements_ahead) pixels.ahead->call<lines_ahead>();
     for (int part = 0; part < 2; ++part) {
       const int column = 2 * (first + part * quarter), end = part == 0 ? 2 * quarter : width;
       if (column >= end) break;
@@ -174,7 +192,13 @@ void filter_pixels(const Plane& plane, int row, int group, const Pixels& pixels)
   }
 }
 
-void filter_pixels(const Plane& plane, int row, const Pixels& pixels) {
+void filter_pixels(const Plane& plane, int row, Pixels pixels) {
+  const int next = row + rows_at_once(plane), rows = std::min(rows_at_once(plane), plane.height - next);
+  Ahead space;
+  if (is_large(plane)) {
+    if (rows > 0 && plane.masks.space != nullptr) space.add(space_rows(plane, next).data, int64_t{rows} * plane.width);
+    pixels.ahead = &space;
+  }
   if (plane.groups == 1) return filter_pixels<1>(plane, row, 0, pixels);
   for (int group = 0; group < 2; ++group) filter_pixels<2>(plane, row + group * lanes, group, pixels);
 }

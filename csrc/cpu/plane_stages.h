@@ -12,6 +12,7 @@ __attribute__((noinline)) void draw_columns(Real* normals, const Plan& plan, con
   const int H = columns.height, half = (H + 1) / 2;
   const uint16_t* places = plan.places.data();
   for (int h = 0; h < half; h += groups_at_once) {
+    if (columns.spectral.ahead != nullptr && h % elements_ahead == 0) columns.spectral.ahead->call<lines_ahead>();
     uint32_t quads[groups_at_once];
     Complexes drawn[groups_at_once][2];
     TDAS_OPS_UNROLL
@@ -34,6 +35,8 @@ __attribute__((noinline)) void filter_range(Real* line, int place, int count, co
                                             const Columns& columns) {
   Squares squares = {};
   for (int i = 0; i < count; ++i) {
+    if (!T::has(noise, columns.terms) && columns.spectral.ahead != nullptr && i % (2 * elements_ahead) == 0)
+      columns.spectral.ahead->call<lines_ahead>();
     const int64_t row = plan.frequencies[place + i] * columns.pitch;
     const Complexes x = T::has(data, columns.terms) ? load_element(line, i) : Complexes{};
     const Complexes g = T::has(noise, columns.terms) ? load_element(normals, place + i) : Complexes{};
@@ -76,7 +79,6 @@ void filter_tied_columns(Real* line, const Plane& plane, const Columns& columns,
     if (spectral.has_data) x[which] = load_element(line, place);
     if (spectral.has_noise) g[which] = load_element(normals, place);
   }
-  if (spectral.ahead != nullptr) spectral.ahead->call(int64_t{H} * vector_bytes / 32);
   filter(line, 0, H, plan, normals, columns);
   for (int which = 0; which < reals; ++which) {
     const int place = plan.places[which * (H / 2)];
@@ -109,10 +111,7 @@ void filter_planned(Real* line, int first, const Plane& plane, const Columns& co
   if (first == 0 && plane.groups == 1) return filter_tied_columns(line, plane, columns, filter, sums);
   if (first == 0 && spectral.has_noise) make_hermitian(normals, plan);
   sandwich_stages(plan, 0, line, 0, 1, spectral.has_data && spectral.forward, spectral.inverse,
-                  [&](Real* part, int place, int count) {
-                    if (spectral.ahead != nullptr) spectral.ahead->call(int64_t{count} * vector_bytes / 32);
-                    filter(part, place, count, plan, normals, columns);
-                  });
+                  [&](Real* part, int place, int count) { filter(part, place, count, plan, normals, columns); });
 }
 
 void filter_columns(const Plane& plane, const Spectral& spectral) {
@@ -155,6 +154,11 @@ void filter_columns(const Plane& plane, const Spectral& spectral) {
       columns.skew = spectral.skew == nullptr ? nullptr : spectral.skew + first;
     }
     columns.pitch = patched ? lanes : plane.pitch;
+    Ahead next_block;
+    if (plane.past_cache) {
+      if (first + lanes < M) next_block.add(line + plane.block, kept_block);
+      columns.spectral.ahead = &next_block;
+    }
     if (plane.column_plan != nullptr)
       filter_planned(line, first, plane, columns, filter, real);
     else if (first == 0)

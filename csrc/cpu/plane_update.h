@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <utility>
 
 #include "plane_filter.h"
 
@@ -19,6 +20,15 @@ void update_plane(const Plane& plane, Kept kept) {
   Spectral spectral = spectral_of(plane, scale);
   spectral.has_noise = drawn_spectrum;
   spectral.noise = n * std::sqrt(scale);
+  Ahead ahead;
+  if (!is_large(plane)) {
+    ahead.add(args.base, plane.b, plane.c, 0, plane.height, plane.width);
+    ahead.add(args.out, plane.b, plane.c, 0, plane.height, plane.width);
+    const bool v_last = args.filter == Filter::noise;
+    if (v_last) ahead.add(args.v, plane.b, plane.c, 0, plane.height, plane.width);
+    add_next(ahead, plane, v_last || kept.drift != nullptr ? none : args.v, kept);
+    spectral.ahead = &ahead;
+  }
   if (kept.drift != nullptr || args.filter == Filter::noise) {
     const bool noise_there = args.z.data != nullptr || args.seeds != nullptr;
     spectral.kept = kept.drift;
@@ -26,7 +36,7 @@ void update_plane(const Plane& plane, Kept kept) {
     if (drawn_spectrum || kept.noise != nullptr || !noise_there)
       spectral.has_data = spectral.forward = false;
     else
-      read_noise(plane, n);
+      read_noise(plane, n, std::exchange(spectral.ahead, nullptr));
     if (kept.noise != nullptr && noise_there) {
       (kept.drift == nullptr ? spectral.kept : spectral.other) = kept.noise;
       (kept.drift == nullptr ? spectral.kept_scale : spectral.other_scale) = n * scale;
@@ -46,20 +56,9 @@ void update_plane(const Plane& plane, Kept kept) {
       write_plane(plane, nullptr, base, none, 0.0f);
       base = constant(args.out);
     }
-    filter_twice(plane, d * scale, n);
+    filter_twice(plane, d * scale, n, true, std::exchange(spectral.ahead, nullptr));
   } else {
     read_plane(plane, args.v, args.filter == Filter::M);
-  }
-  Ahead ahead;
-  if (!is_large(plane)) {
-    const Field& v = args.v;
-    ahead.add(base, plane.b, plane.c, 0, plane.height, plane.width);
-    ahead.add(args.out, plane.b, plane.c, 0, plane.height, plane.width);
-    if (args.filter == Filter::noise)
-      ahead.add(v, plane.b, plane.c, 0, plane.height, plane.width);
-    else if (plane.b + 1 < args.batch)
-      ahead.add(v, plane.b + 1, plane.c, 0, plane.height, plane.width);
-    spectral.ahead = &ahead;
   }
   filter_columns(plane, spectral);
   write_plane(plane, args.filter == Filter::Mt ? plane.masks.space : nullptr, base,
