@@ -64,7 +64,7 @@ class Workspace {
 
 // Called at once beside the drawing of noise, of which a lane makes so many pairs of elements meanwhile: memory has no
 // more than some tens of lines on their way, and more at once are waited for.
-constexpr int lines_ahead = vector_bytes == 16 ? 2 : 8, elements_ahead = 4 * lines_ahead / lanes;
+constexpr int lines_ahead = vector_bytes == 16 ? 2 : 8, elements_ahead = 16 * lines_ahead / vector_bytes;
 
 // Memory that is wanted soon, called for a few lines at a time while the caches have nothing else to do.
 class Ahead {
