@@ -33,7 +33,8 @@ Real* group_spectrum(const Plane& plane, int group) {
 TDAS_OPS_INLINE void call_rows(const Plane& plane, const Real* at) {
   const char* next = reinterpret_cast<const char*>(at + int64_t{rows_at_once(plane)} * line_step);
   TDAS_OPS_UNROLL
-  for (int line = 0; line < lanes * line_step * int{sizeof(Real)} / 64; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
+  for (int line = 0; line < lanes * line_step * int{sizeof(Real)} / 64; ++line)
+    __builtin_prefetch(next + 64 * line, 0, 2);
 }
 
 // Of a group's rows from `row` on.
