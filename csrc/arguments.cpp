@@ -142,10 +142,20 @@ template MasksOf<float> Arguments::masks(const OptionalTensor& freq, const Optio
 template MasksOf<double> Arguments::masks(const OptionalTensor& freq, const OptionalTensor& space,
                                           const OptionalTensor& skew) const;
 
+void Arguments::check_computed(const char* name, const Tensor& tensor) const {
+  TDAS_OPS_CHECK(tensor.dtype() == (float64_ ? dtype::float64 : dtype::float32), backend_, " kernels: `", name,
+                 "` has dtype ", name_of_dtype(tensor.dtype()), "; expected ",
+                 float64_ ? "float64 beside `out` in float64." : "float32.");
+}
+
 void Arguments::check_scale(const char* name, const Tensor& tensor) const {
   TDAS_OPS_CHECK((tensor.numel() == 1 || tensor.numel() == shape_[0]) && tensor.device() == device_, backend_,
                  " kernels: `", name, "` has ", tensor.numel(), " elements on ", shown(tensor.device()),
                  "; expected 1 or one a sample, ", shape_[0], ", on ", shown(device_), ".");
+  const int32_t type = tensor.dtype();
+  TDAS_OPS_CHECK(type == dtype::float32 || type == dtype::float64 || type == dtype::bfloat16 || type == dtype::float16,
+                 backend_, " kernels: `", name, "` has dtype ", name_of_dtype(type),
+                 "; expected float32, float64, bfloat16 or float16.");
 }
 
 void Arguments::check_stream(const Tensor& seeds, const Tensor& draw, int64_t first_sample) const {

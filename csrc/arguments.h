@@ -28,7 +28,10 @@ class Arguments {
   Field input(const char* name, const Tensor& tensor) const;
   OutField output(const char* name, const Tensor& tensor) const;
 
-  // The scale `name`, where it is a tensor: one value or one for each sample.
+  // Whether a tensor is of the dtype that is computed in, as a state and its mean are.
+  void check_computed(const char* name, const Tensor& tensor) const;
+
+  // The scale `name`, where it is a tensor: one value or one for each sample, of a dtype that a score may have.
   void check_scale(const char* name, const Tensor& tensor) const;
 
   // The sizes, the output and the masks of an update.
@@ -55,9 +58,11 @@ class Arguments {
   template <class Args>
   int64_t* noise(Args& args, const OptionalTensor& z, const OptionalTensor& seeds, const OptionalTensor& draw,
                  int64_t first_sample) const {
+    TDAS_OPS_CHECK(seeds.has_value() == draw.has_value(), backend_, " kernels: `", seeds ? "seeds" : "draw",
+                   "` is there without `", seeds ? "draw" : "seeds", "`; expected both or neither.");
     if (z) {
       args.z = input("z", *z);
-    } else if (seeds && draw) {
+    } else if (seeds) {
       check_stream(*seeds, *draw, first_sample);
       args.seeds = seeds->const_data<int64_t>();
       args.seed_per_sample = seeds->numel() > 1;

@@ -30,6 +30,24 @@ UpdateArgsOf<T> update_args(const Arguments& arguments, Filter filter, const Ten
   return args;
 }
 
+// An update of the state x along v, all but its noise and scales.
+template <class T>
+UpdateArgsOf<T> state_update(const Arguments& arguments, const Tensor& out, const OptionalTensor& mean,
+                             const OptionalTensor& cast, const Tensor& x, const char* v_name, const Tensor& v,
+                             const OptionalTensor& freq, const OptionalTensor& space, const OptionalTensor& skew,
+                             bool filter_drift) {
+  UpdateArgsOf<T> args =
+      update_args<T>(arguments, filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
+  args.base = arguments.input("x", x);
+  args.v = arguments.input(v_name, v);
+  arguments.check_computed("out", out);
+  arguments.check_computed("x", x);
+  if (mean) arguments.output("mean", *mean);
+  if (mean) arguments.check_computed("mean", *mean);
+  if (cast) arguments.input("cast", *cast);  // of any kind: it is copied
+  return args;
+}
+
 template <class T>
 int32_t dtype_of() {
   return sizeof(T) == 8 ? dtype::float64 : dtype::float32;
@@ -132,6 +150,7 @@ void noise_cpp(const Tensor& out, const OptionalTensor& freq, const OptionalTens
     using T = decltype(number);
     UpdateArgsOf<T> args = update_args<T>(arguments, Filter::noise, out, freq, space, {});
     const Noise noise(arguments, args, z, seeds, draw, first_sample);
+    TDAS_OPS_CHECK(has_noise(args), "noise.cpp: there is no noise; expected `z`, or `seeds` and `draw`.");
     const std::vector<T> scale = scale_of<T>(arguments, "n_tensor", n, n_tensor, args.batch);
     args.n = scale.data();
     noise.take(args);
@@ -158,12 +177,7 @@ void step_cpp(const Tensor& out, const OptionalTensor& mean, const Tensor& x, co
   const Arguments arguments("cpp", out, true);
   with_number(arguments, [&](auto number) {
     using T = decltype(number);
-    UpdateArgsOf<T> args =
-        update_args<T>(arguments, filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
-    args.base = arguments.input("x", x);
-    args.v = arguments.input("v", v);
-    if (mean) arguments.output("mean", *mean);
-    if (cast) arguments.input("cast", *cast);  // of any kind: it is copied
+    UpdateArgsOf<T> args = state_update<T>(arguments, out, mean, cast, x, "v", v, freq, space, skew, filter_drift);
     const Noise noise(arguments, args, z, seeds, draw, first_sample);
     const std::vector<T> drift_scale = scale_of<T>(arguments, "d_tensor", d, d_tensor, args.batch);
     const std::vector<T> noise_scale = n || n_tensor
@@ -186,11 +200,7 @@ void langevin_step_cpp(const Tensor& out, const OptionalTensor& mean, const Tens
   with_number(arguments, [&](auto number) {
     using T = decltype(number);
     UpdateArgsOf<T> args =
-        update_args<T>(arguments, filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
-    args.base = arguments.input("x", x);
-    args.v = arguments.input("score", score);
-    if (mean) arguments.output("mean", *mean);
-    if (cast) arguments.input("cast", *cast);  // of any kind: it is copied
+        state_update<T>(arguments, out, mean, cast, x, "score", score, freq, space, skew, filter_drift);
     const Noise noise(arguments, args, z, seeds, draw, first_sample);
     TDAS_OPS_CHECK(has_noise(args), "langevin_step.cpp: there is no noise; expected `z`, or `seeds` and `draw`.");
     const std::vector<T> each_alpha = scale_of<T>(arguments, "alpha_tensor", alpha, alpha_tensor, args.batch);

@@ -26,8 +26,6 @@ cuda::Scale scale_of(const Arguments& arguments, const char* name, double number
   if (type == dtype::float32) return {values, cuda::Number::float32, per_sample, 0.0f};
   if (type == dtype::float64) return {values, cuda::Number::float64, per_sample, 0.0f};
   if (type == dtype::bfloat16) return {values, cuda::Number::bfloat16, per_sample, 0.0f};
-  TDAS_OPS_CHECK(type == dtype::float16, "cuda kernels: `", name, "` has dtype ", name_of_dtype(type),
-                 "; expected float32, float64, bfloat16 or float16.");
   return {values, cuda::Number::float16, per_sample, 0.0f};
 }
 
@@ -42,11 +40,6 @@ bool without_transform(const cuda::UpdateArgs& args) {
   return false;
 }
 
-void check_float32(const char* name, const Tensor& tensor) {
-  TDAS_OPS_CHECK(tensor.dtype() == dtype::float32, "cuda kernels: `", name, "` has dtype ",
-                 name_of_dtype(tensor.dtype()), "; expected float32.");
-}
-
 // An update of the state x along v, all but its noise and scales.
 cuda::UpdateArgs state_update(const Arguments& arguments, const Tensor& out, const OptionalTensor& mean,
                               const OptionalTensor& cast, const Tensor& x, const char* v_name, const Tensor& v,
@@ -56,9 +49,9 @@ cuda::UpdateArgs state_update(const Arguments& arguments, const Tensor& out, con
       arguments.update<cuda::UpdateArgs>(filter_drift ? Filter::drift : Filter::noise, out, freq, space, skew);
   args.base = arguments.input("x", x);
   args.v = arguments.input(v_name, v);
-  check_float32("out", out);
-  check_float32("x", x);
-  if (mean) check_float32("mean", *mean);
+  arguments.check_computed("out", out);
+  arguments.check_computed("x", x);
+  if (mean) arguments.check_computed("mean", *mean);
   if (cast) args.cast = arguments.output("cast", *cast);
   return args;
 }

@@ -18,6 +18,7 @@ The arguments that several ops share:
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
@@ -51,8 +52,20 @@ SCHEMAS = {
 }
 
 
+def check_source(z: Tensor | None, seeds: Tensor | None, draw: Tensor | None, needed: bool = False) -> None:
+    """Whether the noise of an op comes from the caller, from a whole stream or, unless it is `needed`, not at all."""
+    if (seeds is None) != (draw is None):
+        got, lacking = ("draw", "seeds") if seeds is None else ("seeds", "draw")
+        raise ValueError(f"noise: got {got} without {lacking}, expected both or neither")
+    if needed and z is None and seeds is None:
+        raise ValueError("noise: got none, expected z, or seeds and draw")
+
+
 def _fake(*args: object) -> None:
     """Nothing to allocate: every output is an argument."""
+    devices = {argument.device for argument in args if isinstance(argument, Tensor)}
+    if len(devices) > 1:  # on the device meta all would be left as it is, and nothing said
+        raise ValueError(f"devices: got tensors on {' and '.join(sorted(map(str, devices)))}, expected one device")
 
 
 def _refuse_conjugate(*args: object) -> None:

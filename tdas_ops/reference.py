@@ -16,6 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tdas_ops._schema import check_source
+
 _MASK32 = 0xFFFFFFFF
 _TAKING = threading.Lock()  # of threads that share a stream no two take the same draw
 
@@ -220,6 +222,7 @@ def noise(
     normal: Callable[..., None] = normals,
 ) -> None:
     """out = n M z."""
+    check_source(z, seeds, draw, needed=True)
     coloured = _coloured(out, freq, space, z, seeds, draw, first_sample, normal)
     assert coloured is not None
     torch.mul(coloured, _per_sample(n, n_tensor, out), out=out)
@@ -253,6 +256,7 @@ def step(
     normal: Callable[..., None] = normals,
 ) -> None:
     """mean = x + d D v;  out = mean + n M z;  cast = out."""
+    check_source(z, seeds, draw)
     d_each = _per_sample(d, d_tensor, x)
     if n is None and n_tensor is None:
         n_each = torch.sqrt(2 * d_each) if isinstance(d_each, Tensor) else math.sqrt(2 * d_each)
@@ -303,6 +307,7 @@ def langevin_step(
     The batch average leaves out samples whose norm is not finite, so that one broken sample does not move the others.
     A score of zero makes no step.
     """
+    check_source(z, seeds, draw, needed=True)
     coloured = _coloured(x, freq, space, z, seeds, draw, first_sample, normal)
     assert coloured is not None
     drift = _drift(score.to(x.dtype), freq, space, skew, filter_drift)

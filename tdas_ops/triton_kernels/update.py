@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from tdas_ops._schema import check_source
 from tdas_ops.triton_kernels.pixels import pixel_squares, pixels
 from tdas_ops.triton_kernels.scales import ONE, Drawn, Scale
 from tdas_ops.triton_kernels.snr import step_size
@@ -96,8 +97,11 @@ def _finish(
     pixels(out, mean, x, v, y=y, more=more, d=d, cast=cast)
 
 
-def _stream(z: Tensor | None, seeds: Tensor | None, draw: Tensor | None, first_sample: int) -> Drawn | None:
-    """The draw that an op takes: none where its caller gives z or wants no noise."""
+def _stream(
+    z: Tensor | None, seeds: Tensor | None, draw: Tensor | None, first_sample: int, needed: bool = False
+) -> Drawn | None:
+    """The draw that an op takes: none where its caller gives z or, unless it is `needed`, wants no noise."""
+    check_source(z, seeds, draw, needed)
     return Drawn(seeds, draw, first_sample) if z is None and seeds is not None and draw is not None else None
 
 
@@ -116,7 +120,7 @@ def noise(
 
     Source: TDAS, arXiv 2206.04029 (filtered noise); the noise contract of docs/design.md for the draws.
     """
-    scale, drawn = Scale(n, n_tensor), _stream(z, seeds, draw, first_sample)
+    scale, drawn = Scale(n, n_tensor), _stream(z, seeds, draw, first_sample, needed=True)
     if freq is None:
         pixels(out, z=z, space=space, n=scale, drawn=drawn)
     else:
@@ -212,7 +216,8 @@ def langevin_step(
 
     Source: Song et al., arXiv 2011.13456, algorithms 4 and 5; PDS, arXiv 2207.02196, for the preconditioned norms.
     """
-    shape, drawn, rule = tuple(x.shape), _stream(z, seeds, draw, first_sample), Scale(alpha, alpha_tensor)
+    shape, drawn = tuple(x.shape), _stream(z, seeds, draw, first_sample, needed=True)
+    rule = Scale(alpha, alpha_tensor)
     skew = skew if filter_drift else None
     scale = Scale(0.0, root_of_two_d=True)
     if freq is None:

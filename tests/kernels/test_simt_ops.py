@@ -300,6 +300,7 @@ WRONG = {
     "two scales": ({"d_tensor": torch.ones(2)}, ValueError, "`d_tensor` has 2 elements on cpu; expected 1 or one"),
     "whole scales": ({"d_tensor": torch.ones(1).int()}, ValueError, "`d_tensor` has dtype Int; expected float32"),
     "short seeds": ({"seeds": torch.tensor([1, 2])}, ValueError, "expected int64 on cpu, 1 or one a sample, 3"),
+    "a draw counter alone": ({"seeds": None}, ValueError, "`draw` is there without `seeds`; expected both or neither."),
     "a sample below 0": ({"first_sample": -1}, ValueError, "samples in [0, 2^32)"),
     "samples past 2^32": ({"first_sample": (1 << 32) - 2}, ValueError, "samples in [0, 2^32)"),
     "skew alone": ({"freq": None, "skew": torch.zeros(2, 64, 17)}, ValueError, "without a frequency mask; expected a"),

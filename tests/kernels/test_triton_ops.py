@@ -21,6 +21,7 @@ from tests.unit.test_noise import (  # noqa: F401
     test_split_and_offset_change_nothing,
 )
 from tests.unit.test_ops import (  # noqa: F401
+    test_a_part_of_a_stream_is_no_noise,
     test_a_score_of_zero_makes_no_step,
     test_float32_agrees_with_float64,
     test_half_scores_are_widened_first,

@@ -389,3 +389,31 @@ def test_float64_has_kernels():
     with pytest.raises(ValueError, match="`mean` has dtype Float; expected float64 beside `out` in float64"):
         torch.ops.tdas_ops.step.cpp(out, mean, x, v, freq, None, None, True, 0.1, None, 0.0, None, None, None, None, 0)
     assert out.isnan().all() and mean.isnan().all()
+
+
+@pytest.mark.parametrize("wrong", ["out", "mean", "x"])
+@pytest.mark.parametrize("mask", [(True, True, False), (False, False, False)], ids=name)
+def test_a_state_has_the_dtype_that_is_computed_in(mask, wrong):
+    """Its memory, and that of its mean, may hold spectra between norms and update."""
+    p = problem((2, 32, 32), mask=mask, batch=2)
+    freq, space, _ = p.M.masks(torch.float32)
+    given = {name: torch.full_like(p.x, 7.0, dtype=torch.float32) for name in ("out", "mean", "x")}
+    memory = torch.full((3, *p.x.shape), 7.0, dtype=torch.float16)  # what is written beyond a half shows as well
+    given[wrong] = memory[0]
+    draw = torch.tensor([2])
+    given |= {"freq": freq, "space": space, "skew": None, "filter_drift": True}
+    given |= {"z": None, "seeds": torch.tensor([1]), "draw": draw, "first_sample": 0}
+    step = partial(torch.ops.tdas_ops.step.cpp, v=p.v.float(), d=0.1, d_tensor=None, n=None, n_tensor=None)
+    rule = {"snr": 0.16, "alpha": 1.0, "alpha_tensor": None, "per_sample": False}
+    for op in (step, partial(torch.ops.tdas_ops.langevin_step.cpp, score=p.v.float(), **rule)):
+        with pytest.raises(ValueError, match=f"`{wrong}` has dtype Half; expected float32"):
+            op(**given)
+        assert all((t == 7.0).all() for t in (memory, given["out"], given["mean"])) and draw.item() == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
+def test_scales_are_floating_point_numbers(dtype):
+    out, draw = torch.full((2, 1, 4, 4), 7.0), torch.tensor([2])
+    with pytest.raises(ValueError, match=r"`n_tensor` has dtype .*; expected float32, float64, bfloat16 or float16"):
+        torch.ops.tdas_ops.noise.cpp(out, None, None, 1.0, torch.ones(2, dtype=dtype), None, draw, draw, 0)
+    assert (out == 7.0).all() and draw.item() == 2

@@ -241,6 +241,32 @@ def test_opcheck(backend, op, own_noise, dtype):
     torch.library.opcheck(overload, arguments(op, M, x, v, stream, z=v if own_noise else None, mean=own_noise))
 
 
+@pytest.mark.parametrize("op", ["noise", "step", "langevin_step"])
+@pytest.mark.parametrize("space", [True, False], ids=["space", "plain"])
+def test_a_part_of_a_stream_is_no_noise(backend, op, space):
+    M, x, v, _ = single(space=space)
+    stream = NoiseStream(1)
+    at = 5 if op == "noise" else 12  # of z, seeds and draw
+    needed = [] if op == "step" else [(None, None, None)]
+    for noise in [(None, stream.seeds, None), (None, None, stream.draw), (v, stream.seeds, None), *needed]:
+        given = list(arguments(op, M, x, v, stream))
+        given[0].fill_(7.0)
+        given[at : at + 3] = noise
+        with pytest.raises(ValueError, match=r"without|no noise|got none"):
+            getattr(getattr(torch.ops.tdas_ops, op), backend)(*given)
+        assert (given[0] == 7.0).all() and stream.state_dict()["draw"] == 0
+
+
+def test_an_op_of_two_devices_is_refused(backend):
+    """The dispatcher takes one tensor on the device meta for a trace, in which nothing is computed."""
+    M, x, v, _ = single()
+    for op in ("noise", "precondition", "step", "langevin_step"):
+        given = arguments(op, M, x, v, NoiseStream(1))
+        moved = [a.to("meta") if isinstance(a, torch.Tensor) and a.dim() == 3 else a for a in given]
+        with pytest.raises(ValueError, match="devices: got tensors on cpu and meta, expected one device"):
+            getattr(getattr(torch.ops.tdas_ops, op), backend)(*moved)
+
+
 @pytest.mark.parametrize("spectral", [False, True])
 def test_opcheck_normals(backend, spectral):
     stream = NoiseStream(1)
