@@ -102,6 +102,7 @@ void update_with_mean(const Arguments& arguments, Args args, const Tensor& out, 
     Args clean = args;
     clean.seeds = nullptr;
     clean.z = {};
+    clean.n = {};  // which times no noise may still be NaN
     clean.out = arguments.output("mean", *mean);
     if (args.filter == Filter::noise) clean.masks = {};
     update(clean);

@@ -364,6 +364,22 @@ def test_neighbours_in_memory_are_no_overlap(run, dtype):
     assert torch.equal(memory[7:10], v)
 
 
+@EACH_DTYPE
+@pytest.mark.parametrize("mask", MASKS, ids=name)
+@pytest.mark.parametrize("shape", [FUSED[0], FUSED[5], PACKED[0], ODD[1]], ids=str)
+def test_a_noise_scale_is_of_the_noise_alone(shape, mask, dtype):
+    """x_mean has nothing of one that is not a number."""
+    p = problem(shape, "pds", mask)
+    x, v = p.x.to(dtype), p.v.to(dtype)
+    sizes, scales = torch.tensor([-0.1, 0.1, 0.1]), torch.tensor([0.1, math.nan, math.inf])
+    for options in ({}, {"noise_scale": scales}):
+        out, mean = tdas_ops.step(x, v, p.M, sizes, noise=stream(), return_mean=True, **options)
+        expected = tdas_ops.step(x, v, p.M, sizes, noise_scale=0.0)
+        assert relative_rms(mean, expected) < bound(dtype)
+        whole = options["noise_scale"].isfinite() if options else sizes > 0
+        assert torch.equal(out.isfinite().flatten(1).all(1), whole)
+
+
 def test_float64_has_kernels():
     p = problem((2, 32, 32), mask=(True, True, False), batch=2)
     x, v = p.x, p.v.double()
