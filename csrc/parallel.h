@@ -9,6 +9,13 @@
 
 namespace tdas_ops {
 
+// How many threads torch has for an op.
+inline int64_t threads() {
+  uint32_t got = 0;
+  TDAS_OPS_TORCH(torch_get_num_threads(&got));
+  return got;
+}
+
 // work(begin, end) on parts of [0, count), of at least `grain` each, so that torch is not asked about one.
 template <class Work>
 void parallel_for(int64_t count, int64_t grain, const Work& work) {

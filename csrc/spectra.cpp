@@ -49,6 +49,19 @@ void for_chunks(const UpdateArgsOf<T>& args, Work work) {
   for (int64_t first = 0; first < args.batch; first += step) work(first, std::min(step, args.batch - first));
 }
 
+// F or F^-1 of planes. Threads would share out a row that is alone, which changes its bits, and do not where there are
+// two: it gets a second one, behind what is asked for.
+Tensor transform(const Tensor& planes, bool inverse) {
+  const int64_t count = planes.numel(), height = planes.sizes()[2], width = planes.sizes()[3];
+  if (count != std::max(height, width) || threads() == 1) return fft2(planes, inverse);
+  const std::array<int64_t, 4> shape = {2, 1, height, width};
+  const Tensor pair = Tensor::empty(shape, planes.dtype(), planes.device());
+  const int64_t bytes = count * (planes.dtype() == dtype::complex128 ? 16 : 8);
+  std::copy_n(planes.const_data<char>(), bytes, pair.mutable_data<char>());
+  std::fill_n(pair.mutable_data<char>() + bytes, bytes, '\0');
+  return fft2(pair, inverse);
+}
+
 // cos and sin of 2 pi k / W for k < W / 2, padded to a whole vector of any instruction set.
 template <class T>
 struct Angles {
@@ -216,10 +229,10 @@ class Chunk {
       pixels.seeds = nullptr;
     }
     run(pixels);
-    return fft2(made, false);
+    return transform(made, false);
   }
 
-  static Tensor inverse(const Tensor& spectrum) { return fft2(spectrum, true); }
+  static Tensor inverse(const Tensor& spectrum) { return transform(spectrum, true); }
 
   Tensor normals() const {
     const int64_t half = (args_.width + 1) / 2;

@@ -63,6 +63,7 @@ AOTITorchError torch_delete_string(StringHandle string);
 
 // An op by the name of its schema: takes the arguments off the stack, leaves the results there.
 AOTITorchError torch_call_dispatcher(const char* op, const char* overload, StableIValue* stack, uint64_t version);
+AOTITorchError torch_get_num_threads(uint32_t* got);
 AOTITorchError torch_parallel_for(int64_t begin, int64_t end, int64_t grain, ParallelFunc work, void* context);
 
 AOTITorchError aoti_torch_library_init_impl(const char* name, const char* dispatch_key, const char* file, uint32_t line,

@@ -330,10 +330,10 @@ def _hartley(x: Tensor) -> None:
     members, n = x.shape[:2]
     pairs = torch.view_as_complex(x.view(members, n, -1, 2))
     tile = _TILE if x.device.type == "cpu" else pairs.numel()
-    for group in pairs.split(max(1, tile // pairs[0].numel())):
-        for columns in group.split(max(1, tile // n), dim=2):
-            f = torch.fft.fft(columns, dim=1)
+    for member in pairs:  # several at once would be laid out another way, which changes bits in float64
+        for columns in member.split(max(1, tile // n), dim=1):
+            f = torch.fft.fft(columns, dim=0)
             torch.mul(f, 0.5 + 0.5j, out=columns)
             f.mul_(0.5 - 0.5j)
-            columns[:, 0] += f[:, 0]
-            columns[:, 1:] += f[:, 1:].flip(1)
+            columns[0] += f[0]
+            columns[1:] += f[1:].flip(0)

@@ -289,12 +289,13 @@ def langevin_step(
         noise: the stream of this process's share, for example `stream.shard(rank, world_size, batch)`.
 
     Raises:
-        TypeError, ValueError: noise is no stream, snr is no number that the step takes; before anything is drawn.
+        TypeError, ValueError: noise is no stream, snr or alpha is none that the step takes; before anything is drawn.
         RankError: another process has ended.
     """
     if not isinstance(noise, NoiseStream):
         raise TypeError(f"noise: got {type(noise).__name__}, expected a NoiseStream")
     scale_of("snr", snr, x)
+    alpha, each_alpha = scale_of("alpha", alpha, x)
     draw = noise.draw.clone()
     coloured = ops.noise(M, x.shape, noise, dtype=x.dtype)
     with torch.inference_mode(False):
@@ -312,7 +313,7 @@ def langevin_step(
             dist.all_reduce(sums)
     coloured_norm, pushed_norm = sums[0] / sums[1]
     ratio = torch.where(pushed_norm == 0, 0.0, snr * coloured_norm / pushed_norm)
-    eta = (2 * ratio**2 * alpha).to(x.dtype)
+    eta = (2 * ratio**2 * (alpha if each_alpha is None else each_alpha.double())).to(x.dtype)
     return ops.step(x, score, M, eta, noise=noise, out=out, cast=cast, return_mean=return_mean)  # type: ignore[call-overload]
 
 

@@ -299,6 +299,23 @@ def test_threads_and_storage_change_no_bit(run, shape, mask, dtype):
         torch.set_num_threads(1)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 4095), (1, 12000, 1)], ids=str)
+@EACH_DTYPE
+def test_threads_change_no_bit_of_a_row_that_is_alone(dtype, shape):
+    M, x, v = single(shape, (True, False, False), 3, dtype)
+    for run in (RUNS["langevin"], RUNS["step"]):
+        expected = run(M, x, v, stream())
+        alone = lambda run=run: run(M, x[1:2], v[1:2], NoiseStream(5, first_sample=8, draw=2))
+        same = [alone()]
+        try:
+            torch.set_num_threads(2)
+            same.append(alone())
+            assert torch.equal(run(M, x, v, stream()), expected)
+        finally:
+            torch.set_num_threads(1)
+        assert torch.equal(*same)
+
+
 @pytest.mark.parametrize("shape", [(1, 512, 512), (1, 721, 90)], ids=str)
 @EACH_DTYPE
 def test_threads_change_no_bit_of_several_tasks(dtype, shape):

@@ -85,10 +85,12 @@ def test_the_third_dimension_is_that_of_a_full_transform():
     assert torch.allclose(x, expected.real - expected.imag, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(50,), (1 << 14,), (24, 30), (8, 6, 10), (7, 5, 9)])
+@pytest.mark.parametrize("shape", [(50,), (1 << 14,), (24, 30), (8, 6, 10), (7, 5, 9), (5, 4, 18)])
 @pytest.mark.parametrize("periodic", [True, False])
 def test_a_member_alone_is_that_of_the_batch(shape, periodic, monkeypatch):
     made = GaussianField(law, shape, 0.5, periodic=periodic)
+    double = made.sample(NoiseStream(4), 5, dtype=torch.float64)
+    assert torch.equal(made.sample(NoiseStream(4, first_sample=3), dtype=torch.float64), double[3:4])
     whole = made.sample(NoiseStream(4), 5)
     assert torch.equal(made.sample(NoiseStream(4, first_sample=3)), whole[3:4])
     seeds = made.sample(NoiseStream(seeds=[7, 8, 9]))
