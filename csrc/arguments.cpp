@@ -65,6 +65,8 @@ Arguments::Arguments(const char* backend, const Tensor& out, bool has_float64)
       float64_(has_float64 && out.dtype() == dtype::float64) {
   TDAS_OPS_CHECK(out.dim() == 4, backend_, " kernels: `out` has shape ", shown(out.sizes()),
                  "; expected [B, C, H, W].");
+  TDAS_OPS_CHECK(std::ranges::count(shape_.subspan(1), 0) == 0, backend_, " kernels: `out` has shape ", shown(shape_),
+                 "; expected planes that are not empty.");
 }
 
 void Arguments::check_shape(const char* name, const Tensor& tensor, Sizes shape) const {

@@ -4,7 +4,8 @@ The functions take the arguments of their schema (`_schema.py`). They compute in
 any device, and never wait for it.
 
 What depends on the caller's tensors goes through real FFTs. Noise drawn here goes through complex FFTs, which in torch,
-unlike the real ones, give the same bits under any split of the batch and any number of threads.
+unlike the real ones, give the same bits under any split of the batch and any number of threads; but for a row that is
+alone, which several threads share.
 """
 
 from __future__ import annotations

@@ -444,6 +444,13 @@ def test_a_state_has_the_dtype_that_is_computed_in(mask, wrong):
         assert all((t == 7.0).all() for t in (memory, given["out"], given["mean"])) and draw.item() == 2
 
 
+@pytest.mark.parametrize("shape", [(2, 0, 5, 4), (2, 3, 0, 4), (2, 3, 5, 0)], ids=str)
+def test_planes_without_pixels_are_refused(shape):
+    nothing, freq = torch.empty(shape), torch.ones(*shape[1:3], shape[3] // 2 + 1)
+    with pytest.raises(ValueError, match="expected planes that are not empty"):
+        torch.ops.tdas_ops.precondition.cpp(nothing, nothing, freq, None, "M")
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
 def test_scales_are_floating_point_numbers(dtype):
     out, draw = torch.full((2, 1, 4, 4), 7.0), torch.tensor([2])
