@@ -124,7 +124,7 @@ def test_the_page_of_performance_is_that_of_the_files():
     if not performance.FOLDER.is_dir() or not (results := performance.read()):
         pytest.skip("the rows are not part of the source package")
     assert performance.PAGE.read_text() == performance.current(), "python -m benchmarks.performance makes it anew"
-    assert all(path.is_file() for path in performance.plots_of(results))
+    assert all(path.is_file() for path in performance.plots_of(results).values())
 
 
 def test_a_plot_is_slim_and_the_same_drawing():
