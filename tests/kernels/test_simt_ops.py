@@ -80,7 +80,8 @@ def test_updates_of_planes_agree_with_float64(chosen, shape, method, mask, poiso
     if mask[2] and method == "tdas":
         pytest.skip("no such skew part")
     ops = ("step",) if method == "pds" and mask == (True, True, True) else ("step", "langevin_step")
-    test_cpu.check_updates(test_cpu.problem(shape, method, mask), shape, f"{shape} {method} {mask}", ops)
+    p = test_cpu.problem(shape, method, mask)
+    test_cpu.check_updates(p, shape, f"{shape} {method} {mask}", torch.float32, ops)
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ TOO_SMALL = {"cannot": NO_COOPERATION, "too small": {"SIMT_MULTIPROCESSORS": "1"
 @pytest.mark.parametrize("shape", COOPERATIVE, ids=str)
 def test_cooperative_launches_agree_with_float64(chosen, shape, method, poisoned):
     p = test_cpu.problem(shape, method, (True, False, False))
-    test_cpu.check_updates(p, shape, f"{shape} {method}", ("langevin_step",))
+    test_cpu.check_updates(p, shape, f"{shape} {method}", torch.float32, ("langevin_step",))
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["finite", "broken"])
@@ -215,7 +216,8 @@ def test_what_has_no_cooperative_launch_stays_as_it_is(chosen, launches, shape, 
 @pytest.mark.parametrize("method", ["pds", "tdas"])
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_steps_without_a_transform_agree_with_float64(chosen, shape, method, mask, poisoned):
-    test_cpu.check_updates(test_cpu.problem(shape, method, mask), shape, f"{shape} {method} {mask}")
+    p = test_cpu.problem(shape, method, mask)
+    test_cpu.check_updates(p, shape, f"{shape} {method} {mask}", torch.float32)
 
 
 @pytest.mark.parametrize("mask", [m for m in test_cpu.MASKS if not m[2]], ids=test_cpu.name)
@@ -225,7 +227,7 @@ def test_filters_agree_with_float64(chosen, which, dtype, mask, poisoned):
     shape = PLANE if mask[0] else (2, 7, 5)
     p = test_cpu.problem(shape, None, mask)
     v = p.v.to(dtype)
-    got, expected = tdas_ops.precondition(v, p.M, which), tdas_ops.precondition(v.double(), p.M, which)
+    got, expected = tdas_ops.precondition(v, p.M, which), test_cpu.oracle(tdas_ops.precondition, v.double(), p.M, which)
     assert got.dtype is dtype
     assert relative_rms(got, expected) < {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}[dtype]
 
@@ -261,7 +263,8 @@ def test_a_broken_sample_leaves_the_norms_of_the_others(chosen, shape, method, m
     if norm == "sample":
         assert torch.equal(got[whole], again[whole])
     else:
-        few = tdas_ops.langevin_step(x.double(), v.double(), p.M, 0.16, noise=NoiseStream(seeds=[1, 2, 3, 4, 5]))
+        run = partial(tdas_ops.langevin_step, M=p.M, snr=0.16, noise=NoiseStream(seeds=[1, 2, 3, 4, 5]))
+        few = test_cpu.oracle(run, x.double(), v.double())
         assert relative_rms(got[whole], few[whole]) < 2e-6
 
 
@@ -337,10 +340,9 @@ def test_no_grid_has_a_block_for_each_of_many_planes(chosen, monkeypatch):
     monkeypatch.setenv("SIMT_MOST_BLOCKS", str(1 << 13))
     shape, batch = (6, 2, 1), 1500
     p = test_cpu.problem(shape, "pds", (False, True, False), batch=batch)
-    of_each = NoiseStream(seeds=list(range(batch)))
-    got = tdas_ops.langevin_step(p.x.float(), p.v.float(), p.M, 0.16, noise=of_each, norm="sample")
-    of_each = NoiseStream(seeds=list(range(batch)))
-    assert relative_rms(got, tdas_ops.langevin_step(p.x, p.v, p.M, 0.16, noise=of_each, norm="sample")) < 2e-6
+    seeds = list(range(batch))
+    run = lambda x, v: tdas_ops.langevin_step(x, v, p.M, 0.16, noise=NoiseStream(seeds=seeds), norm="sample")
+    assert relative_rms(run(p.x.float(), p.v.float()), test_cpu.oracle(run, p.x, p.v)) < 2e-6
 
 
 def test_noise_without_a_source_is_refused(ops):
