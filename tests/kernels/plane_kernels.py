@@ -99,7 +99,8 @@ class Update(NamedTuple):
         double = lambda t: t.double() if isinstance(t, Tensor) else t
         both = lambda a: (1.0, a.double()) if isinstance(a, Tensor) else (a, None)
         out, (freq, space, skew) = torch.empty(shape, dtype=torch.float64), self.masks(torch.float64)
-        noise = (double(self.z), self.seeds, torch.tensor([self.draw]), self.first_sample)
+        draw = None if self.seeds is None else torch.tensor([self.draw])
+        noise = (double(self.z), self.seeds, draw, self.first_sample)
         if self.filter in ("M", "Mt", "MMt"):
             reference.precondition(out, self.v.double(), freq, space, self.filter)
         elif self.v is None:
