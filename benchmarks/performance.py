@@ -81,7 +81,8 @@ Machine instructions an element of the fused CUDA kernels on sm_90 ({compiler}),
 multiprocessors of {1} lanes at {2:g} GHz issue {3:.0f} in the time that {4} bytes take at {5:g} TB/s, which is the
 least that an H200 needs to read x and v and write x'. `make check-cuda` counts them for sm_80, sm_90 and sm_100
 without a GPU, and CI fails where they rise; its tests run the CUDA kernels thread by thread on a CPU, the Triton
-kernels in Triton's interpreter. Planes from 256 x 256 take three passes, five with both masks.
+kernels in Triton's interpreter. Planes from 256 x 256 take two (TDAS) or three
+passes, three or five with both masks.
 """
 
 

@@ -56,8 +56,8 @@ def runs(asked: Request, model: str, given: Collection[str] = ()) -> list[Run]:
         if name in given and not set(takers) & set(asked.samplers):
             expected = " or ".join(takers)
             raise ValueError(f"--{name}: got it with --sampler {', '.join(asked.samplers)}, expected {expected}")
-    if "alpha" in given and set(asked.methods) == {"plain"}:
-        raise ValueError("--alpha: got it with --method plain, which has no filter, expected tdas, pds or schedule")
+    if "alpha" in given and not {"tdas", "pds"} & set(asked.methods):
+        raise ValueError(f"--alpha: got it with --method {', '.join(asked.methods)}, expected tdas or pds")
     loaded, made = models.load(model), list[Run]()
     for sampler in dict.fromkeys(asked.samplers):
         if sampler == "pc":

@@ -489,7 +489,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(INTERRUPTED)
         text = " ".join(message().split())
         if text:
-            _complain(f"{text} (tdas-ops --help lists what there is)")
+            command = getattr(getattr(error, "ctx", None), "command_path", "tdas-ops")
+            _complain(f"{text} ({command} --help lists what there is)")
         code = getattr(error, "exit_code", BAD_INPUT)
     sys.exit(code if isinstance(code, int) else 0)
 
